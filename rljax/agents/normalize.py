@@ -1,0 +1,77 @@
+"""Normalisation of observations and rewards: `Agent -> Agent`.
+
+The statistics live in the agent's state. They stand still during a rollout and during the update
+that learns from it, and move once after it, so the policy that is updated is the policy that acted
+(the first ratio of PPO is one), the observation at a time limit is seen with the same eyes as the
+others, evaluation moves nothing, and whoever saves the agent saves them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from rljax.ops import returns, statistics
+from rljax.types import Agent, Array, EnvSpec, PyTree, identity
+
+CLIP = 10.0
+
+
+class NormalizedState(NamedTuple):
+    agent: PyTree
+    obs: statistics.Moments
+    reward: statistics.Moments  # of the discounted sum of rewards, see `ops.returns`
+    running_return: Array  # [B]
+
+
+def normalized(
+    agent: Agent, spec: EnvSpec, *, obs: bool = True, reward: bool = True, gamma: Any = 0.99,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> Agent:  # fmt: skip
+    """Shows an agent observations of mean 0 and variance 1, and rewards over a scale.
+
+    Rewards are divided by the standard deviation of their discounted sum, without subtracting a
+    mean (Engstrom et al. 2020, section 3); both are clipped to +-10. The moments are those of all
+    workers together. Returns `agent` itself where both are off.
+    """
+    if not (obs or reward):
+        return agent
+
+    def see(moments, x):
+        if not obs:
+            return x
+        x = statistics.standardize(x, moments)
+        return jnp.clip(x, -CLIP, CLIP)
+
+    def init(key):
+        return NormalizedState(
+            agent.init(key),
+            statistics.init_moments(spec.obs_shape),
+            statistics.init_moments(()),
+            jnp.zeros(spec.num_envs),
+        )
+
+    def act(state, observation, key):
+        return agent.act(state.agent, see(state.obs, observation), key)
+
+    def greedy(state, observation, key):
+        return agent.greedy(state.agent, see(state.obs, observation), key)
+
+    def update(state, trajectory, key):
+        reward_moments, running = state.reward, state.running_return
+        seen = trajectory._replace(
+            obs=see(state.obs, trajectory.obs), next_obs=see(state.obs, trajectory.next_obs)
+        )
+        if reward:
+            done = trajectory.terminated | trajectory.truncated
+            sums, running = returns.discounted_sums(trajectory.reward, done, gamma, running)
+            reward_moments = statistics.update_moments(reward_moments, sums, average)
+            scaled = trajectory.reward / jnp.sqrt(reward_moments.variance + 1e-8)
+            seen = seen._replace(reward=jnp.clip(scaled, -CLIP, CLIP))
+        agent_state, metrics = agent.update(state.agent, seen, key)
+        obs_moments = state.obs
+        if obs:
+            obs_moments = statistics.update_moments(obs_moments, trajectory.obs, average)
+        return NormalizedState(agent_state, obs_moments, reward_moments, running), metrics
+
+    return agent._replace(init=init, act=act, greedy=greedy, update=update)

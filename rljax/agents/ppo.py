@@ -1,0 +1,185 @@
+"""Proximal policy optimization, https://arxiv.org/abs/1707.06347.
+
+Clipping (eq. 7) and the adaptive KL penalty (eq. 8) are two `Surrogate`s. Differs from the paper:
+advantages are normalised per minibatch, gradients clipped by global norm, beta is bounded.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import networks, optimizers
+from rljax.agents.normalize import normalized
+from rljax.config import RunConfig, config, option
+from rljax.ops import policy as policies
+from rljax.ops import returns, statistics
+from rljax.types import Agent, EnvSpec, PyTree, drawn, identity
+
+
+@config
+class PPOConfig(RunConfig):
+    gae_lambda: float = option(0.95, "lambda of generalized advantage estimation", low=0, high=1)
+    learning_rate: float = option(1e-3, "step size of Adam", above=0)
+    anneal_lr: bool = option(True, "fall linearly to 0 over the run")
+    max_grad_norm: float = option(0.5, "largest global norm of a gradient", above=0)
+    update_epochs: int = option(4, "passes over each rollout", low=1)
+    num_minibatches: int = option(4, "parts of a pass", low=1)
+    surrogate: str = option("clip", "the objective", choices=("clip", "kl"))
+    clip_eps: float = option(0.2, "how far the ratio may move (surrogate clip)", above=0)
+    target_kl: float = option(0.01, "KL that beta steers towards (surrogate kl)", above=0)
+    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
+    vf_coef: float = option(0.5, "weight of the value loss", low=0)
+    clip_value: bool = option(False, "hold values near their old ones by clip_eps as well")
+    normalize_obs: bool = option(False, "show observations by running mean and variance")
+    normalize_reward: bool = option(False, "scale rewards by the spread of returns")
+    hidden_sizes: tuple[int, ...] = option((64, 64), "units of each hidden layer", low=1)
+    activation: str = option("tanh", "of the hidden layers", choices=tuple(networks.ACTIVATIONS))
+
+    def __post_init__(self):
+        super().__post_init__()
+        batch = self.num_envs * self.num_steps
+        if batch % self.num_minibatches:
+            raise ValueError(
+                f"`num_minibatches` is {self.num_minibatches}, but it must divide num_envs x "
+                f"num_steps = {self.num_envs} x {self.num_steps} = {batch}."
+            )
+
+
+class PPOState(NamedTuple):
+    params: PyTree
+    opt_state: PyTree
+    surrogate: PyTree
+
+
+class Surrogate(NamedTuple):
+    """What the policy climbs.
+
+    init: `() -> state`; objective: `(state, ratio[N], advantage[N], kl[N]) -> [N]`;
+    adapt: `(state, kl) -> state`, once an update, of the mean KL(old || new) after it.
+    """
+
+    init: Callable[[], PyTree]
+    objective: Callable[..., Any]
+    adapt: Callable[[PyTree, Any], PyTree]
+
+
+def clip(clip_eps: Any) -> Surrogate:
+    """The clipped surrogate, eq. 7."""
+
+    def objective(state, ratio, advantage, kl):
+        del state, kl
+        return policies.clipped_surrogate(ratio, advantage, clip_eps)
+
+    return Surrogate(lambda: (), objective, lambda state, kl: state)
+
+
+def adaptive_kl(target_kl: Any, beta: float = 1.0) -> Surrogate:
+    """The KL penalty, eq. 8, with its weight adapted towards `target_kl`."""
+
+    def objective(beta, ratio, advantage, kl):
+        return ratio * advantage - beta * kl
+
+    def adapt(beta, kl):
+        return policies.adapted_beta(beta, kl, target_kl)
+
+    return Surrogate(lambda: jnp.float32(beta), objective, adapt)
+
+
+def ppo(
+    config: PPOConfig, spec: EnvSpec, *, network: Any = None,
+    optimizer: optax.GradientTransformation | None = None, surrogate: Surrogate | None = None,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> Agent:  # fmt: skip
+    """Makes a PPO agent.
+
+    Args:
+      config: floats may be tracers.
+      spec: of the environment that it will see.
+      network: flax module, `obs -> (distrax policy, value)`; default by `spec`.
+      optimizer: default Adam with clipped gradients; annealing is then its own business.
+      surrogate: default what `config.surrogate` names.
+      average: over workers, for DPPO: `partial(lax.pmean, axis_name=...)`.
+    """
+    network = network or networks.actor_critic(spec, config.hidden_sizes, config.activation)
+    surrogate = surrogate or {"clip": clip(config.clip_eps), "kl": adaptive_kl(config.target_kl)}[
+        config.surrogate
+    ]
+    num_minibatch_steps = config.update_epochs * config.num_minibatches
+    rate = config.learning_rate
+    if config.anneal_lr:
+        rate = optimizers.learning_rate_schedule(rate, config.num_updates, num_minibatch_steps)
+    optimizer = optimizer or optimizers.clipped(optax.adam(rate, eps=1e-5), config.max_grad_norm)
+
+    def init(key):
+        params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
+        return PPOState(params, optimizer.init(params), surrogate.init())
+
+    def draw(key):
+        return networks.draw_noise(spec, key)
+
+    def act(state, obs, key):
+        policy, _ = network.apply(state.params, obs)
+        raw = networks.sample(policy, drawn(draw, key))
+        extras = {"raw_action": raw, "policy": networks.parameters(policy)}
+        return networks.to_box(spec, raw), extras
+
+    def greedy(state, obs, key):
+        del key
+        return networks.to_box(spec, network.apply(state.params, obs)[0].mode())
+
+    def loss(params, surrogate_state, batch):
+        obs, raw_action, old_policy, old_log_prob, old_value, advantage, target = batch
+        policy, value = network.apply(params, obs)
+        ratio = jnp.exp(policy.log_prob(raw_action) - old_log_prob)
+        kl = networks.like(old_policy).kl_divergence(policy)
+        mean = average(advantage.mean())
+        variance = average(jnp.square(advantage - mean).mean())
+        advantage = (advantage - mean) / jnp.sqrt(variance + 1e-8)
+        policy_loss = -surrogate.objective(surrogate_state, ratio, advantage, kl).mean()
+        if config.clip_value:
+            value_loss = policies.clipped_value_loss(value, old_value, target, config.clip_eps).mean()
+        else:
+            value_loss = 0.5 * jnp.square(value - target).mean()
+        entropy = policy.entropy().mean()
+        total = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
+        return total, {
+            "losses/policy_loss": policy_loss, "losses/value_loss": value_loss,
+            "losses/entropy": entropy, "losses/kl": kl.mean(),
+            "losses/clip_fraction": (jnp.abs(ratio - 1.0) > config.clip_eps).mean(),
+        }  # fmt: skip
+
+    def update(state, trajectory, key):
+        old_policy, raw_action = trajectory.extras["policy"], trajectory.extras["raw_action"]
+        _, value = network.apply(state.params, trajectory.obs)
+        _, next_value = network.apply(state.params, trajectory.next_obs)
+        advantage, target = returns.gae(
+            trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated,
+            config.gamma, config.gae_lambda,
+        )  # fmt: skip
+        old_log_prob = networks.like(old_policy).log_prob(raw_action)
+        batch = (trajectory.obs, raw_action, old_policy, old_log_prob, value, advantage, target)
+        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+        def minibatch_step(carry, rows):
+            params, opt_state = carry
+            minibatch = jax.tree.map(lambda x: x[rows], batch)
+            grads, metrics = jax.grad(loss, has_aux=True)(params, state.surrogate, minibatch)
+            updates, opt_state = optimizer.update(average(grads), opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), metrics
+
+        rows = statistics.permutations(key, config.update_epochs, advantage.size)
+        (params, opt_state), metrics = jax.lax.scan(
+            minibatch_step, (state.params, state.opt_state), rows.reshape(num_minibatch_steps, -1)
+        )
+        metrics = average(jax.tree.map(jnp.mean, metrics))
+        policy, _ = network.apply(params, trajectory.obs)
+        kl = average(networks.like(old_policy).kl_divergence(policy).mean())
+        return PPOState(params, opt_state, surrogate.adapt(state.surrogate, kl)), metrics
+
+    return normalized(
+        Agent(init, act, greedy, update, draw), spec, obs=config.normalize_obs,
+        reward=config.normalize_reward, gamma=config.gamma, average=average,
+    )  # fmt: skip

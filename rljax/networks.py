@@ -1,0 +1,190 @@
+"""Flax modules, orthogonal initialisation, and policies as distrax distributions.
+
+An actor-critic maps `obs[..., *obs_shape]` to `(policy, value[...])`. Whatever does that, with a
+`distrax.Categorical` or `distrax.MultivariateNormalDiag` for a policy, can be given as `network=`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rljax.types import Array, EnvSpec, Key, PyTree
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": nn.tanh, "relu": nn.relu, "swish": nn.swish, "gelu": nn.gelu, "elu": nn.elu,
+}  # fmt: skip
+
+
+def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
+    """Orthogonal initialisation, https://arxiv.org/abs/1312.6120, without LAPACK.
+
+    The polar factor of a Gaussian matrix is distributed as the orthogonal factor of its QR
+    decomposition with positive diagonal (Haar); Newton and Schulz' iteration finds it with
+    matrix products alone. A batched QR deadlocks under `vmap` on two cores (jax 0.10), and
+    takes longer to compile. Kernels `[..., in, out]` are flattened to `[prod(...) in, out]`.
+    """
+
+    def init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        columns = shape[-1]
+        rows = 1
+        for size in shape[:-1]:
+            rows *= size
+        tall = (max(rows, columns), min(rows, columns))
+        gaussian = jax.random.normal(key, tall, dtype)
+        gram_norm = jnp.sqrt(jnp.linalg.norm(gaussian.T @ gaussian))  # >= the spectral norm
+
+        def sharpen(_, x):
+            return 1.5 * x - 0.5 * x @ (x.T @ x)
+
+        x = jax.lax.fori_loop(0, 40, sharpen, gaussian / gram_norm)
+        return scale * (x if rows >= columns else x.T).reshape(shape)
+
+    return init
+
+
+class MLP(nn.Module):
+    """`[..., O] -> [..., hidden_sizes[-1]]`, an activation after each layer."""
+
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+
+    @nn.compact
+    def __call__(self, x):
+        for size in self.hidden_sizes:
+            dense = nn.Dense(size, kernel_init=orthogonal(2.0**0.5))
+            x = ACTIVATIONS[self.activation](dense(x))
+        return x
+
+
+class ConvTorso(nn.Module):
+    """MinAtar's torso, https://arxiv.org/abs/1903.03176: `[..., H, W, C] -> [..., features]`."""
+
+    channels: int = 16
+    hidden_sizes: Sequence[int] = (128,)
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, x):
+        leading = x.shape[:-3]
+        x = x.reshape(-1, *x.shape[-3:]).astype(jnp.float32)
+        conv = nn.Conv(self.channels, (3, 3), padding="VALID", kernel_init=orthogonal(2.0**0.5))
+        x = ACTIVATIONS[self.activation](conv(x))
+        x = x.reshape(*leading, -1)
+        return MLP(self.hidden_sizes, self.activation)(x)
+
+
+class ActorCritic(nn.Module):
+    """Policy and value. `[..., *obs_shape] -> (distrax policy over actions, value[...])`.
+
+    Vectors get two separate torsos, images (three axes) share a convolutional one. Discrete
+    actions get a Categorical; continuous ones a diagonal Normal with a standard deviation that
+    does not depend on the observation, in units of half the action's range (see `to_box`).
+    """
+
+    num_actions: int = 0
+    action_shape: Sequence[int] = ()
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+    image: bool = False
+
+    @nn.compact
+    def __call__(self, obs):
+        import distrax  # two seconds, so only where a policy is first made
+
+        if self.image:
+            actor = critic = ConvTorso(hidden_sizes=self.hidden_sizes, activation=self.activation)(obs)
+        else:
+            actor = MLP(self.hidden_sizes, self.activation, name="actor")(obs)
+            critic = MLP(self.hidden_sizes, self.activation, name="critic")(obs)
+        value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(critic)
+        if self.num_actions:
+            logits = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01), name="logits")(actor)
+            return distrax.Categorical(logits=logits), jnp.squeeze(value, -1)
+        size = 1
+        for axis in self.action_shape:
+            size *= axis
+        mean = nn.Dense(size, kernel_init=orthogonal(0.01), name="mean")(actor)
+        log_std = self.param("log_std", nn.initializers.zeros, (size,))
+        return normal(mean, jnp.broadcast_to(jnp.exp(log_std), mean.shape)), jnp.squeeze(value, -1)
+
+
+def actor_critic(spec: EnvSpec, hidden_sizes: Sequence[int], activation: str) -> ActorCritic:
+    """The actor-critic that fits an environment: vector or image, discrete or continuous."""
+    image = len(spec.obs_shape) == 3
+    return ActorCritic(spec.num_actions, spec.action_shape, hidden_sizes, activation, image)
+
+
+def draw_noise(spec: EnvSpec, key: Key) -> Array:
+    """The random numbers of one action of each environment: `[B, A]`.
+
+    Gumbel for discrete actions, standard normal for continuous ones; see `sample`.
+    """
+    if spec.num_actions:
+        return jax.random.gumbel(key, (spec.num_envs, spec.num_actions))
+    size = 1
+    for axis in spec.action_shape:
+        size *= axis
+    return jax.random.normal(key, (spec.num_envs, size))
+
+
+def normal(mean: Array, std: Array) -> PyTree:
+    """A diagonal Normal over the last axis: log-probability and entropy are sums over it."""
+    import distrax
+
+    return distrax.Independent(distrax.Normal(mean, std), reinterpreted_batch_ndims=1)
+
+
+def parameters(policy: PyTree) -> tuple[Array, ...]:
+    """What a policy is made of, as arrays that can be stored, gathered and given to `like`.
+
+    Categorical: its logits. Diagonal Normal: its mean and standard deviation.
+    """
+    import distrax
+
+    if isinstance(policy, distrax.Categorical):
+        return (policy.logits,)
+    if isinstance(policy, distrax.Independent) and isinstance(policy.distribution, distrax.Normal):
+        return policy.distribution.loc, policy.distribution.scale
+    if isinstance(policy, distrax.MultivariateNormalDiag):
+        return policy.loc, policy.scale_diag
+    raise ValueError(
+        f"the network's policy is a {type(policy).__name__}, but it must be a distrax Categorical, "
+        "a MultivariateNormalDiag, or an Independent Normal (`rljax.networks.normal`)."
+    )
+
+
+def like(arrays: tuple[Array, ...]) -> PyTree:
+    """The policy that `parameters` took apart."""
+    import distrax
+
+    return distrax.Categorical(logits=arrays[0]) if len(arrays) == 1 else normal(*arrays)
+
+
+def sample(policy: PyTree, noise: Array) -> Array:
+    """A sample from a policy, made from noise drawn beforehand by `draw_noise`.
+
+    Categorical: `argmax(logits + Gumbel)`, `[..., A] -> [...]`. Normal: `mean + std * normal`,
+    `[..., A] -> [..., A]`.
+    """
+    arrays = parameters(policy)
+    if len(arrays) == 1:
+        return jnp.argmax(arrays[0] + noise, axis=-1)
+    mean, std = arrays
+    return mean + std * noise
+
+
+def to_box(spec: EnvSpec, raw: Array) -> Array:
+    """Maps raw actions `[..., A]` to the environment's box `[..., *action_shape]`.
+
+        low + (clip(raw, -1, 1) + 1) / 2 (high - low)
+
+    Discrete actions pass. The policy, its density and what is stored stay with the raw action.
+    """
+    if spec.num_actions:
+        return raw
+    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
+    raw = raw.reshape(*raw.shape[:-1], *spec.action_shape)
+    return low + 0.5 * (jnp.clip(raw, -1.0, 1.0) + 1.0) * (high - low)

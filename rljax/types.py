@@ -1,0 +1,123 @@
+"""The nouns of rljax. Every other module speaks only in these types.
+
+Shapes: `T` steps, `B` parallel environments, `N` a batch, `A` actions, `S` states.
+Trajectories are time-major, `[T, B, ...]`. Nothing here imports from rljax.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a typed key, `jax.random.key(0)`; a function consumes the key it is given
+PyTree = Any
+Metrics = Mapping[str, Array]  # scalars, named "family/quantity"
+
+
+def identity(x):
+    """Returns `x`: the `average` of one worker, the `draw` of whoever splits keys itself."""
+    return x
+
+
+class EnvSpec(NamedTuple):
+    """What an agent must know of an environment before it sees one."""
+
+    obs_shape: tuple[int, ...] = ()
+    num_actions: int = 0  # 0: actions are continuous
+    action_shape: tuple[int, ...] = ()
+    action_low: Any = -1.0  # scalar or [*action_shape], continuous actions alone
+    action_high: Any = 1.0
+    num_states: int = 0  # 0: observations are not state indices
+    num_envs: int = 1  # B, how many run side by side
+    max_episode_steps: int = 0  # 0: no time limit is known
+    env_id: str = "Env"
+
+
+class Transition(NamedTuple):
+    """One step of experience, `[...]` being `[T, B]` in a trajectory or `[N]` in a batch."""
+
+    obs: PyTree  # [..., *obs_shape]  s_t
+    action: Array  # [..., *action_shape]  a_t
+    reward: Array  # [...]  r_{t+1}
+    terminated: Array  # [...] bool: the task ended, no value lies beyond
+    truncated: Array  # [...] bool: a time limit cut the episode, value does lie beyond
+    next_obs: PyTree  # [..., *obs_shape]  s_{t+1}, as it was before any reset
+    extras: PyTree = ()  # [..., *]  what `Agent.act` asked to be remembered
+
+
+class Agent(NamedTuple):
+    """A learner of behaviour: pure functions over one explicit state.
+
+    init:   `(key) -> state`
+    act:    `(state, obs[B], key) -> (action[B], extras[B])`, exploring
+    greedy: `(state, obs[B], key) -> action[B]`, for evaluation
+    update: `(state, trajectory[T, B], key) -> (state, metrics)`
+    draw:   `(key) -> noise`, the random numbers of one `act`. Where `act` takes a key it also
+            takes what `draw` made of one, so that a rollout can draw for all its steps at once.
+    """
+
+    init: Callable[[Key], PyTree]
+    act: Callable[[PyTree, PyTree, Any], tuple[Array, PyTree]]
+    greedy: Callable[[PyTree, PyTree, Key], Array]
+    update: Callable[[PyTree, Transition, Key], tuple[PyTree, Metrics]]
+    draw: Callable[[Key], PyTree] = identity
+
+
+class Step(NamedTuple):
+    """What one environment step tells."""
+
+    obs: PyTree  # the observation to act on next: after a reset where the episode ended
+    reward: Array
+    terminated: Array
+    truncated: Array
+    next_obs: PyTree  # the observation reached: before any reset
+    info: Mapping[str, Array] = {}
+
+
+class Env(NamedTuple):
+    """An environment that resets itself.
+
+    reset:  `(key) -> (state, obs)`
+    step:   `(state, action, key) -> (state, Step)`
+    draw:   `(key) -> noise`, the chance of one `step`; `step` takes a key or what `draw` made
+            of one, so that a rollout can draw for all its steps at once.
+    render: `(state) -> str`, the world as text, or None where it has no such picture.
+    """
+
+    spec: EnvSpec
+    reset: Callable[[Key], tuple[PyTree, PyTree]]
+    step: Callable[[PyTree, Array, Any], tuple[PyTree, Step]]
+    draw: Callable[[Key], PyTree] = identity
+    render: Callable[[PyTree], str] | None = None
+
+
+class TrainState(NamedTuple):
+    """All there is to resume from: saving this pytree saves the run."""
+
+    agent: PyTree
+    env: PyTree  # [B, ...]
+    obs: PyTree  # [B, *obs_shape]
+    key: Key
+    num_updates: Array  # int32; environment steps are num_updates * T * B, counted on the host
+
+
+class Learner(NamedTuple):
+    """An agent joined to its environments.
+
+    init: `(key, worker=0) -> TrainState`; workers share the agent and nothing else
+    step: `(TrainState) -> (TrainState, Metrics)`, one rollout and one update
+    """
+
+    init: Callable[..., TrainState]
+    step: Callable[[TrainState], tuple[TrainState, Metrics]]
+
+
+def is_key(x: Any) -> bool:
+    """Whether `x` is a typed random key (or an array of them)."""
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def drawn(draw: Callable[[Key], PyTree], key_or_noise: Any) -> PyTree:
+    """`draw(key)` for a key; what was drawn before is returned as it is."""
+    return draw(key_or_noise) if is_key(key_or_noise) else key_or_noise
