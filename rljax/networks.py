@@ -117,17 +117,17 @@ def actor_critic(spec: EnvSpec, hidden_sizes: Sequence[int], activation: str) ->
     return ActorCritic(spec.num_actions, spec.action_shape, hidden_sizes, activation, image)
 
 
-def draw_noise(spec: EnvSpec, key: Key) -> Array:
-    """The random numbers of one action of each environment: `[B, A]`.
+def draw_noise(spec: EnvSpec, key: Key, num_steps: int) -> Array:
+    """The random numbers of `T` actions of each environment: `[T, B, A]`.
 
     Gumbel for discrete actions, standard normal for continuous ones; see `sample`.
     """
     if spec.num_actions:
-        return jax.random.gumbel(key, (spec.num_envs, spec.num_actions))
+        return jax.random.gumbel(key, (num_steps, spec.num_envs, spec.num_actions))
     size = 1
     for axis in spec.action_shape:
         size *= axis
-    return jax.random.normal(key, (spec.num_envs, size))
+    return jax.random.normal(key, (num_steps, spec.num_envs, size))
 
 
 def normal(mean: Array, std: Array) -> PyTree:

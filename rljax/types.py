@@ -16,7 +16,7 @@ Metrics = Mapping[str, Array]  # scalars, named "family/quantity"
 
 
 def identity(x):
-    """Returns `x`: the `average` of one worker, the `draw` of whoever splits keys itself."""
+    """Returns `x`: the `average` of one worker."""
     return x
 
 
@@ -53,15 +53,16 @@ class Agent(NamedTuple):
     act:    `(state, obs[B], key) -> (action[B], extras[B])`, exploring
     greedy: `(state, obs[B], key) -> action[B]`, for evaluation
     update: `(state, trajectory[T, B], key) -> (state, metrics)`
-    draw:   `(key) -> noise`, the random numbers of one `act`. Where `act` takes a key it also
-            takes what `draw` made of one, so that a rollout can draw for all its steps at once.
+    draw:   `(key, T) -> noise[T, ...]`, the random numbers of `T` calls of `act`. Where `act`
+            takes a key it also takes one row of them, so that a rollout draws for all its steps
+            at once; `jax.random.split`, the default, gives each step its key.
     """
 
     init: Callable[[Key], PyTree]
     act: Callable[[PyTree, PyTree, Any], tuple[Array, PyTree]]
     greedy: Callable[[PyTree, PyTree, Key], Array]
     update: Callable[[PyTree, Transition, Key], tuple[PyTree, Metrics]]
-    draw: Callable[[Key], PyTree] = identity
+    draw: Callable[[Key, int], PyTree] = jax.random.split
 
 
 class Step(NamedTuple):
@@ -80,15 +81,15 @@ class Env(NamedTuple):
 
     reset:  `(key) -> (state, obs)`
     step:   `(state, action, key) -> (state, Step)`
-    draw:   `(key) -> noise`, the chance of one `step`; `step` takes a key or what `draw` made
-            of one, so that a rollout can draw for all its steps at once.
+    draw:   `(key, T) -> noise[T, ...]`, the chance of `T` steps; `step` takes a key or one row
+            of it, so that a rollout draws for all its steps at once.
     render: `(state) -> str`, the world as text, or None where it has no such picture.
     """
 
     spec: EnvSpec
     reset: Callable[[Key], tuple[PyTree, PyTree]]
     step: Callable[[PyTree, Array, Any], tuple[PyTree, Step]]
-    draw: Callable[[Key], PyTree] = identity
+    draw: Callable[[Key, int], PyTree] = jax.random.split
     render: Callable[[PyTree], str] | None = None
 
 
@@ -99,6 +100,7 @@ class TrainState(NamedTuple):
     env: PyTree  # [B, ...]
     obs: PyTree  # [B, *obs_shape]
     key: Key
+    episodes: PyTree  # return and length [B] so far of the episodes under way
     num_updates: Array  # int32; environment steps are num_updates * T * B, counted on the host
 
 
@@ -118,6 +120,8 @@ def is_key(x: Any) -> bool:
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def drawn(draw: Callable[[Key], PyTree], key_or_noise: Any) -> PyTree:
-    """`draw(key)` for a key; what was drawn before is returned as it is."""
-    return draw(key_or_noise) if is_key(key_or_noise) else key_or_noise
+def drawn(draw: Callable[[Key, int], PyTree], key_or_noise: Any) -> PyTree:
+    """The noise of one step, drawn from a key; what was drawn before is returned as it is."""
+    if not is_key(key_or_noise):
+        return key_or_noise
+    return jax.tree.map(lambda x: x[0], draw(key_or_noise, 1))

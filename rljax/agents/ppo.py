@@ -5,38 +5,36 @@ advantages are normalised per minibatch, gradients clipped by global norm, beta 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from rljax import networks, optimizers
+from rljax.agents.actor_critic import (
+    ActorCriticConfig,
+    acting,
+    next_values,
+    normalized_advantage,
+)
 from rljax.agents.normalize import normalized
-from rljax.config import RunConfig, config, option
+from rljax.config import config, option
 from rljax.ops import policy as policies
 from rljax.ops import returns, statistics
-from rljax.types import Agent, EnvSpec, PyTree, drawn, identity
+from rljax.types import Agent, EnvSpec, PyTree, identity
 
 
 @config
-class PPOConfig(RunConfig):
-    gae_lambda: float = option(0.95, "lambda of generalized advantage estimation", low=0, high=1)
-    learning_rate: float = option(1e-3, "step size of Adam", above=0)
-    anneal_lr: bool = option(True, "fall linearly to 0 over the run")
-    max_grad_norm: float = option(0.5, "largest global norm of a gradient", above=0)
+class PPOConfig(ActorCriticConfig):
     update_epochs: int = option(4, "passes over each rollout", low=1)
     num_minibatches: int = option(4, "parts of a pass", low=1)
     surrogate: str = option("clip", "the objective", choices=("clip", "kl"))
     clip_eps: float = option(0.2, "how far the ratio may move (surrogate clip)", above=0)
     target_kl: float = option(0.01, "KL that beta steers towards (surrogate kl)", above=0)
-    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
-    vf_coef: float = option(0.5, "weight of the value loss", low=0)
     clip_value: bool = option(False, "hold values near their old ones by clip_eps as well")
-    normalize_obs: bool = option(False, "show observations by running mean and variance")
-    normalize_reward: bool = option(False, "scale rewards by the spread of returns")
-    hidden_sizes: tuple[int, ...] = option((64, 64), "units of each hidden layer", low=1)
-    activation: str = option("tanh", "of the hidden layers", choices=tuple(networks.ACTIVATIONS))
 
     def __post_init__(self):
         super().__post_init__()
@@ -111,33 +109,23 @@ def ppo(
     rate = config.learning_rate
     if config.anneal_lr:
         rate = optimizers.learning_rate_schedule(rate, config.num_updates, num_minibatch_steps)
-    optimizer = optimizer or optimizers.clipped(optax.adam(rate, eps=1e-5), config.max_grad_norm)
+    optimizer = optimizer or optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
+
+    draw, act, greedy = acting(network, spec)
 
     def init(key):
         params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
-        return PPOState(params, optimizer.init(params), surrogate.init())
+        return PPOState(params, optimizer.init(ravel_pytree(params)[0]), surrogate.init())
 
-    def draw(key):
-        return networks.draw_noise(spec, key)
+    def value_of(params, obs):
+        return network.apply(params, obs)[1]
 
-    def act(state, obs, key):
-        policy, _ = network.apply(state.params, obs)
-        raw = networks.sample(policy, drawn(draw, key))
-        extras = {"raw_action": raw, "policy": networks.parameters(policy)}
-        return networks.to_box(spec, raw), extras
-
-    def greedy(state, obs, key):
-        del key
-        return networks.to_box(spec, network.apply(state.params, obs)[0].mode())
-
-    def loss(params, surrogate_state, batch):
+    def loss(flat, unravel, surrogate_state, batch):
         obs, raw_action, old_policy, old_log_prob, old_value, advantage, target = batch
-        policy, value = network.apply(params, obs)
+        policy, value = network.apply(unravel(flat), obs)
         ratio = jnp.exp(policy.log_prob(raw_action) - old_log_prob)
         kl = networks.like(old_policy).kl_divergence(policy)
-        mean = average(advantage.mean())
-        variance = average(jnp.square(advantage - mean).mean())
-        advantage = (advantage - mean) / jnp.sqrt(variance + 1e-8)
+        advantage = normalized_advantage(advantage, average)
         policy_loss = -surrogate.objective(surrogate_state, ratio, advantage, kl).mean()
         if config.clip_value:
             value_loss = policies.clipped_value_loss(value, old_value, target, config.clip_eps).mean()
@@ -153,8 +141,8 @@ def ppo(
 
     def update(state, trajectory, key):
         old_policy, raw_action = trajectory.extras["policy"], trajectory.extras["raw_action"]
-        _, value = network.apply(state.params, trajectory.obs)
-        _, next_value = network.apply(state.params, trajectory.next_obs)
+        value = value_of(state.params, trajectory.obs)
+        next_value = next_values(partial(value_of, state.params), trajectory, value)
         advantage, target = returns.gae(
             trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated,
             config.gamma, config.gae_lambda,
@@ -164,16 +152,18 @@ def ppo(
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
         def minibatch_step(carry, rows):
-            params, opt_state = carry
+            flat, opt_state = carry
             minibatch = jax.tree.map(lambda x: x[rows], batch)
-            grads, metrics = jax.grad(loss, has_aux=True)(params, state.surrogate, minibatch)
-            updates, opt_state = optimizer.update(average(grads), opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), metrics
+            grads, metrics = jax.grad(loss, has_aux=True)(flat, unravel, state.surrogate, minibatch)
+            updates, opt_state = optimizer.update(average(grads), opt_state, flat)
+            return (flat + updates, opt_state), metrics
 
         rows = statistics.permutations(key, config.update_epochs, advantage.size)
-        (params, opt_state), metrics = jax.lax.scan(
-            minibatch_step, (state.params, state.opt_state), rows.reshape(num_minibatch_steps, -1)
+        flat, unravel = ravel_pytree(state.params)
+        (flat, opt_state), metrics = jax.lax.scan(
+            minibatch_step, (flat, state.opt_state), rows.reshape(num_minibatch_steps, -1)
         )
+        params = unravel(flat)
         metrics = average(jax.tree.map(jnp.mean, metrics))
         policy, _ = network.apply(params, trajectory.obs)
         kl = average(networks.like(old_policy).kl_divergence(policy).mean())

@@ -15,9 +15,10 @@ def auto_reset(env: Env) -> Env:
     instead of one a step inside its loop.
     """
 
-    def draw(key):
+    def draw(key, num_steps):
         step_key, reset_key = jax.random.split(key)
-        return env.draw(step_key), env.reset(reset_key)
+        fresh = jax.vmap(env.reset)(jax.random.split(reset_key, num_steps))
+        return env.draw(step_key, num_steps), fresh
 
     def step(state, action, key):
         noise, (fresh_state, fresh_obs) = drawn(draw, key)
@@ -84,7 +85,7 @@ def record_episodes(env: Env) -> Env:
 def batched(env: Env, num_envs: int) -> Env:
     """`num_envs` copies side by side: every array gains a leading axis `[B]`.
 
-    `draw(key)` draws for all of them; copies share nothing.
+    `draw(key, T)` draws `[T, B, ...]` for all of them; copies share nothing.
     """
     if num_envs < 1:
         raise ValueError(f"`num_envs` is {num_envs}, but it must be at least 1.")
@@ -92,8 +93,9 @@ def batched(env: Env, num_envs: int) -> Env:
     def reset(key):
         return jax.vmap(env.reset)(jax.random.split(key, num_envs))
 
-    def draw(key):
-        return jax.vmap(env.draw)(jax.random.split(key, num_envs))
+    def draw(key, num_steps):
+        keys = jax.random.split(key, num_envs)
+        return jax.vmap(lambda key: env.draw(key, num_steps), out_axes=1)(keys)
 
     def step(state, action, key) -> tuple:
         state, step = jax.vmap(env.step)(state, action, drawn(draw, key))

@@ -21,16 +21,13 @@ class Mean(NamedTuple):
 
 def rollout(
     env: Env, agent: Agent, agent_state: PyTree, env_state: PyTree, obs: PyTree, key: Key, num_steps: int
-) -> tuple[PyTree, PyTree, Transition, PyTree]:
-    """Acts for `num_steps`. Returns `(env_state, obs, trajectory[T, B], info[T, B])`.
+) -> tuple[PyTree, PyTree, Transition]:
+    """Acts for `num_steps`. Returns `(env_state, obs, trajectory[T, B])`.
 
     All random numbers of the rollout are drawn before its loop, in one vectorised call.
     """
     act_key, env_key = jax.random.split(key)
-    noise = (
-        jax.vmap(agent.draw)(jax.random.split(act_key, num_steps)),
-        jax.vmap(env.draw)(jax.random.split(env_key, num_steps)),
-    )
+    noise = agent.draw(act_key, num_steps), env.draw(env_key, num_steps)
 
     def act_once(carry, noise):
         env_state, obs = carry
@@ -40,10 +37,10 @@ def rollout(
         transition = Transition(
             obs, action, step.reward, step.terminated, step.truncated, step.next_obs, extras
         )
-        return (env_state, step.obs), (transition, step.info)
+        return (env_state, step.obs), transition
 
-    (env_state, obs), (trajectory, info) = jax.lax.scan(act_once, (env_state, obs), noise)
-    return env_state, obs, trajectory, info
+    (env_state, obs), trajectory = jax.lax.scan(act_once, (env_state, obs), noise)
+    return env_state, obs, trajectory
 
 
 def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
@@ -53,33 +50,43 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
         agent_key, key = jax.random.split(key)  # workers share the agent ...
         env_key, key = jax.random.split(jax.random.fold_in(key, worker))  # ... and nothing else
         env_state, obs = env.reset(env_key)
-        return TrainState(agent.init(agent_key), env_state, obs, key, jnp.int32(0))
+        episodes = jnp.zeros(env.spec.num_envs), jnp.zeros(env.spec.num_envs, jnp.int32)
+        return TrainState(agent.init(agent_key), env_state, obs, key, episodes, jnp.int32(0))
 
     def step(state):
         act_key, update_key, key = jax.random.split(state.key, 3)
-        env_state, obs, trajectory, info = rollout(
+        env_state, obs, trajectory = rollout(
             env, agent, state.agent, state.env, state.obs, act_key, num_steps
         )
         agent_state, metrics = agent.update(state.agent, trajectory, update_key)
-        state = TrainState(agent_state, env_state, obs, key, state.num_updates + 1)
-        return state, {**episode_metrics(trajectory, info), **metrics}
+        episodes, chart = episode_metrics(trajectory, state.episodes)
+        state = TrainState(agent_state, env_state, obs, key, episodes, state.num_updates + 1)
+        return state, {**chart, **metrics}
 
     return Learner(init, jax.jit(step, inline=True))  # traced once, wherever it is called from
 
 
-def episode_metrics(trajectory: Transition, info: PyTree) -> Metrics:
-    """What the episodes that ended inside the trajectory were like, and the mean reward a step."""
+def episode_metrics(trajectory: Transition, episodes: PyTree) -> tuple[PyTree, Metrics]:
+    """What the episodes that ended inside the trajectory were like, and the mean reward a step.
+
+    `episodes` is the return and the length `[B]` so far of those under way, carried from one
+    trajectory to the next. Done here in one short scan, not in the environments' loop.
+    """
     done = trajectory.terminated | trajectory.truncated
+
+    def forward(carry, step):
+        reward, done = step
+        total, length = carry[0] + reward, carry[1] + 1
+        ended = jnp.where(done, total, 0.0), jnp.where(done, length, 0)
+        return (jnp.where(done, 0.0, total), jnp.where(done, 0, length)), ended
+
+    episodes, (returns, lengths) = jax.lax.scan(forward, episodes, (trajectory.reward, done))
     count = done.sum().astype(jnp.float32)
-
-    def over_episodes(x):
-        return Mean(jnp.where(done, x, 0).sum().astype(jnp.float32), count)
-
-    metrics = {"charts/reward": trajectory.reward.mean()}
-    if "episode_return" in info:
-        metrics["charts/episodic_return"] = over_episodes(info["episode_return"])
-        metrics["charts/episodic_length"] = over_episodes(info["episode_length"])
-    return metrics
+    return episodes, {
+        "charts/reward": trajectory.reward.mean(),
+        "charts/episodic_return": Mean(returns.sum(), count),
+        "charts/episodic_length": Mean(lengths.sum().astype(jnp.float32), count),
+    }
 
 
 class Report(NamedTuple):

@@ -1,0 +1,111 @@
+"""Independent runs side by side: over devices by `pmap`, over CPU cores by threads.
+
+XLA runs small matrix products on one core, so on a CPU the largest single gain is to give each
+core its own share of the runs. Several devices get one `pmap` of the program; a single CPU device
+gets one compiled program that a thread a core calls on its share. Results do not depend on it,
+beyond the last bits that the width of a `vmap` always decides.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.types import PyTree
+
+
+class Spread(NamedTuple):
+    """How `num_runs` are shared out. Grouped trees are opaque: made by `split` and by `call`.
+
+    split:   `tree[R, ...] -> grouped`, the last share filled up by repeating the first run
+    join:    `grouped -> tree[R, ...]`
+    compile: `(function of one share, grouped, *shared, donate) -> call`, ahead of time;
+             `call(grouped, *shared) -> grouped` waits until all shares are done
+    """
+
+    num_runs: int
+    num_groups: int
+    split: Callable[[PyTree], PyTree]
+    join: Callable[[PyTree], PyTree]
+    compile: Callable[..., Callable[..., PyTree]]
+
+
+def num_cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spread(num_runs: int, num_groups: int | None = None) -> Spread:
+    """Shares runs out over the local devices, or over the cores of a lone CPU device."""
+    devices = jax.local_devices()
+    if len(devices) > 1:
+        groups = min(num_groups or len(devices), num_runs, len(devices))
+        return _over_devices(num_runs, devices[:groups])
+    cores = num_cores() if devices[0].platform == "cpu" else 1
+    return _over_threads(num_runs, min(num_groups or cores, num_runs))
+
+
+def _padded(num_runs: int, num_groups: int) -> tuple[np.ndarray, int]:
+    """Which run stands in each place of the shares, and how many places a share has."""
+    width = -(-num_runs // num_groups)
+    places = np.arange(num_groups * width)
+    return np.where(places < num_runs, places, 0), width
+
+
+def _over_threads(num_runs: int, num_groups: int) -> Spread:
+    places, width = _padded(num_runs, num_groups)
+    pool = ThreadPoolExecutor(num_groups) if num_groups > 1 else None
+
+    def split(tree):
+        shares = places.reshape(num_groups, width)
+        if num_groups == 1:
+            return [tree]
+        return [jax.tree.map(lambda x, rows=rows: jnp.asarray(x)[rows], tree) for rows in shares]
+
+    def join(grouped):
+        if num_groups == 1:
+            return grouped[0]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_runs], *grouped)
+
+    def compile(function, grouped, *shared, donate=()):
+        compiled = jax.jit(function, donate_argnums=donate).lower(grouped[0], *shared).compile()
+
+        def one(share, *rest):
+            return jax.block_until_ready(compiled(share, *rest))
+
+        def call(grouped, *shared):
+            if pool is None:
+                return [one(grouped[0], *shared)]
+            return list(pool.map(lambda share: one(share, *shared), grouped))
+
+        return call
+
+    return Spread(num_runs, num_groups, split, join, compile)
+
+
+def _over_devices(num_runs: int, devices: list[Any]) -> Spread:
+    num_groups = len(devices)
+    places, width = _padded(num_runs, num_groups)
+
+    def split(tree):
+        shares = places.reshape(num_groups, width)
+        stacked = jax.tree.map(lambda x: jnp.asarray(x)[shares], tree)
+        return jax.pmap(lambda x: x, devices=devices)(stacked)
+
+    def join(grouped):
+        def flat(x):
+            return x.reshape(num_groups * width, *x.shape[2:])[:num_runs]
+
+        return jax.tree.map(flat, jax.device_put(grouped, devices[0]))
+
+    def compile(function, grouped, *shared, donate=()):
+        axes = (0, *(None for _ in shared))
+        mapped = jax.pmap(function, devices=devices, in_axes=axes, donate_argnums=donate)
+        compiled = mapped.lower(grouped, *shared).compile()
+        return lambda grouped, *shared: jax.block_until_ready(compiled(grouped, *shared))
+
+    return Spread(num_runs, num_groups, split, join, compile)
