@@ -37,9 +37,32 @@ def human(number: float) -> str:
     return f"{number:.4g}"
 
 
+def labels(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """For each (agent, config): in what it differs from the others of the agent; then a number."""
+    texts = []
+    for agent, config in named:
+        peers = [other for name, other in named if name == agent]
+        fields = dict.fromkeys(field for other in peers for field in other)
+        differs = [f for f in fields if any(other.get(f) != config.get(f) for other in peers)]
+        texts.append(setting({f: config[f] for f in differs if f in config}))
+    rows = [(agent, text) for (agent, _), text in zip(named, texts, strict=True)]
+    return [
+        f"{text} ({rows[:i].count(row) + 1})".strip() if row in rows[:i] else text
+        for i, (row, text) in enumerate(zip(rows, texts, strict=True))
+    ]
+
+
+def setting(values: Mapping[str, Any]) -> str:
+    """Such as "learning_rate=0.001, gamma=0.99"."""
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    )
+
+
 def learning_curves(
     panels: Mapping[str, Sequence[Line]], metric: str, *, legend_title: str = "",
-    sequential: bool = False, ax: Any = None,
+    sequential: bool = False, ax: Any = None, path: str | Path | None = None,
 ) -> Any:  # fmt: skip
     """Draws panels of curves under one legend.
 
@@ -49,13 +72,20 @@ def learning_curves(
       legend_title: what the labels are values of.
       sequential: colour from dark to light, for values that have an order.
       ax: axes of the caller to draw a single panel into; otherwise a new figure is made.
+      path: where to write the figure; folders that do not exist yet are made.
     Returns:
       the matplotlib figure.
+    Raises:
+      ValueError: `path` does not end in .png, .pdf or .svg.
     """
+    if path is not None and Path(path).suffix.lower() not in FORMATS:
+        raise ValueError(f"`path` is {str(path)!r}, but it must end in {', '.join(FORMATS)}.")
     names = list(dict.fromkeys((line.group, line.label) for p in panels.values() for line in p))
-    names.sort(key=lambda name: [n[0] for n in names].index(name[0]))  # groups stand together
+    groups = list(dict.fromkeys(group for group, _ in names))
+    names.sort(key=lambda name: groups.index(name[0]))  # stable: lines keep their order inside
     style = dict(zip(names, _styles(len(names), sequential), strict=True))
-    figure, axes = (ax.figure, [ax]) if ax is not None else _new_figure(len(panels), len(names))
+    widest = max(len(label or group) for group, label in names) if len(names) > 1 else 0
+    figure, axes = (ax.figure, [ax]) if ax is not None else _new_figure(len(panels), widest)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         _decorate(axis, title, metric, lines)
         for line in lines:
@@ -67,35 +97,22 @@ def learning_curves(
         several = any(len(line.values) > 1 for lines in panels.values() for line in lines)
         note = "interquartile mean over seeds, 95 % bootstrap interval" if several else "one seed"
         figure.supxlabel(note, x=0.99, ha="right", fontsize=7.5, color=GREY)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200)
     return figure
 
 
-def check_path(path: str | Path) -> Path:
-    """The path of a figure to be written.
-
-    Raises:
-      ValueError: it does not end in .png, .pdf or .svg.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"`path` is {str(path)!r}, but it must end in {', '.join(FORMATS)}.")
-    return path
-
-
-def write(figure: Any, path: str | Path) -> None:
-    """Writes a figure; folders that do not exist yet are made."""
-    path = check_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200)
-
-
-def _new_figure(num_panels: int, num_lines: int) -> tuple[Any, list[Any]]:
+def _new_figure(num_panels: int, legend_letters: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
     columns = min(num_panels, 3)
     rows = -(-num_panels // columns)
     width, height = (6.4, 4.0) if num_panels == 1 else (4.0 * columns, 3.0 * rows)
-    figure = Figure((width + 1.6 * (num_lines > 1), height), layout="constrained")
+    if legend_letters:  # it stands outside, and the panels shall not pay for it
+        width += 0.7 + 0.07 * legend_letters
+    figure = Figure((width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[num_panels:]:
         axis.remove()
@@ -106,7 +123,8 @@ def _styles(count: int, sequential: bool) -> Iterable[tuple[Any, str]]:
     if sequential:
         import matplotlib
 
-        return [(color, "-") for color in matplotlib.colormaps["viridis"](np.linspace(0, 0.88, count))]
+        colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))
+        return [(tuple(color), "-") for color in colors]
     return itertools.islice(((c, d) for d in itertools.cycle(DASHES) for c in PALETTE), count)
 
 
@@ -166,4 +184,4 @@ def _legend(owner: Any, style: Mapping[tuple[str, str], Any], title: str, own: b
         frameon=not own, fontsize=9, title_fontsize=9, alignment="left",
     )  # fmt: skip
     for row in headings:
-        legend.get_texts()[row].set(fontweight="bold", x=-28)
+        legend.get_texts()[row].set_fontweight("bold")

@@ -49,19 +49,25 @@ class Progress:
           stream: where to write, stderr if None.
           clock: seconds.
         """
-        self._title, self._total, self._num_runs = title, max(total_steps, 1), num_runs
+        self._stream = None if enabled is False else stream or sys.stderr
+        self._title = title = _encodable(title, self._stream)
+        self._total, self._num_runs = max(total_steps, 1), num_runs
         self._start = self._done = start
         self._clock = clock
         self._began = self._seen = self._printed = clock()
         self._compile_seconds: float | None = None
         self._returns = np.zeros(0)
         self._closed = False
-        self._stream = None if enabled is False else stream or sys.stderr
         self._live = _live(self, self._stream)
         self._print(title)
 
-    def compiled(self, seconds: float) -> None:
-        """A compilation is over; it took `seconds`, which do not count in SPS."""
+    def compiled(self, seconds: float, start: int | None = None) -> None:
+        """A compilation is over; it took `seconds`, which do not count in SPS.
+
+        `start`, where given: steps that were done before a resume, which do not count either.
+        """
+        if start is not None:
+            self._start = self._done = start
         self._compile_seconds = (self._compile_seconds or 0.0) + seconds
         if self._done == self._start:
             self._began = self._seen = self._clock()
@@ -141,12 +147,17 @@ class Progress:
         now = self._clock()
         if compiled is None and self._done == self._start:
             spinner = Spinner("line" if options.ascii_only else "dots")
-            spinner.start_time = 0.0
-            text = f" compiling  {duration(now - self._began)}"
-            yield Text.assemble(spinner.render(now), text, no_wrap=True)  # pyright: ignore
+            frame = spinner.frames[int(1000 * now / spinner.interval) % len(spinner.frames)]
+            yield Text(f"{frame} compiling  {duration(now - self._began)}", no_wrap=True)
             return
         figures = self._figures(now, width - SHORTEST_BAR - 1)
-        bar = ProgressBar(self._total, self._done, width=max(width - len(figures) - 1, 0))
+        bar = ProgressBar(
+            self._total,
+            self._done,
+            width=max(width - len(figures) - 1, 0),
+            complete_style="cyan",
+            finished_style="green",
+        )
         line = Table.grid(padding=(0, 1, 0, 0))
         line.add_row(bar, Text(figures, no_wrap=True))
         yield line
@@ -167,6 +178,15 @@ def _live(progress: Progress, stream: TextIO | None) -> Any:
     live = Live(progress, console=console, refresh_per_second=8, redirect_stdout=redirect)
     live.start()
     return live
+
+
+def _encodable(title: str, stream: TextIO | None) -> str:
+    """The title; in ASCII where the stream would write "\\xb7" for a dot, and break the width."""
+    try:
+        title.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return title.replace("·", "-").encode("ascii", "replace").decode()
+    return title
 
 
 def _joined(figures: Mapping[str, str]) -> str:

@@ -196,14 +196,20 @@ WRITERS: dict[str, Callable[[Path, Rows], Writer]] = {
 }
 
 
+def check_writers(names: Iterable[str]) -> None:
+    """Raises a ValueError for a name that is not in `WRITERS`; the nearest one is named."""
+    for name in names:
+        if name not in WRITERS:
+            near = difflib.get_close_matches(name, WRITERS, n=1, cutoff=0.4)
+            cure = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(WRITERS)}."
+            raise ValueError(f"there is no writer `{name}`: {cure}")
+
+
 def writer(name: str, directory: str | Path, rows: Rows = ()) -> Writer:
     """The writer of a name in `WRITERS`, for the run whose folder is `directory`.
 
     Raises:
       ValueError: an unknown name (the nearest is named), or a package that is not installed.
     """
-    if name not in WRITERS:
-        near = difflib.get_close_matches(name, WRITERS, n=1, cutoff=0.4)
-        cure = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(WRITERS)}."
-        raise ValueError(f"there is no writer `{name}`: {cure}")
+    check_writers([name])
     return WRITERS[name](Path(directory), rows)

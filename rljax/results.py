@@ -4,22 +4,17 @@ Neither JAX nor matplotlib is imported here: a saved run is read and plotted wit
 """
 
 import dataclasses
-import hashlib
-import io
 import itertools
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax import figures, stats
+from rljax import curves, figures, stats
 
 RETURN = "charts/episodic_return"
-CURVES, RECORD = "curves.npz", "result.json"
-FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -50,7 +45,7 @@ class Result:
 
     def __post_init__(self):
         lead = (*(len(values) for values in self.sweep.values()), self.seeds)
-        wanted = {"steps": (np.shape(self.steps), (np.size(self.steps),))}
+        wanted: dict[str, tuple] = {"steps": (np.shape(self.steps), (np.size(self.steps),))}
         for name, values in self.metrics.items():
             wanted[name] = (np.shape(values), (*lead, np.size(self.steps)))
         for name, values in (self.evaluation or {}).items():
@@ -64,7 +59,7 @@ class Result:
 
     @property
     def returns(self) -> np.ndarray:
-        """The mean return of the episodes that ended since the last report. `[*sweep, seeds, P]`."""
+        """Mean return of the episodes that ended since the last report, `[*sweep, seeds, P]`."""
         return self.metric(RETURN)
 
     @property
@@ -111,16 +106,16 @@ class Result:
 
     def summary(self) -> str:
         """The final returns: interquartile mean over seeds [95 % bootstrap interval]."""
-        rows = [[_setting(setting)] for setting in self.settings]
+        rows = [[figures.setting(setting)] for setting in self.settings]
         if RETURN in self.metrics:
             for row, scores in zip(rows, self.scores(evaluated=False), strict=True):
-                row.append(f"return {_estimate(scores)}")
+                row.append(f"return {stats.describe(scores)}")
         if self.evaluation is not None:
             episodes = int(np.shape(self.evaluation["returns"])[-1]) * self.seeds
             unfinished = np.asarray(self.evaluation["unfinished"]).reshape(-1, self.seeds).sum(-1)
             for row, scores, open_ in zip(rows, self.scores(True), unfinished, strict=True):
                 rest = f", {open_} unfinished" if open_ else ""
-                row.append(f"evaluation {_estimate(scores)} ({episodes:,} episodes{rest})")
+                row.append(f"evaluation {stats.describe(scores)} ({episodes:,} episodes{rest})")
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(map(str.ljust, row, widths)).strip() for row in rows]
         steps = figures.human(float(np.max(self.steps, initial=0)))
@@ -131,7 +126,7 @@ class Result:
         parts = [self.title, f"{figures.human(float(np.max(self.steps, initial=0)))} steps"]
         parts += [f"{name} x {len(values)}" for name, values in self.sweep.items()]
         if not self.sweep and RETURN in self.metrics:
-            parts.append(f"return {_estimate(self.scores(evaluated=False)[0])}")
+            parts.append(f"return {stats.describe(self.scores(evaluated=False)[0])}")
         return f"<Result {' · '.join(parts)}>"
 
     def plot(self, path: str | Path | None = None, metric: str = RETURN, ax: Any = None) -> Any:
@@ -146,20 +141,16 @@ class Result:
         Raises:
           ValueError: an unknown metric, or a path that does not end so.
         """
-        path = None if path is None else figures.check_path(path)  # before the work, not after
-        alone = len(self.sweep) == 1
-        labels = [_setting(s).partition("=")[2] if alone else _setting(s) for s in self.settings]
-        lines = [
-            figures.Line(self.steps, values, self.agent, label)
-            for label, values in zip(labels, self._by_setting(metric), strict=True)
-        ]
-        figure = figures.learning_curves(
+        alone = len(self.sweep) == 1  # then its name is the title of the legend
+        lines = []
+        for setting, values in zip(self.settings, self._by_setting(metric), strict=True):
+            label = figures.setting(setting)
+            label = label.partition("=")[2] if alone else label
+            lines.append(figures.Line(self.steps, values, self.agent, label))
+        return figures.learning_curves(
             {self.title: lines}, metric, legend_title="".join(self.sweep) if alone else "",
-            sequential=alone, ax=ax,
+            sequential=alone, ax=ax, path=path,
         )  # fmt: skip
-        if path is not None:
-            figures.write(figure, path)
-        return figure
 
     def save(self, directory: str | Path) -> Path:
         """Writes `curves.npz` and `result.json`, not `state` and `params` (a checkpoint has them).
@@ -169,24 +160,10 @@ class Result:
         Raises:
           ValueError: an array is not of plain numbers, or the config does not fit into JSON.
         """
-        directory = Path(directory)
         arrays = {"steps": self.steps}
-        arrays |= {f"metrics/{name}": self.metrics[name] for name in sorted(self.metrics)}
-        evaluation = self.evaluation or {}
-        arrays |= {f"evaluation/{name}": evaluation[name] for name in sorted(evaluation)}
-        arrays = {name: np.asarray(values) for name, values in arrays.items()}
-        for name, values in arrays.items():
-            if values.dtype.kind not in "biuf":  # anything else is pickled, or read back as void
-                raise ValueError(f"`{name}` is of {values.dtype}: make it an array of numbers.")
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        record = {"format": FORMAT, **{name: getattr(self, name) for name in _RECORDED}}
-        record["curves_sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
-        text = json.dumps(record, indent=2, ensure_ascii=False, default=_plain) + "\n"
-        directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / CURVES, buffer.getvalue())
-        _write(directory / RECORD, text.encode())
-        return directory
+        arrays |= {f"metrics/{name}": values for name, values in self.metrics.items()}
+        arrays |= {f"evaluation/{name}": values for name, values in (self.evaluation or {}).items()}
+        return curves.write(directory, {name: getattr(self, name) for name in _RECORDED}, arrays)
 
     def _by_setting(self, metric: str) -> np.ndarray:
         return np.asarray(self.metric(metric)).reshape(-1, self.seeds, np.size(self.steps))
@@ -203,35 +180,14 @@ def load_result(directory: str | Path) -> Result:
     Raises:
       ValueError: there is no result, or a file is damaged, or they are of two different runs.
     """
-    directory = Path(directory)
-    for path in (directory / RECORD, directory / CURVES):
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}: give the directory of a run that has ended.")
-    curves = (directory / CURVES).read_bytes()
-    try:
-        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
-        version, digest = record["format"], record["curves_sha256"]
-        fields = {name: record[name] for name in _RECORDED}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{directory / RECORD} is damaged ({error!r}): run it again.") from None
-    if version != FORMAT:
-        raise ValueError(
-            f"{directory / RECORD} is of format {version}, but this rljax reads {FORMAT}: update it."
-        )
-    if hashlib.sha256(curves).hexdigest() != digest:
-        raise ValueError(
-            f"{directory / CURVES} is damaged or not of this run (its SHA-256 is not the one in "
-            f"{RECORD}): run it again."
-        )
+    record, arrays = curves.read(directory, _RECORDED)
     parts: dict[str, dict[str, np.ndarray]] = {"metrics": {}, "evaluation": {}}
-    with np.load(io.BytesIO(curves), allow_pickle=False) as arrays:
-        steps = arrays["steps"]
-        for name in arrays.files:
-            part, _, rest = name.partition("/")
-            if rest:
-                parts[part][rest] = arrays[name]
+    for name, values in arrays.items():
+        part, _, rest = name.partition("/")
+        if rest:
+            parts[part][rest] = values
     evaluation = parts["evaluation"] or None
-    return Result(**fields, steps=steps, metrics=parts["metrics"], evaluation=evaluation)
+    return Result(**record, steps=arrays["steps"], metrics=parts["metrics"], evaluation=evaluation)
 
 
 Run = Result | str | Path  # a result, or the directory where one was saved
@@ -251,34 +207,31 @@ def plot_results(
     Raises:
       ValueError: no results, an unknown metric, or what `load_result` raises.
     """
-    path = None if path is None else figures.check_path(path)
     runs = [_as_result(run) for run in results]
     if not runs:
-        raise ValueError("`results` is empty: give results, or directories of runs that have ended.")
+        raise ValueError("`results` is empty: give results, or directories of runs that ended.")
     pools: dict[str, dict[tuple, dict[int, np.ndarray]]] = {run.env_id: {} for run in runs}
     for run in runs:
         for setting, values in zip(run.settings, run._by_setting(metric), strict=True):
-            config = json.dumps({**run.config, **setting}, sort_keys=True, default=_plain)
+            config = curves.to_json(_hyperparameters(run) | setting)
             key = (run.agent, config, tuple(np.asarray(run.steps).tolist()))
             pool = pools[run.env_id].setdefault(key, {})
             if len(values) > len(pool.get(run.seed, ())):  # equal seeds are equal runs
                 pool[run.seed] = values
     panels = {}
     for env_id, pool in pools.items():
-        labels = _labels([(agent, json.loads(config)) for agent, config, _ in pool])
+        labels = figures.labels([(agent, json.loads(config)) for agent, config, _ in pool])
         lines = [
             figures.Line(np.asarray(steps), np.concatenate(list(values.values())), agent, label)
             for ((agent, _, steps), values), label in zip(pool.items(), labels, strict=True)
         ]
         counts = sorted({len(line.values) for line in lines})
-        seeds = _count(counts[0], "seed") if len(counts) == 1 else f"{counts[0]}–{counts[-1]} seeds"
-        panels[f"{env_id} · {seeds}"] = lines
-    if len(runs) == 1 or len({line[2:] for lines in panels.values() for line in lines}) == 1:
-        panels = {f"{lines[0].group} · {title}": lines for title, lines in panels.items()}
-    figure = figures.learning_curves(panels, metric)
-    if path is not None:
-        figures.write(figure, path)
-    return figure
+        seeds = (
+            _count(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+        )
+        agent = f"{runs[0].agent} · " if len({run.agent for run in runs}) == 1 else ""
+        panels[f"{agent}{env_id} · {seeds}"] = lines
+    return figures.learning_curves(panels, metric, path=path)
 
 
 class Comparison(NamedTuple):
@@ -306,18 +259,17 @@ def compare(x: Run | Sequence[Run], y: Run | Sequence[Run]) -> Comparison:
     """
     sides = []
     for side in (x, y):
-        several = isinstance(side, Sequence) and not isinstance(side, str)
-        sides.append([_as_result(run) for run in (side if several else [side])])
+        alone = isinstance(side, (Result, str, Path))
+        sides.append([_as_result(run) for run in ([side] if alone else side)])
     worlds = [[run.env_id for run in side] for side in sides]
     if worlds[0] != worlds[1]:
         raise ValueError(f"`x` ran on {worlds[0]} and `y` on {worlds[1]}: give both the same.")
-    runs = [run for side in sides for run in side]
-    for run in runs:
+    for run in (*sides[0], *sides[1]):
         if run.sweep:
             raise ValueError(
-                f"{run.title} is a sweep of {', '.join(run.sweep)}: compare runs of one setting each."
+                f"{run.title} is a sweep of {', '.join(run.sweep)}: compare runs of one setting."
             )
-    evaluated = all(run.evaluation is not None for run in runs)
+    evaluated = all(run.evaluation is not None for side in sides for run in side)
     scores = []
     for side in sides:
         matrix = np.full((max(run.seeds for run in side), len(side)), np.nan)
@@ -326,8 +278,11 @@ def compare(x: Run | Sequence[Run], y: Run | Sequence[Run]) -> Comparison:
         scores.append(matrix)
     low, high = stats.stratified_bootstrap(tuple(scores), stats.probability_of_improvement)
     probability = float(stats.probability_of_improvement(*scores))
-    first = [(side[0].agent, side[0].config) for side in sides]
-    names = [f"{a} {label}".strip() for (a, _), label in zip(first, _labels(first), strict=True)]
+    first = [(side[0].agent, _hyperparameters(side[0])) for side in sides]
+    names = [
+        f"{agent} {label}".strip()
+        for (agent, _), label in zip(first, figures.labels(first), strict=True)
+    ]
     return Comparison(names[0], names[1], probability, float(low), float(high))
 
 
@@ -335,57 +290,10 @@ def _as_result(run: Run) -> Result:
     return run if isinstance(run, Result) else load_result(run)
 
 
-def _labels(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """For each (agent, config): in what it differs from the others of the agent; then a number."""
-    labels = []
-    for agent, config in named:
-        peers = [other for name, other in named if name == agent]
-        fields = dict.fromkeys(field for other in peers for field in other)
-        differs = [f for f in fields if any(other.get(f) != config.get(f) for other in peers)]
-        labels.append(_setting({field: config.get(field) for field in differs}))
-    rows = [(agent, label) for (agent, _), label in zip(named, labels, strict=True)]
-    return [
-        f"{label} ({rows[:i].count(row) + 1})".strip() if row in rows[:i] else label
-        for i, (row, label) in enumerate(zip(rows, labels, strict=True))
-    ]
-
-
-def _setting(setting: Mapping[str, Any]) -> str:
-    """Such as "learning_rate=0.001, gamma=0.99"."""
-    return ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in setting.items()
-    )
-
-
-def _estimate(scores: np.ndarray) -> str:
-    """Such as "497 [481, 500]"; how many seeds are missing, where some are."""
-    known = int((~np.isnan(scores)).sum())
-    if known == 0:
-        return "unknown (no episode ended)"
-    text = _digits(stats.iqm(scores))
-    if known > 1:
-        low, high = stats.stratified_bootstrap(scores)
-        text += f" [{_digits(low)}, {_digits(high)}]"
-    return text if known == len(scores) else f"{text} of {known} of {len(scores)} seeds"
-
-
-def _digits(x: Any) -> str:
-    return f"{float(x):.4g}" if abs(float(x)) < 1e4 else f"{float(x):,.0f}"
+def _hyperparameters(run: Result) -> dict[str, Any]:
+    """The config without what tells two runs of one experiment apart, in one order."""
+    return {k: run.config[k] for k in sorted(run.config) if k not in ("seed", "num_seeds")}
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _plain(x: Any) -> Any:
-    if hasattr(x, "tolist"):  # arrays and numbers of numpy and JAX
-        return x.tolist()
-    raise ValueError(f"the config holds {x!r}, which does not fit into JSON: give plain values.")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing: a reader never sees half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

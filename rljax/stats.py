@@ -152,6 +152,21 @@ def iqm_curve(
     return iqm(ranked.T[..., None]), low, high
 
 
+def describe(scores: ArrayLike) -> str:
+    """The interquartile mean of `[runs]` and its interval for people: "497 [481, 500]".
+
+    Says so where runs are without a score; a single run has no interval.
+    """
+    scores = np.asarray(scores, np.float64)
+    known = int((~np.isnan(scores)).sum())
+    if known == 0:
+        return "unknown"
+    numbers = [iqm(scores), *(stratified_bootstrap(scores) if known > 1 else ())]
+    texts = [f"{x:.4g}" if abs(x) < 1e4 else f"{x:,.0f}" for x in numbers]
+    text = f"{texts[0]} [{texts[1]}, {texts[2]}]" if known > 1 else texts[0]
+    return text if known == len(scores) else f"{text} ({known} of {len(scores)} runs)"
+
+
 def _matrix(scores: ArrayLike) -> np.ndarray:
     scores = np.asarray(scores, np.float64)
     scores = scores[:, None] if scores.ndim == 1 else scores

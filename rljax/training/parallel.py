@@ -23,6 +23,7 @@ class Spread(NamedTuple):
 
     split:   `tree[R, ...] -> grouped`, the last share filled up by repeating the first run
     join:    `grouped -> tree[R, ...]`
+    part:    `(grouped, function of a share) -> grouped`, to take a part of each share
     compile: `(function of one share, grouped, *shared, donate) -> call`, ahead of time;
              `call(grouped, *shared) -> grouped` waits until all shares are done
     """
@@ -31,6 +32,7 @@ class Spread(NamedTuple):
     num_groups: int
     split: Callable[[PyTree], PyTree]
     join: Callable[[PyTree], PyTree]
+    part: Callable[[PyTree, Callable[[PyTree], PyTree]], PyTree]
     compile: Callable[..., Callable[..., PyTree]]
 
 
@@ -71,6 +73,9 @@ def _over_threads(num_runs: int, num_groups: int) -> Spread:
             return grouped[0]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_runs], *grouped)
 
+    def part(grouped, of):
+        return [of(share) for share in grouped]
+
     def compile(function, grouped, *shared, donate=()):
         compiled = jax.jit(function, donate_argnums=donate).lower(grouped[0], *shared).compile()
 
@@ -84,7 +89,7 @@ def _over_threads(num_runs: int, num_groups: int) -> Spread:
 
         return call
 
-    return Spread(num_runs, num_groups, split, join, compile)
+    return Spread(num_runs, num_groups, split, join, part, compile)
 
 
 def _over_devices(num_runs: int, devices: list[Any]) -> Spread:
@@ -108,4 +113,4 @@ def _over_devices(num_runs: int, devices: list[Any]) -> Spread:
         compiled = mapped.lower(grouped, *shared).compile()
         return lambda grouped, *shared: jax.block_until_ready(compiled(grouped, *shared))
 
-    return Spread(num_runs, num_groups, split, join, compile)
+    return Spread(num_runs, num_groups, split, join, lambda grouped, of: of(grouped), compile)

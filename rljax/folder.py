@@ -1,0 +1,129 @@
+"""The folder of a run: what is in it, and what makes a run able to go on."""
+
+import contextlib
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax import checkpoint
+from rljax import config as configs
+from rljax.training.runs import Runs
+
+Rows = list[tuple[int, dict[str, np.ndarray]]]
+
+ABOUT = """{title}
+
+config.toml     every option of this run
+metrics.jsonl   one line a report; a list holds one number a run
+curves.npz      the same as arrays, with result.json; rljax.load_result("{path}")
+curve.png       the learning curve
+checkpoint/     the whole state; the last two are kept
+
+rljax watch {path}
+rljax plot {path}
+rljax evaluate {path}
+rljax resume {path}
+"""
+
+
+class Folder:
+    """A run's folder. Made before anything compiles, so that a mistake costs nothing."""
+
+    def __init__(self, path: str | Path, record: Mapping[str, Any], resume: bool = False):
+        """Opens a folder for a run.
+
+        Raises:
+          ValueError: it holds a run already and `resume` is off; or `resume` is on and the
+            config there is another one (each differing key is named), or there is none.
+        """
+        self.path, self._record = Path(path), dict(record)
+        file = self.path / "config.toml"
+        if resume:
+            if not file.is_file():
+                raise ValueError(f"there is no run in {path}: there is no config.toml to resume.")
+            checkpoint._check_config(file, {"config": configs.load(file)}, self._record)
+            return
+        if file.exists():
+            raise ValueError(
+                f"{path} holds a run already: resume it (`rljax resume {path}`), or give another "
+                "`run_dir`."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        file.write_text(configs.dump(self._record), encoding="utf-8")
+
+    def restore(self, runs: Runs) -> tuple[Rows, int]:
+        """Puts the last good checkpoint back. Returns the rows reported and updates done by then."""
+        found = checkpoint.restore(self.path / "checkpoint", runs.snapshot(), self._record)
+        if found is None:
+            return [], 0
+        work, meta, _ = found
+        runs.put_back(work)
+        rows = [
+            (step, {name: np.asarray(values, np.float32) for name, values in metrics.items()})
+            for step, metrics in meta["rows"]
+        ]
+        return rows, meta["num_updates"]
+
+    def save(self, runs: Runs, rows: Rows, num_updates: int) -> None:
+        """Writes a checkpoint of everything."""
+        listed = [
+            [step, {name: values.tolist() for name, values in metrics.items()}]
+            for step, metrics in rows
+        ]
+        meta = {"config": self._record, "rows": listed, "num_updates": num_updates}
+        checkpoint.save(self.path / "checkpoint", runs.snapshot(), meta, num_updates)
+
+    def describe(self, title: str) -> None:
+        """Writes README.txt: what is here, and what to type next."""
+        text = ABOUT.format(title=title, path=self.path)
+        (self.path / "README.txt").write_text(text, encoding="utf-8")
+
+
+def new_folder(agent: str, env_id: str, under: str | Path = "runs") -> Path:
+    """The first free `runs/<agent>-<env>-<number>`."""
+    stem = f"{agent}-{env_id.replace('/', '-')}"
+    number = 1
+    while (path := Path(under) / f"{stem}-{number}").exists():
+        number += 1
+    return path
+
+
+class Interrupt:
+    """Whether Ctrl-C or SIGTERM has come. A second Ctrl-C is not waited for."""
+
+    signal: int = 0
+
+    def leave(self, saved: Path | None) -> None:
+        """Leaves as the signal asks: KeyboardInterrupt, or exit with 143."""
+        where = f"saved: rljax resume {saved}" if saved else "nothing was saved: no `run_dir`"
+        if self.signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt(f"interrupted; {where}")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Inside, Ctrl-C and SIGTERM are noted, for the chunk under way to be finished and saved.
+
+    Only the main thread can have signals; elsewhere nothing is noted.
+    """
+    interrupt, before = Interrupt(), {}
+
+    def note(number, frame):
+        if interrupt.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        interrupt.signal = number
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread
+        pass
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,254 @@
+"""What an agent sees through `normalized`: a probe writes down all that it is shown."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rljax.agents.actor_critic import normalized_advantage
+from rljax.agents.normalize import CLIP, normalized
+from rljax.ops import statistics
+from rljax.ops.returns import discounted_sums
+from rljax.types import Agent, EnvSpec, Transition
+
+T, B, SIZE = 6, 3, 2
+SPEC = EnvSpec(obs_shape=(SIZE,), action_shape=(SIZE,), num_envs=B)
+KEY = jax.random.key(0)
+GAMMA = 0.9
+
+
+def probe_init(key):
+    del key
+    zeros = jnp.zeros((T, B))
+    ends = zeros.astype(bool)
+    return Transition(zeros[..., None], zeros, zeros, ends, ends, zeros[..., None])
+
+
+PROBE = Agent(
+    init=probe_init,
+    act=lambda state, obs, key: (obs, {"seen": obs, "key": key}),
+    greedy=lambda state, obs, key: obs,
+    update=lambda state, trajectory, key: (trajectory, {"losses/seen": trajectory.obs.mean()}),
+    draw=lambda key, num_steps: ["noise"] * num_steps,
+)
+
+
+def make_trajectory(seed, offset=5.0):
+    rng = np.random.default_rng(seed)
+    obs, next_obs = rng.normal(offset, 2.0, (2, T, B, SIZE)).astype(np.float32)
+    reward = rng.normal(1.0, 3.0, (T, B)).astype(np.float32)
+    end = rng.random((T, B))
+    ends = jnp.asarray(end < 0.2), jnp.asarray(end > 0.7)
+    action, reward = jnp.zeros((T, B, SIZE)), jnp.asarray(reward)
+    return Transition(jnp.asarray(obs), action, reward, *ends, jnp.asarray(next_obs))
+
+
+def standardized(x, samples):
+    """By numpy in float64, from everything that was seen before."""
+    x, samples = np.asarray(x), np.concatenate(samples).reshape(-1, SIZE).astype(np.float64)
+    return ((x - samples.mean(0)) / np.sqrt(samples.var(0) + 1e-8)).clip(-CLIP, CLIP)
+
+
+def make(**options):
+    agent = normalized(PROBE, SPEC, gamma=GAMMA, **options)
+    return agent, agent.init(KEY), jax.jit(agent.update)
+
+
+def test_nothing_to_normalize_is_the_agent_itself():
+    assert normalized(PROBE, SPEC, obs=False, reward=False) is PROBE
+
+
+def test_what_is_drawn_is_the_agents_own_business():
+    agent, state, _ = make()
+    assert agent.draw is PROBE.draw
+    obs = jnp.ones((B, SIZE))
+    assert agent.act(state, obs, "noise")[1]["key"] == "noise"
+
+
+def test_nothing_seen_yet_changes_nothing():
+    agent, state, _ = make()
+    obs = jnp.linspace(-3.0, 3.0, B * SIZE).reshape(B, SIZE)
+    np.testing.assert_allclose(agent.act(state, obs, KEY)[0], obs, rtol=1e-6)
+
+
+def test_observations_are_seen_with_the_statistics_of_all_trajectories_before():
+    agent, state, update = make()
+    trajectories = [make_trajectory(seed, offset=5.0 + seed) for seed in range(4)]
+    probe_obs = np.random.default_rng(9).normal(6.0, 2.0, (B, SIZE)).astype(np.float32)
+    for i, trajectory in enumerate(trajectories):
+        if i:
+            before = [t.obs for t in trajectories[:i]]
+            expected = standardized(probe_obs, before)
+            action, extras = agent.act(state, jnp.asarray(probe_obs), KEY)
+            np.testing.assert_allclose(action, expected, atol=1e-4)
+            np.testing.assert_allclose(extras["seen"], expected, atol=1e-4)
+            np.testing.assert_allclose(agent.greedy(state, probe_obs, KEY), expected, atol=1e-4)
+        state, metrics = update(state, trajectory, KEY)
+        seen = state.agent
+        if i:
+            # The update looks with the eyes of the rollout, at both ends of a step, and at a
+            # time limit too: the moments move after it.
+            np.testing.assert_allclose(seen.obs, standardized(trajectory.obs, before), atol=1e-4)
+            next_obs = standardized(trajectory.next_obs, before)
+            np.testing.assert_allclose(seen.next_obs, next_obs, atol=1e-4)
+            assert trajectory.truncated.any()
+        np.testing.assert_allclose(metrics["losses/seen"], seen.obs.mean(), rtol=1e-5)
+    everything = np.concatenate([t.obs for t in trajectories]).reshape(-1, SIZE)
+    np.testing.assert_allclose(state.obs.mean, everything.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(state.obs.variance, everything.var(0), rtol=1e-4)
+
+
+def test_the_rest_of_a_trajectory_is_left_alone():
+    _, state, update = make()
+    trajectory = make_trajectory(0)._replace(extras={"value": jnp.ones((T, B))})
+    state, _ = update(state, trajectory, KEY)
+    for name in ("action", "terminated", "truncated"):
+        np.testing.assert_array_equal(getattr(state.agent, name), getattr(trajectory, name))
+    np.testing.assert_array_equal(state.agent.extras["value"], trajectory.extras["value"])
+
+
+def test_observations_are_clipped():
+    agent, state, update = make()
+    state, _ = update(state, make_trajectory(0), KEY)
+    for sign in (-1.0, 1.0):
+        far = jnp.full((B, SIZE), sign * 1e6)
+        np.testing.assert_array_equal(
+            agent.greedy(state, far, KEY), np.full((B, SIZE), sign * CLIP)
+        )
+
+
+def test_evaluation_and_acting_move_nothing():
+    """Both return no state at all, and what they were given still reads as before."""
+    agent, state, update = make()
+    state, _ = update(state, make_trajectory(0), KEY)
+    before = jax.tree.map(np.array, state)
+    first = agent.greedy(state, jnp.ones((B, SIZE)), KEY)
+    for x in (1e3, -1e3):
+        agent.greedy(state, jnp.full((B, SIZE), x), KEY)
+        agent.act(state, jnp.full((B, SIZE), x), KEY)
+    np.testing.assert_array_equal(agent.greedy(state, jnp.ones((B, SIZE)), KEY), first)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, state), before)
+
+
+def scaled_rewards(trajectories):
+    """The oracle, in float64: over the deviation of all discounted sums so far, no mean taken."""
+    total, sums, out = np.zeros(B), [], []
+    for trajectory in trajectories:
+        reward = np.asarray(trajectory.reward, np.float64)
+        done = np.asarray(trajectory.terminated | trajectory.truncated)
+        for t in range(T):
+            total = reward[t] + GAMMA * total
+            sums.append(total)
+            total = np.where(done[t], 0.0, total)
+        out.append((reward / np.sqrt(np.var(sums) + 1e-8)).clip(-CLIP, CLIP))
+    return out, total
+
+
+def test_rewards_are_divided_by_the_deviation_of_their_discounted_sum():
+    _, state, update = make()
+    trajectories = [make_trajectory(seed) for seed in range(4)]
+    expected, running = scaled_rewards(trajectories)
+    for trajectory, rewards in zip(trajectories, expected, strict=True):
+        state, _ = update(state, trajectory, KEY)
+        np.testing.assert_allclose(state.agent.reward, rewards, rtol=1e-4)
+    np.testing.assert_allclose(state.running_return, running, rtol=1e-4)
+
+
+def test_rewards_are_clipped_and_no_reward_is_no_reward():
+    _, state, update = make()
+    outlier = make_trajectory(0)
+    outlier = outlier._replace(reward=jnp.zeros((T, B)).at[0, 0].set(1e-3))
+    state, _ = update(state, outlier._replace(reward=jnp.zeros((T, B))), KEY)
+    np.testing.assert_array_equal(state.agent.reward, np.zeros((T, B)))
+    state, _ = update(state, outlier, KEY)
+    assert np.isfinite(state.agent.reward).all()
+    np.testing.assert_array_equal(state.agent.reward[1:], np.zeros((T - 1, B)))
+    assert 0 < state.agent.reward[0, 0] <= CLIP
+
+
+def test_each_half_works_alone():
+    trajectory = make_trajectory(0)
+    _, state, update = make(reward=False)
+    state, _ = update(state, trajectory, KEY)
+    state, _ = update(state, trajectory, KEY)
+    np.testing.assert_array_equal(state.agent.reward, trajectory.reward)
+    np.testing.assert_allclose(
+        state.agent.obs, standardized(trajectory.obs, [trajectory.obs]), atol=1e-4
+    )
+
+    agent, state, update = make(obs=False)
+    state, _ = update(state, trajectory, KEY)
+    np.testing.assert_array_equal(state.agent.obs, trajectory.obs)
+    np.testing.assert_array_equal(state.agent.next_obs, trajectory.next_obs)
+    np.testing.assert_allclose(state.agent.reward, scaled_rewards([trajectory])[0][0], rtol=1e-4)
+    far = jnp.full((B, SIZE), 1e6)
+    np.testing.assert_array_equal(agent.act(state, far, KEY)[0], far)
+
+
+def test_workers_share_the_statistics_of_all():
+    average = partial(jax.lax.pmean, axis_name="workers")
+    agent = normalized(PROBE, SPEC, gamma=GAMMA, average=average)
+    workers = [make_trajectory(seed, offset=10.0 * seed) for seed in range(3)]
+    together = jax.tree.map(lambda *x: jnp.stack(x), *workers)
+    state = jax.vmap(lambda _: agent.init(KEY))(jnp.arange(3))
+    update = jax.jit(jax.vmap(agent.update, (0, 0, None), axis_name="workers"))
+    state, _ = update(state, together, KEY)
+    everything = np.asarray(together.obs).reshape(-1, SIZE)
+    sums, _ = jax.vmap(sums_of)(together)
+    for worker in range(3):
+        np.testing.assert_allclose(state.obs.mean[worker], everything.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(state.obs.variance[worker], everything.var(0), rtol=1e-4)
+        np.testing.assert_allclose(state.reward.variance[worker], sums.var(), rtol=1e-4)
+
+
+def sums_of(trajectory):
+    done = trajectory.terminated | trajectory.truncated
+    return discounted_sums(trajectory.reward, done, GAMMA, jnp.zeros(B))
+
+
+@pytest.mark.parametrize("options", [{}, {"obs": False}, {"reward": False}])
+def test_a_state_keeps_its_shapes_and_types(options):
+    _, state, update = make(**options)
+    state = state._replace(agent=())
+    new, _ = update(state, make_trajectory(0), KEY)
+
+    def kind(x):
+        return x.shape, x.dtype
+
+    assert jax.tree.map(kind, new._replace(agent=())) == jax.tree.map(kind, state)
+
+
+def test_bytes_can_be_observed():
+    agent, state, update = make()
+    trajectory = make_trajectory(0)
+    as_bytes = trajectory.obs.astype(jnp.uint8)
+    trajectory = trajectory._replace(obs=as_bytes, next_obs=as_bytes)
+    state, _ = update(state, trajectory, KEY)
+    expected = standardized(np.asarray(as_bytes[0], np.float64), [np.asarray(as_bytes)])
+    np.testing.assert_allclose(agent.greedy(state, as_bytes[0], KEY), expected, atol=1e-4)
+    assert statistics.standardize(as_bytes, state.obs).dtype == jnp.float32
+
+
+# Advantages
+
+
+def test_advantages_are_divided_by_the_population_deviation():
+    got = normalized_advantage(jnp.array([1.0, 2.0, 3.0, 4.0]))
+    expected = [-1.341641, -0.447214, 0.447214, 1.341641]  # with N - 1: 1.161895, .387298
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("same", [(5.0,), (3.0, 3.0, 3.0)])
+def test_equal_advantages_are_none(same):
+    np.testing.assert_array_equal(normalized_advantage(jnp.array(same)), np.zeros(len(same)))
+
+
+def test_advantages_of_workers_are_normalized_together():
+    advantage = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    advantage += 10 * np.arange(3, dtype=np.float32)[:, None]
+    average = partial(jax.lax.pmean, axis_name="workers")
+    of_worker = partial(normalized_advantage, average=average)
+    got = jax.vmap(of_worker, axis_name="workers")(jnp.asarray(advantage))
+    np.testing.assert_allclose(got, (advantage - advantage.mean()) / advantage.std(), atol=1e-5)

@@ -1,0 +1,23 @@
+"""Every test runs on the CPU, which plays four devices, and no array may broadcast in silence."""
+
+import importlib
+import os
+import warnings
+
+import hypothesis
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+DEVICES = "--xla_force_host_platform_device_count"
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=4".strip()
+
+
+def pytest_configure():
+    import jax  # not before the flags are set
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # distrax imports deprecated names, once
+        importlib.import_module("distrax")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    hypothesis.settings.register_profile("rljax", deadline=None, derandomize=True, max_examples=30)
+    hypothesis.settings.load_profile("rljax")
