@@ -110,7 +110,9 @@ def _unknown(name: str, known: Mapping[str, Any], owner: str, noun: str) -> Valu
 def _places(places: list[str], count: int, command: str) -> list[str]:
     if len(places) != count:
         words = COMMANDS[command].words
-        raise ValueError(f"`rljax {command}` takes {words}, but got {' '.join(places) or 'nothing'}.")
+        raise ValueError(
+            f"`rljax {command}` takes {words}, but got {' '.join(places) or 'nothing'}."
+        )
     return places
 
 
@@ -231,8 +233,12 @@ def _evaluate(places: list[str], options: dict[str, str]) -> None:
     for i, returns in enumerate(flat):
         late = f"   {unfinished[i]} not finished" if unfinished[i] else ""
         spread = f"{returns.mean():9.2f} +- {returns.std():.2f}"
-        print(f"{experiment.run_name(plan, i):<24} {spread}  [{returns.min():g}, {returns.max():g}]{late}")
-    print(f"{'mean':<24} {np.mean(flat):9.2f}   {count} episodes each, {'greedy' if greedy else 'sampled'}")
+        print(
+            f"{experiment.run_name(plan, i):<24} {spread}  [{returns.min():g}, {returns.max():g}]{late}"
+        )
+    print(
+        f"{'mean':<24} {np.mean(flat):9.2f}   {count} episodes each, {'greedy' if greedy else 'sampled'}"
+    )
 
 
 def _plot(places: list[str], options: dict[str, str]) -> None:
@@ -240,7 +246,9 @@ def _plot(places: list[str], options: dict[str, str]) -> None:
 
     if not places:
         _places(places, 1, "plot")
-    output = options.get("output") or str(Path(places[0]) / "curve.png" if len(places) == 1 else "curves.png")
+    output = options.get("output") or str(
+        Path(places[0]) / "curve.png" if len(places) == 1 else "curves.png"
+    )
     results.plot_results(places, output, options.get("metric", RETURN))
     print(output)
 

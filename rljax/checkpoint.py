@@ -143,7 +143,7 @@ def _load(path: str | Path, like: PyTree, config: Mapping[str, Any] | None) -> t
     with _opened(path) as file:
         meta, leaves = _header(file, path)
         if config is not None:  # before the leaves: it is often why these differ
-            _check_config(path, meta, config)
+            check_config(path, meta, config)
         entries, structure = jax.tree_util.tree_flatten_with_path(like)
         _check_leaves(path, leaves, [_leaf(place, x) for place, x in entries])
         values = [
@@ -249,7 +249,7 @@ def _header(file: io.BufferedReader, path: str | Path) -> tuple[Any, list[Leaf]]
     return header["meta"], leaves
 
 
-def _check_config(path: str | Path, meta: Any, config: Mapping[str, Any]) -> None:
+def check_config(path: str | Path, meta: Any, config: Mapping[str, Any]) -> None:
     """Compares as JSON, in which tuples are lists and NaN is equal to itself."""
     old, new = dict(meta.get("config", {})), json.loads(json.dumps(dict(config)))
     differences = []

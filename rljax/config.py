@@ -52,10 +52,26 @@ def config(cls: type[C]) -> type[C]:
     types = field_types(cls)
     traced = [name for name, kind in types.items() if kind is float]
     static = [name for name in types if name not in traced]
-    jax.tree_util.register_dataclass(cls, data_fields=traced, meta_fields=static)
+
+    def flatten_with_keys(config):
+        keys = jax.tree_util.GetAttrKey
+        leaves = [(keys(name), getattr(config, name)) for name in traced]
+        return leaves, tuple(getattr(config, name) for name in static)
+
+    def unflatten(structure, leaves):  # unchecked: gradients and vmap's axes are no hyperparameters
+        config = object.__new__(cls)
+        for name, value in [*zip(traced, leaves), *zip(static, structure)]:
+            object.__setattr__(config, name, value)
+        return config
+
+    jax.tree_util.register_pytree_with_keys(
+        cls, flatten_with_keys, unflatten,
+        lambda config: (
+            [getattr(config, name) for name in traced],
+            tuple(getattr(config, name) for name in static),
+        ),
+    )  # fmt: skip
     return cls
-
-
 
 
 def field_types(cls: type) -> dict[str, type]:
@@ -119,8 +135,12 @@ def check(config: Any) -> None:
     Raises:
       ValueError: naming the field, its value and what it may be.
     """
+    types = field_types(type(config))
     for field in dataclasses.fields(config):
         value, limits = getattr(config, field.name), field.metadata
+        if types[field.name] is not float or isinstance(value, (str, bool, int)):
+            value = convert(field.name, value, types[field.name])
+            object.__setattr__(config, field.name, value)
         if isinstance(value, str):
             choices = limits.get("choices") or (value,)
             if value not in choices:
@@ -158,6 +178,7 @@ def _check_number(name: str, number: float, value: Any, limits: Mapping[str, Any
         raise ValueError(
             f"`{name}` is {shown}, but it must be {' and '.join(bounds) or 'a finite number'}."
         )
+
 
 @config
 class RunConfig:
@@ -228,18 +249,19 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def dump(values: Mapping[str, Any]) -> str:
     """Writes a flat mapping as TOML; what `load` reads back is equal."""
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, bool):
-            text = "true" if value else "false"
-        elif isinstance(value, str):
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            text = f'"{escaped}"'
-        elif isinstance(value, float):
-            text = repr(value)
-        elif isinstance(value, (list, tuple)):
-            text = "[" + ", ".join(repr(item) for item in value) + "]"
-        else:
-            text = str(value)
-        lines.append(f"{key} = {text}")
-    return "\n".join(lines) + "\n"
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+
+def _toml(value):
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + "".join(
+            "\\" + c if c in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c
+            for c in value
+        ) + '"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, (float, np.floating)):
+        return repr(float(value))
+    return str(value)

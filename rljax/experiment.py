@@ -171,8 +171,7 @@ def run_name(plan: Plan, index: int) -> str:
     """Which run of the sweep and seeds: `seed 3`, `learning_rate 0.01, seed 3`."""
     *place, seed = np.unravel_index(index, plan.lead)
     swept = [
-        f"{name} {values[i]:g}"
-        for (name, values), i in zip(plan.sweep.items(), place, strict=True)
+        f"{name} {values[i]:g}" for (name, values), i in zip(plan.sweep.items(), place, strict=True)
     ]
     return ", ".join([*swept, f"seed {seed}"])
 
@@ -221,7 +220,11 @@ def _result(plan: Plan, rows: Rows, work: runs.Runs, seconds: float) -> Result:
 
 
 def evaluate_states(
-    plan: Plan, states: PyTree, num_episodes: int = 100, seed: int | None = None, greedy: bool = True
+    plan: Plan,
+    states: PyTree,
+    num_episodes: int = 100,
+    seed: int | None = None,
+    greedy: bool = True,
 ) -> dict[str, np.ndarray]:
     """Plays `num_episodes` episodes with each agent state `[R, ...]`, none of them moved.
 

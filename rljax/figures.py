@@ -106,7 +106,7 @@ def learning_curves(
 def _new_figure(num_panels: int, legend_letters: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
-    columns = min(num_panels, 3)
+    columns = 2 if num_panels == 4 else min(num_panels, 3)
     rows = -(-num_panels // columns)
     width, height = (6.4, 4.0) if num_panels == 1 else (4.0 * columns, 3.0 * rows)
     if legend_letters:  # it stands outside, and the panels shall not pay for it

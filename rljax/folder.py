@@ -44,7 +44,7 @@ class Folder:
         if resume:
             if not file.is_file():
                 raise ValueError(f"there is no run in {path}: there is no config.toml to resume.")
-            checkpoint._check_config(file, {"config": configs.load(file)}, self._record)
+            checkpoint.check_config(file, {"config": configs.load(file)}, self._record)
             return
         if file.exists():
             raise ValueError(

@@ -39,7 +39,7 @@ def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
         def sharpen(_, x):
             return 1.5 * x - 0.5 * x @ (x.T @ x)
 
-        x = jax.lax.fori_loop(0, 40, sharpen, gaussian / gram_norm)
+        x = jax.lax.fori_loop(0, 60, sharpen, gaussian / gram_norm)
         return scale * (x if rows >= columns else x.T).reshape(shape)
 
     return init
@@ -95,7 +95,9 @@ class ActorCritic(nn.Module):
         import distrax  # two seconds, so only where a policy is first made
 
         if self.image:
-            actor = critic = ConvTorso(hidden_sizes=self.hidden_sizes, activation=self.activation)(obs)
+            actor = critic = ConvTorso(hidden_sizes=self.hidden_sizes, activation=self.activation)(
+                obs
+            )
         else:
             actor = MLP(self.hidden_sizes, self.activation, name="actor")(obs)
             critic = MLP(self.hidden_sizes, self.activation, name="critic")(obs)
@@ -137,7 +139,7 @@ def normal(mean: Array, std: Array) -> PyTree:
     return distrax.Independent(distrax.Normal(mean, std), reinterpreted_batch_ndims=1)
 
 
-def parameters(policy: PyTree) -> tuple[Array, ...]:
+def parameters(policy: PyTree) -> tuple[Any, ...]:
     """What a policy is made of, as arrays that can be stored, gathered and given to `like`.
 
     Categorical: its logits. Diagonal Normal: its mean and standard deviation.
@@ -156,7 +158,7 @@ def parameters(policy: PyTree) -> tuple[Array, ...]:
     )
 
 
-def like(arrays: tuple[Array, ...]) -> PyTree:
+def like(arrays: tuple[Any, ...]) -> PyTree:
     """The policy that `parameters` took apart."""
     import distrax
 
@@ -187,4 +189,5 @@ def to_box(spec: EnvSpec, raw: Array) -> Array:
         return raw
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     raw = raw.reshape(*raw.shape[:-1], *spec.action_shape)
+    low, high = (jnp.broadcast_to(x, raw.shape) for x in (low, high))
     return low + 0.5 * (jnp.clip(raw, -1.0, 1.0) + 1.0) * (high - low)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 
@@ -16,12 +17,15 @@ def learning_rate_schedule(
     """
 
     def schedule(count):
-        return learning_rate * (1.0 - (count // steps_per_update) / num_updates)
+        left = 1.0 - (count // steps_per_update) / num_updates
+        return learning_rate * jnp.maximum(left, 0.0)
 
     return schedule
 
 
-def clipped(inner: optax.GradientTransformation, max_grad_norm: Any) -> optax.GradientTransformation:
+def clipped(
+    inner: optax.GradientTransformation, max_grad_norm: Any
+) -> optax.GradientTransformation:
     """Clips the global norm (not each element), then `inner`, on one flat vector.
 
     One vector means one fused loop over all parameters instead of one for each array.

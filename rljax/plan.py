@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rljax import config as configs
@@ -75,7 +76,7 @@ class Plan(NamedTuple):
         )
         settings = np.array(list(itertools.product(*self.sweep.values())), np.float32)
         repeated = settings.repeat(self.seeds, axis=0)
-        swept = {name: repeated[:, i] for i, name in enumerate(self.sweep)}
+        swept = {name: jnp.asarray(repeated[:, i]) for i, name in enumerate(self.sweep)}
         return Start(keys[np.tile(np.arange(self.seeds), self.num_runs // self.seeds)], swept)
 
     def cache_key(self) -> Any:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Key = jax.Array  # a typed key, `jax.random.key(0)`; a function consumes the key it is given
 PyTree = Any
-Metrics = Mapping[str, Array]  # scalars, named "family/quantity"
+Metrics = Mapping[str, Any]  # scalars named "family/quantity", or `learner.Mean`s
 
 
 def identity(x):
@@ -117,11 +118,14 @@ class Learner(NamedTuple):
 
 def is_key(x: Any) -> bool:
     """Whether `x` is a typed random key (or an array of them)."""
-    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def drawn(draw: Callable[[Key, int], PyTree], key_or_noise: Any) -> PyTree:
-    """The noise of one step, drawn from a key; what was drawn before is returned as it is."""
-    if not is_key(key_or_noise):
+    """The noise of one step, drawn from a key; what was drawn before is returned as it is.
+
+    An array of keys is noise: the row that `jax.random.split`, the default `draw`, made.
+    """
+    if not is_key(key_or_noise) or key_or_noise.ndim:
         return key_or_noise
     return jax.tree.map(lambda x: x[0], draw(key_or_noise, 1))

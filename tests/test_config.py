@@ -132,7 +132,7 @@ def test_a_config_of_ones_own():
     leaves = jax.tree.leaves(Mine())
     assert leaves == [0.99, 0.1]
     assert from_mapping(Mine, {"depth": "3"}).depth == 3
-    with pytest.raises(ValueError, match="`depth` is 5.*at least 1 and at most 4"):
+    with pytest.raises(ValueError, match=r"`depth` is 5.*at least 1 and at most 4"):
         Mine(depth=5)
 
 
@@ -149,14 +149,14 @@ def test_unknown_keys_name_what_was_meant():
         "num-envs": "did you mean `num_envs`",
         "hiden_sizes": "did you mean `hidden_sizes`",
     }.items():
-        with pytest.raises(ValueError, match="PPOConfig has no option") as error:
+        with pytest.raises(ValueError, match=r"PPOConfig has no option") as error:
             from_mapping(PPOConfig, {key: 1})
         assert f"`{key}`" in str(error.value)
         assert meant in str(error.value)
 
 
 def test_a_key_like_nothing_known_gets_the_list():
-    with pytest.raises(ValueError, match="gamma.*learning_rate.*num_envs"):
+    with pytest.raises(ValueError, match=r"gamma.*learning_rate.*num_envs"):
         from_mapping(PPOConfig, {"xyzzy": 1})
 
 
@@ -186,10 +186,9 @@ def test_values_out_of_range_are_refused_with_field_value_and_limit(name, value,
         lambda: dataclasses.replace(SMALL, **{name: value}),
         lambda: from_mapping(PPOConfig, {name: value}),
     ):
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match=f"`{name}` is ") as error:
             make()
         message = str(error.value)
-        assert f"`{name}`" in message
         assert limit in message
         shown = str(list(value)) if isinstance(value, tuple) else str(value)
         assert shown in message
@@ -203,7 +202,7 @@ def test_limits_themselves_are_allowed():
 def test_each_number_of_a_sweep_is_checked():
     with pytest.raises(ValueError, match=r"`gamma` is \[0.5, 1.5\].*at most 1.0"):
         dataclasses.replace(SMALL, gamma=np.array([0.5, 1.5]))
-    with pytest.raises(ValueError, match="`learning_rate`.*above 0"):
+    with pytest.raises(ValueError, match=r"`learning_rate`.*above 0"):
         dataclasses.replace(SMALL, learning_rate=jnp.array([1e-3, 0.0]))
 
 
@@ -237,10 +236,9 @@ def test_each_number_of_a_sweep_is_checked():
     ],
 )
 def test_values_of_the_wrong_type_are_refused(name, value, wanted):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=wanted) as error:
         from_mapping(PPOConfig, {name: value})
     assert str(error.value).startswith(f"`{name}` is {value!r}")
-    assert wanted in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +251,7 @@ def test_values_of_the_wrong_type_are_refused(name, value, wanted):
         {"num_envs": True},
         {"anneal_lr": "false"},
         {"gamma": "0.9"},
+        {"gamma": 1},
         {"hidden_sizes": 64},
         {"activation": 3},
     ],
@@ -261,35 +260,29 @@ def test_values_of_the_wrong_type_are_refused(name, value, wanted):
 def test_a_config_made_directly_holds_what_its_fields_say(values):
     """Either read as the type of its field, or refused by name: `"false"` would be true."""
     (name,) = values
-    kinds = {int: int, float: float, bool: bool, str: str}
     try:
-        got = getattr(PPOConfig(**values), name)
+        got, refusal = getattr(PPOConfig(**values), name), ""
     except ValueError as error:
-        assert f"`{name}`" in str(error)
-    else:
-        assert type(got) is kinds.get(field_types(PPOConfig)[name], tuple)
+        got, refusal = None, str(error)
+    kind = field_types(PPOConfig)[name]
+    assert f"`{name}`" in refusal or type(got) is (kind if isinstance(kind, type) else tuple)
 
 
 def test_choices_are_named():
-    with pytest.raises(ValueError, match="`activation` is 'tan'.*tanh, relu.*mean 'tanh'"):
+    with pytest.raises(ValueError, match=r"`activation` is 'tan'.*tanh, relu.*mean 'tanh'"):
         dataclasses.replace(SMALL, activation="tan")
-    with pytest.raises(ValueError, match="`surrogate` is 'trust'.*clip, kl"):
+    with pytest.raises(ValueError, match=r"`surrogate` is 'trust'.*clip, kl"):
         from_mapping(PPOConfig, {"surrogate": "trust"})
 
 
 def test_minibatches_must_divide_the_rollout():
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=r"`num_minibatches` is 5, .* 4 x 16 = 64"):
         PPOConfig(num_envs=4, num_steps=16, num_minibatches=5)
-    message = str(error.value)
-    assert "`num_minibatches` is 5" in message
-    assert "4 x 16 = 64" in message
 
 
 def test_a_run_has_at_least_one_update():
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=r"`total_timesteps` is 63, .* 64"):
         PPOConfig(total_timesteps=63, num_envs=4, num_steps=16)
-    assert "`total_timesteps` is 63" in str(error.value)
-    assert "64" in str(error.value)
     assert PPOConfig(total_timesteps=64, num_envs=4, num_steps=16).num_updates == 1
 
 
@@ -357,13 +350,21 @@ def test_what_is_dumped_reads_back(values):
     assert {key: type(x) for key, x in back.items()} == {key: type(x) for key, x in values.items()}
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        'say "hello"', "it's", "back\\slash", "C:\\new", '"""', "\\", "", " spaces ", "naïve 强化",
-        "two\nlines", "carriage\rreturn", "tab\there", "bell\x07", "nul\x00", "delete\x7f", "\x1b[31m",
-    ],
-)  # fmt: skip
+TEXTS = (
+    *('say "hello"', "it's", "back\\slash", "C:\\new", '"""', "\\", "", " spaces ", "naïve 强化"),
+    *(
+        "two\nlines",
+        "carriage\rreturn",
+        "tab\there",
+        "bell\x07",
+        "nul\x00",
+        "delete\x7f",
+        "\x1b[31m",
+    ),
+)
+
+
+@pytest.mark.parametrize("value", TEXTS)
 def test_any_text_can_be_dumped(value):
     assert tomllib.loads(dump({"note": value, "after": 1})) == {"note": value, "after": 1}
 
@@ -419,9 +420,9 @@ def test_a_config_of_arrays_has_plain_values():
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    with pytest.raises(ValueError, match="no file .*missing.toml"):
+    with pytest.raises(ValueError, match=r"no file .*missing.toml"):
         load(tmp_path / "missing.toml")
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match=r"there is no file"):
         load(tmp_path)
     for name, content in (("bad.toml", b"gamma = = 1"), ("bytes.toml", b"\xff\xfe")):
         (tmp_path / name).write_bytes(content)

@@ -292,7 +292,7 @@ def test_policies_can_be_taken_apart_and_put_together(policy, action):
 
 
 def test_other_policies_are_refused_by_name():
-    with pytest.raises(ValueError, match="Bernoulli.*Categorical"):
+    with pytest.raises(ValueError, match=r"Bernoulli.*Categorical"):
         networks.parameters(distrax.Bernoulli(logits=jnp.zeros(2)))
 
 

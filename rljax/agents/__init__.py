@@ -16,6 +16,8 @@ class AgentRow(NamedTuple):
 
 
 AGENTS = {
-    "ppo": AgentRow(ppo.PPOConfig, ppo.ppo, "proximal policy optimization, clipped or with a KL penalty"),
+    "ppo": AgentRow(
+        ppo.PPOConfig, ppo.ppo, "proximal policy optimization, clipped or with a KL penalty"
+    ),
     "a2c": AgentRow(a2c.A2CConfig, a2c.a2c, "advantage actor-critic on short rollouts"),
 }

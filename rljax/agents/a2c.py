@@ -73,6 +73,7 @@ def a2c(
 
     def update(state, trajectory, key):
         del key
+
         def value_of(obs):
             return network.apply(state.params, obs)[1]
 

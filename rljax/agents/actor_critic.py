@@ -57,18 +57,14 @@ def acting(network: Any, spec: EnvSpec) -> Acting:
     return Acting(draw, act, greedy)
 
 
-def normalized_advantage(
-    advantage: Array, average: Callable[[PyTree], PyTree] = identity
-) -> Array:
+def normalized_advantage(advantage: Array, average: Callable[[PyTree], PyTree] = identity) -> Array:
     """To mean 0 and variance 1, over all workers together; 0, not NaN, where all are equal."""
     mean = average(advantage.mean())
     variance = average(jnp.square(advantage - mean).mean())
     return (advantage - mean) / jnp.sqrt(variance + 1e-8)
 
 
-def next_values(
-    value_of: Callable[[PyTree], Array], trajectory: Transition, value: Array
-) -> Array:
+def next_values(value_of: Callable[[PyTree], Array], trajectory: Transition, value: Array) -> Array:
     """The value of each `next_obs`, given those of each `obs`. `[T, B] -> [T, B]`.
 
     Within an episode the next observation of one step is the observation of the following one,
@@ -91,4 +87,6 @@ def next_values(
         following = following.at[times, environments].set(new)
         return following, pending.at[times, environments].set(False)
 
-    return jax.lax.while_loop(lambda carry: carry[1].any(), evaluate_one_each, (following, pending))[0]
+    return jax.lax.while_loop(
+        lambda carry: carry[1].any(), evaluate_one_each, (following, pending)
+    )[0]

@@ -102,14 +102,17 @@ def ppo(
       average: over workers, for DPPO: `partial(lax.pmean, axis_name=...)`.
     """
     network = network or networks.actor_critic(spec, config.hidden_sizes, config.activation)
-    surrogate = surrogate or {"clip": clip(config.clip_eps), "kl": adaptive_kl(config.target_kl)}[
-        config.surrogate
-    ]
+    surrogate = (
+        surrogate
+        or {"clip": clip(config.clip_eps), "kl": adaptive_kl(config.target_kl)}[config.surrogate]
+    )
     num_minibatch_steps = config.update_epochs * config.num_minibatches
     rate = config.learning_rate
     if config.anneal_lr:
         rate = optimizers.learning_rate_schedule(rate, config.num_updates, num_minibatch_steps)
-    optimizer = optimizer or optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
+    optimizer = optimizer or optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5)
+    )
 
     draw, act, greedy = acting(network, spec)
 
@@ -128,7 +131,9 @@ def ppo(
         advantage = normalized_advantage(advantage, average)
         policy_loss = -surrogate.objective(surrogate_state, ratio, advantage, kl).mean()
         if config.clip_value:
-            value_loss = policies.clipped_value_loss(value, old_value, target, config.clip_eps).mean()
+            value_loss = policies.clipped_value_loss(
+                value, old_value, target, config.clip_eps
+            ).mean()
         else:
             value_loss = 0.5 * jnp.square(value - target).mean()
         entropy = policy.entropy().mean()

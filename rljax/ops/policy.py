@@ -26,11 +26,15 @@ def adapted_beta(
     Halved where KL < target / 1.5, doubled where KL > 1.5 target, once a policy update. The
     paper has no bounds; without them beta reaches 0 or infinity and never comes back.
     """
-    beta = jnp.where(kl > 1.5 * target_kl, 2.0 * beta, jnp.where(kl < target_kl / 1.5, 0.5 * beta, beta))
+    beta = jnp.where(
+        kl > 1.5 * target_kl, 2.0 * beta, jnp.where(kl < target_kl / 1.5, 0.5 * beta, beta)
+    )
     return jnp.clip(beta, low, high)
 
 
-def clipped_value_loss(value: Array, old_value: Array, target: Array, clip_eps: float | Array) -> Array:
+def clipped_value_loss(
+    value: Array, old_value: Array, target: Array, clip_eps: float | Array
+) -> Array:
     """Half the larger of the squared errors of the value and of the value held near its old one.
 
     The optional value clipping of the baselines implementation of PPO; not in the paper.

@@ -62,6 +62,7 @@ def lambda_returns(
     chex.assert_equal_shape([reward, next_value, terminated, truncated])
     trace = trace_lambda * jnp.where(terminated | truncated, 0.0, 1.0)
     discount = gamma * jnp.where(terminated, 0.0, 1.0)
+    next_value = jnp.where(terminated, 0.0, next_value)
 
     def backward(following, step):
         reward, next_value, trace, discount = step

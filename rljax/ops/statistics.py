@@ -14,7 +14,7 @@ class Moments(NamedTuple):
 
     mean: PyTree
     variance: PyTree
-    count: Array
+    num_samples: Array
 
 
 def init_moments(shape: tuple[int, ...]) -> Moments:
@@ -35,20 +35,21 @@ def update_moments(
     samples = batch.reshape(-1, *moments.mean.shape)
     size = jnp.float32(samples.shape[0])
     mean = average(samples.mean(axis=0))
-    variance = average(jnp.square(samples - mean).mean(axis=0))
-    total = moments.count + size
+    variance = average(jnp.square(samples - mean[None]).mean(axis=0))
+    total = moments.num_samples + size
     delta = mean - moments.mean
     merged = (
-        moments.variance * (moments.count / total)
+        moments.variance * (moments.num_samples / total)
         + variance * (size / total)
-        + jnp.square(delta) * (moments.count / total) * (size / total)
+        + jnp.square(delta) * (moments.num_samples / total) * (size / total)
     )
     return Moments(moments.mean + delta * (size / total), merged, total)
 
 
 def standardize(x: Array, moments: Moments, eps: float = 1e-8) -> Array:
     """`(x - mean) / sqrt(variance + eps)`: 0, not NaN, where all that was seen is equal."""
-    return (x - moments.mean) / jnp.sqrt(moments.variance + eps)
+    mean, variance = (jnp.broadcast_to(m, x.shape) for m in (moments.mean, moments.variance))
+    return (x - mean) / jnp.sqrt(variance + eps)
 
 
 def permutations(key: Key, num: int, size: int) -> Array:

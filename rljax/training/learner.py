@@ -9,7 +9,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax.types import Agent, Array, Env, Key, Learner, Metrics, PyTree, TrainState, Transition, drawn
+from rljax.types import (
+    Agent,
+    Array,
+    Env,
+    Key,
+    Learner,
+    Metrics,
+    PyTree,
+    TrainState,
+    Transition,
+    drawn,
+)
 
 
 class Mean(NamedTuple):
@@ -20,7 +31,13 @@ class Mean(NamedTuple):
 
 
 def rollout(
-    env: Env, agent: Agent, agent_state: PyTree, env_state: PyTree, obs: PyTree, key: Key, num_steps: int
+    env: Env,
+    agent: Agent,
+    agent_state: PyTree,
+    env_state: PyTree,
+    obs: PyTree,
+    key: Key,
+    num_steps: int,
 ) -> tuple[PyTree, PyTree, Transition]:
     """Acts for `num_steps`. Returns `(env_state, obs, trajectory[T, B])`.
 

@@ -97,8 +97,9 @@ class Runs:
         if compiled is None:
             begin = spread.compile(start, grouped, config)
             example = begin(grouped, config)
-            compiled = begin, spread.compile(
-                chunk, example, config, np.int32(0), np.bool_(False), donate=(0,)
+            compiled = (
+                begin,
+                spread.compile(chunk, example, config, np.int32(0), np.bool_(False), donate=(0,)),
             )
             if cache_key is not None:
                 _COMPILED[cache_key] = compiled

@@ -25,14 +25,16 @@ def moments_of(*batches, shape=()):
 def assert_moments(moments, samples, rtol=1e-5):
     np.testing.assert_allclose(moments.mean, samples.mean(0), rtol=rtol, atol=1e-6)
     np.testing.assert_allclose(moments.variance, samples.var(0), rtol=rtol, atol=1e-6)
-    np.testing.assert_array_equal(moments.count, len(samples))
+    np.testing.assert_array_equal(moments.num_samples, len(samples))
 
 
 def test_moments_by_hand():
     one = moments_of(jnp.arange(1.0, 5.0))
-    np.testing.assert_allclose((one.mean, one.variance, one.count), (2.5, 1.25, 4), rtol=1e-6)
+    np.testing.assert_allclose((one.mean, one.variance, one.num_samples), (2.5, 1.25, 4), rtol=1e-6)
     both = moments_of(jnp.arange(1.0, 5.0), jnp.arange(5.0, 9.0))
-    np.testing.assert_allclose((both.mean, both.variance, both.count), (4.5, 5.25, 8), rtol=1e-6)
+    np.testing.assert_allclose(
+        (both.mean, both.variance, both.num_samples), (4.5, 5.25, 8), rtol=1e-6
+    )
 
 
 def test_no_moments_change_nothing():

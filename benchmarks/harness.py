@@ -1,0 +1,165 @@
+"""What the benchmarks share: processes that answer in JSON, virtual environments, tables."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+PEERS = HERE / "peers"
+
+
+class Failed(Exception):
+    """A process did not do what it was started for; says why in one line."""
+
+
+def run(command: Sequence[Any], timeout: float, cwd: Path | None = None) -> tuple[str, float]:
+    """Runs a command to its end. Returns what it printed, and its wall seconds.
+
+    The checkout that this file stands in is importable, installed or not.
+
+    Raises:
+      Failed: it took more than `timeout` seconds, or ended with an error.
+    """
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [str(word) for word in command], capture_output=True, text=True, timeout=timeout,
+            env=os.environ | {"PYTHONPATH": path}, cwd=cwd,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Failed(f"no answer within {timeout:.0f} s") from None
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise Failed(lines[-1] if lines else f"exit code {done.returncode}")
+    return done.stdout, seconds
+
+
+def ask(command: Sequence[Any], timeout: float, **options: Any) -> dict[str, Any]:
+    """Runs a timed program with `--option value` after it: the JSON in its last line."""
+    words = [
+        word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
+    output, _ = run([*command, *words], timeout)
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def environment(name: str, root: Path, jax_extra: str, pip_options: Sequence[str]) -> Path:
+    """The interpreter of a virtual environment for `peers/requirements/<name>.txt`.
+
+    It is made where there is none, or where it was made for other requirements.
+
+    Args:
+      jax_extra: such as "cuda12", for a JAX that computes on the device that rljax does.
+      pip_options: more words for `pip install`.
+    Raises:
+      Failed: pip did not find, or could not install, what is required.
+    """
+    text = (PEERS / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    if jax_extra:
+        text = text.replace("\njax==", f"\njax[{jax_extra}]==")
+    folder = (root / name).resolve()
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    installed = folder / "requirements.txt"  # written last: it says that all went well
+    if installed.is_file() and installed.read_text(encoding="utf-8") == text:
+        return python
+    print(f"installing {name} into {folder}", file=sys.stderr, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    venv.create(folder, with_pip=True)
+    wanted = folder / "wanted.txt"
+    wanted.write_text(text, encoding="utf-8")
+    run([python, "-m", "pip", "install", "-q", "-r", wanted, *pip_options], timeout=3600)
+    wanted.replace(installed)
+    return python
+
+
+def machine(measured: Mapping[str, Any]) -> str:
+    """One line on what was measured on, from the answer of a program."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = f" · load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    versions = measured["versions"]
+    device = f"{measured['num_devices']} x {measured['device']} ({measured['backend']})"
+    return (
+        f"{time.strftime('%Y-%m-%d')} · JAX on {device} · {cores} cores, {measured['processor']} · "
+        f"jax {versions['jax']} · Python {versions['python']}{load}"
+    )
+
+
+def rate(steps_per_second: float) -> str:
+    """Three figures and a size: 115k, 2.31M."""
+    for scale, suffix in ((1e6, "M"), (1e3, "k")):
+        if steps_per_second >= 0.9995 * scale:
+            return f"{_three(steps_per_second / scale)}{suffix}"
+    return _three(steps_per_second)
+
+
+def _three(x: float) -> str:
+    """Three figures, and never an exponent."""
+    digits = max(0, 2 - int(np.floor(np.log10(max(abs(x), 1e-9)))))
+    return f"{x:.{min(digits, 2)}f}"
+
+
+def span(values: Sequence[float], show: Any = rate) -> list[str]:
+    """The median, and the least and greatest, as two cells."""
+    return [show(float(np.median(values))), f"{show(min(values))} - {show(max(values))}"]
+
+
+def seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
+
+
+class Table:
+    """Rows under headings, aligned: numbers to the right, where a heading starts with `>`."""
+
+    def __init__(self, title: str, note: str, *headings: str):
+        """`note` stands under the title, and says what the figures are."""
+        self.title, self.note, self.rows = title, note, []
+        self._headings = [heading.removeprefix(">") for heading in headings]
+        self._right = [heading.startswith(">") for heading in headings]
+
+    def add(self, *cells: str) -> None:
+        """Adds a row, and shows that something happens."""
+        self.rows.append([*cells, *[""] * (len(self._headings) - len(cells))])
+        print("  ".join(cells), file=sys.stderr, flush=True)
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [self._line(row, "  ").rstrip() for row in (self._headings, *self.rows)]
+        lines.insert(1, "-" * max(map(len, lines)))
+        return "\n".join([self.title, self.note, "", *lines, ""])
+
+    def markdown(self) -> str:
+        """For a file."""
+        rule = [
+            "-" * (width - 1) + ":" if right else "-" * width
+            for width, right in zip(self._widths(), self._right, strict=True)
+        ]
+        rows = [f"| {self._line(row, ' | ')} |" for row in (self._headings, rule, *self.rows)]
+        return "\n".join([f"## {self.title}", "", self.note, "", *rows, ""])
+
+    def _widths(self) -> list[int]:
+        return [max(3, *map(len, column)) for column in zip(self._headings, *self.rows, strict=True)]
+
+    def _line(self, row: Sequence[str], between: str) -> str:
+        cells = zip(row, self._widths(), self._right, strict=True)
+        return between.join(c.rjust(w) if right else c.ljust(w) for c, w, right in cells)
+
+
+def write(path: str | Path | None, title: str, line: str, tables: Sequence[Table]) -> None:
+    """Writes all tables to a markdown file, where a path is given."""
+    if path is None:
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    parts = [f"# {title}", "", line, "", *(table.markdown() for table in tables)]
+    Path(path).write_text("\n".join(parts), encoding="utf-8")

@@ -1,0 +1,60 @@
+"""PureJaxRL's own `purejaxrl/ppo.py`, untouched, from a checkout: `--checkout PATH`.
+
+Its wrappers.py imports brax at the top, for other environments than these; where brax is not
+installed an empty module stands in for it. It treats time limits as deaths, and its metrics hold
+every step of the run.
+"""
+
+import importlib.util
+import pathlib
+import sys
+import types
+
+import common
+
+
+def load(checkout: str):
+    """The module `ppo` of a checkout, whether it imports its wrappers by package or by name."""
+    folder = pathlib.Path(checkout).expanduser().resolve()
+    file = folder / "purejaxrl" / "ppo.py"
+    if not file.is_file():
+        sys.exit(f"there is no {file}: give the path of a checkout of PureJaxRL.")
+    if importlib.util.find_spec("brax") is None:
+        brax, envs = types.ModuleType("brax"), types.ModuleType("brax.envs")
+        brax.envs = envs  # type: ignore[attr-defined]
+        sys.modules["brax"], sys.modules["brax.envs"] = brax, envs
+    sys.path[:0] = [str(folder), str(folder / "purejaxrl")]
+    from purejaxrl import ppo
+
+    return ppo
+
+
+def main():
+    options = common.options("PureJaxRL PPO", checkout={"required": True})
+    stock = common.STOCK
+    train = load(options.checkout).make_train(
+        {
+            "LR": stock["learning_rate"], "NUM_ENVS": stock["num_envs"],
+            "NUM_STEPS": stock["num_steps"], "TOTAL_TIMESTEPS": options.timesteps,
+            "UPDATE_EPOCHS": stock["update_epochs"], "NUM_MINIBATCHES": stock["num_minibatches"],
+            "GAMMA": stock["gamma"], "GAE_LAMBDA": stock["gae_lambda"],
+            "CLIP_EPS": stock["clip_eps"], "ENT_COEF": stock["ent_coef"],
+            "VF_COEF": stock["vf_coef"], "MAX_GRAD_NORM": stock["max_grad_norm"],
+            "ACTIVATION": stock["activation"], "ENV_NAME": stock["env_id"],
+            "ANNEAL_LR": stock["anneal_lr"], "DEBUG": False,
+        }
+    )  # fmt: skip
+    key = common.keys(options.seeds)
+    program, compiling = common.compiled(common.over_seeds(train, options.seeds), key)
+    clocks, out = common.timed(lambda: program(key), options.runs)
+    updates = options.timesteps // common.ROLLOUT
+    returns = out["metrics"]["returned_episode_returns"].reshape(options.seeds, updates, -1)
+    common.answer(
+        options.seeds * updates * common.ROLLOUT, clocks, compiling,
+        final_return=float(returns[:, -max(1, updates // 50) :].mean()),
+        versions=common.versions("jax", "gymnax", "flax", "distrax"), **common.jax_device(),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Stable-Baselines3's PPO, or that of its JAX sibling sbx: `--library sb3` or `sbx`.
+
+Both step gymnasium's CartPole from Python, in one process (`DummyVecEnv`). They are some hundred
+times slower, so that a part of the run is timed; the rate does not depend on how long one waits.
+sbx does not read `clip_range_vf` and initialises its networks otherwise. On a CPU torch gets one
+thread: for networks of this size more threads are slower.
+"""
+
+import common
+import numpy as np
+
+
+def main():
+    options = common.options(
+        "PPO of Stable-Baselines3 or sbx", library={"choices": ("sb3", "sbx"), "default": "sb3"}
+    )
+    stock = common.STOCK
+    if options.seeds != 1:
+        raise SystemExit(f"{options.library} trains one seed a process: leave --seeds at 1.")
+    import torch
+    from stable_baselines3.common.env_util import make_vec_env
+
+    torch.set_num_threads(1)
+    if options.library == "sb3":
+        from stable_baselines3 import PPO
+
+        where = {"backend": "cpu", "device": "cpu", "num_devices": 1}
+        activation, packages = torch.nn.Tanh, ("stable-baselines3", "torch", "gymnasium")
+    else:
+        import jax
+        from sbx import PPO
+
+        where, activation = common.jax_device(), jax.numpy.tanh
+        packages = ("sbx-rl", "jax", "gymnasium")
+    hidden = list(stock["hidden_sizes"])
+    agent = PPO(
+        "MlpPolicy", make_vec_env(stock["env_id"], stock["num_envs"], seed=30),
+        learning_rate=lambda remaining: stock["learning_rate"] * remaining,
+        n_steps=stock["num_steps"], batch_size=common.ROLLOUT // stock["num_minibatches"],
+        n_epochs=stock["update_epochs"], gamma=stock["gamma"], gae_lambda=stock["gae_lambda"],
+        clip_range=stock["clip_eps"], clip_range_vf=stock["clip_eps"], ent_coef=stock["ent_coef"],
+        vf_coef=stock["vf_coef"], max_grad_norm=stock["max_grad_norm"], device="cpu", seed=30,
+        policy_kwargs={
+            "net_arch": {"pi": hidden, "vf": hidden}, "activation_fn": activation,
+            "ortho_init": True,
+        },
+    )  # fmt: skip
+    with common.Clock() as first:  # everything is compiled here, where something is
+        agent.learn(2 * common.ROLLOUT)
+    steps = options.timesteps // common.ROLLOUT * common.ROLLOUT
+    clocks = []
+    for _ in range(options.runs):
+        with common.Clock() as clock:
+            agent.learn(steps, reset_num_timesteps=False)
+        clocks.append(clock)
+    if options.library == "sbx":  # what the first two updates took beyond two updates
+        share = 2 * common.ROLLOUT / steps
+        first.wall = max(0.0, first.wall - share * float(np.median([x.wall for x in clocks])))
+        first.cpu = max(0.0, first.cpu - share * float(np.median([x.cpu for x in clocks])))
+    common.answer(
+        steps, clocks, first if options.library == "sbx" else None,
+        versions=common.versions(*packages), **where,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""How fast rljax compiles, trains, steps environments and starts, and how fast others do.
+
+    python benchmarks/throughput.py                              all but other libraries
+    python benchmarks/throughput.py --peers rejax,sb3,sbx        beside them, pair by pair
+    python benchmarks/throughput.py --quick --output table.md    a few minutes
+
+Every figure comes from a process of its own; one that fails becomes a row that says so, and the
+exit code is then 1. See README.md for what the columns mean.
+"""
+
+import argparse
+import itertools
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import harness
+import numpy as np
+from harness import Failed, Table, rate, seconds, span
+from peers.common import ROLLOUT
+
+PYTHON = (sys.executable, "-W", "ignore")
+SHAPES = ((4, 128), (64, 128), (2048, 32))
+ENV_IDS = ("CartPole-v1", "Breakout-MinAtar")
+CARTPOLE = harness.REPOSITORY / "configs" / "ppo" / "CartPole-v1.toml"
+
+
+class Peer(NamedTuple):
+    """How another library's program is run."""
+
+    program: str
+    own: dict[str, str]
+    many_seeds: bool  # it can train some side by side
+    fewer: int  # the part of the steps that it is timed on, as it is so much slower
+
+
+PEERS = {
+    "rejax": Peer("rejax_ppo.py", {}, True, 1),
+    "purejaxrl": Peer("purejaxrl_ppo.py", {}, True, 1),
+    "sb3": Peer("sb3_ppo.py", {"library": "sb3"}, False, 16),
+    "sbx": Peer("sb3_ppo.py", {"library": "sbx"}, False, 16),
+}
+
+
+def main() -> int:
+    options = parse()
+    try:
+        known = measure("random", options, seconds=0.05, runs=1)
+    except Failed as failure:
+        sys.exit(f"rljax itself does not run here: {failure}")
+    line, attempts = harness.machine(known), []
+    for name in options.only:
+        if name == "peers" and not options.peers:
+            continue
+        print(f"\n{name} · {line}", file=sys.stderr)
+        attempts.append(SECTIONS[name](options))
+        tables = [attempt.table for attempt in attempts]
+        harness.write(options.output, "Throughput", line, tables)
+    print("\n" + line)
+    for attempt in attempts:
+        print("\n" + attempt.table.text())
+    return int(any(attempt.failed for attempt in attempts))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words = {"type": lambda text: tuple(filter(None, text.split(",")))}
+    parser.add_argument("--quick", action="store_true", help="small and once: does it run?")
+    parser.add_argument("--only", **words, default=tuple(SECTIONS), help="of " + ",".join(SECTIONS))
+    parser.add_argument("--peers", **words, default=(), help="of " + ",".join(PEERS))
+    parser.add_argument("--repeats", type=int, help="of each figure, and pairs (5)")
+    parser.add_argument("--seeds", **words, default=("1", "8", "32"), help="of the loop (1,8,32)")
+    parser.add_argument("--peer-seeds", **words, default=("1", "8"), help="of pairs (1,8)")
+    parser.add_argument("--purejaxrl", metavar="PATH", help="a checkout of PureJaxRL")
+    parser.add_argument("--output", metavar="FILE.md", help="where to write the tables as well")
+    parser.add_argument("--timeout", type=float, default=900, help="of one process, seconds (900)")
+    parser.add_argument("--venvs", type=Path, default=harness.HERE / ".venvs")
+    parser.add_argument("--jax-extra", default="", help="for the peers' JAX, such as cuda12")
+    parser.add_argument("--pip-options", type=shlex.split, default=[], help="for their pip install")
+    options = parser.parse_args()
+    if options.purejaxrl and "purejaxrl" not in options.peers:
+        options.peers += ("purejaxrl",)
+    if "purejaxrl" in options.peers and not options.purejaxrl:
+        parser.error("purejaxrl is not on the package index: give --purejaxrl PATH, a checkout.")
+    for name, given, some in (("only", options.only, SECTIONS), ("peers", options.peers, PEERS)):
+        if unknown := set(given) - set(some):
+            parser.error(f"--{name} has no {unknown.pop()}: there are {','.join(some)}.")
+    options.repeats = options.repeats or (1 if options.quick else 5)
+    options.seconds = 0.2 if options.quick else 2.0
+    options.updates = 20 if options.quick else 976
+    if options.quick:
+        options.seeds, options.peer_seeds = options.seeds[:2], options.peer_seeds[:1]
+    return options
+
+
+def measure(what: str, options: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """One program of measure.py, in this interpreter."""
+    command = [*PYTHON, harness.HERE / "measure.py", what]
+    return harness.ask(command, options.timeout, **more)
+
+
+class Attempts:
+    """Rows of a table that may fail: one that does says why, and the others go on."""
+
+    def __init__(self, table: Table):
+        self.table, self.failed = table, 0
+
+    def __call__(self, cells: list[str], work: Callable[..., Any], *args: Any, **kwargs: Any):
+        """What `work` returns; None, and a row that begins with `cells`, where it failed."""
+        try:
+            return work(*args, **kwargs)
+        except Failed as failure:
+            self.failed += 1
+            self.table.add(*cells, f"failed: {failure}")
+            return None
+
+
+def loop_table(options: argparse.Namespace) -> Attempts:
+    """Steps per second of PPO's loop, of playing at random, and of gymnax's own step."""
+    table = Table(
+        "Training, and playing at random",
+        f"Environment steps per second of all seeds together, {options.repeats} chunks of about "
+        f"{options.seconds:g} s after a warm-up. `random` is the same loop without learning; "
+        "`gymnax` is gymnax's own step with its own resets.",
+        "environment", "envs x steps", ">seeds", "program", ">steps/s", ">min - max",
+        ">compile s", ">compile CPU s", ">of random",
+    )  # fmt: skip
+    attempt = Attempts(table)
+    shapes = SHAPES[:2] if options.quick else SHAPES
+    for env_id, (num_envs, num_steps), seeds in itertools.product(ENV_IDS, shapes, options.seeds):
+        ceiling = None
+        for what in ("random", "gymnax", "ppo"):
+            if what == "gymnax" and seeds != options.seeds[0]:
+                continue
+            cells = [env_id, f"{num_envs} x {num_steps}", seeds, what]
+            measured = attempt(
+                cells, measure, what, options, env_id=env_id, num_envs=num_envs,
+                num_steps=num_steps, seeds=seeds, runs=options.repeats, seconds=options.seconds,
+            )  # fmt: skip
+            if measured is None:
+                continue
+            median = np.median(measured["steps_per_second"])
+            ceiling = median if what == "random" else ceiling
+            table.add(
+                *cells, *span(measured["steps_per_second"]), seconds(measured["compile_seconds"]),
+                seconds(measured["compile_cpu_seconds"]),
+                f"{100 * median / ceiling:.0f} %" if ceiling else "-",
+            )  # fmt: skip
+    return attempt
+
+
+def peers_table(options: argparse.Namespace) -> Attempts:
+    """rljax and each peer in turn, A B A B, and the ratio pair by pair."""
+    table = Table(
+        "Beside other libraries",
+        "PPO on CartPole-v1, 4 environments x 128 steps, 4 epochs x 4 minibatches, 64-64 tanh; "
+        f"{options.repeats} pairs of processes, one after the other. The ratio is rljax over the "
+        "peer, pair by pair. Steps are those of all seeds together.",
+        "peer", ">seeds", ">rljax steps", ">peer steps", ">rljax steps/s", ">peer steps/s",
+        ">ratio", ">min - max", ">rljax compile CPU s", ">peer compile CPU s", ">rljax return",
+        ">peer return", "peer on",
+    )  # fmt: skip
+    attempt = Attempts(table)
+    for name in options.peers:
+        peer = PEERS[name]
+        own = dict(peer.own)
+        if name == "purejaxrl":
+            own["checkout"] = Path(options.purejaxrl).expanduser().resolve()
+        python = attempt(
+            [name], harness.environment, name, options.venvs, options.jax_extra,
+            options.pip_options,
+        )  # fmt: skip
+        if python is None:
+            continue
+        command = [python, "-W", "ignore", harness.PEERS / peer.program]
+        for seeds in options.peer_seeds if peer.many_seeds else ("1",):
+            # the rate of many seeds shows in fewer steps of each: twice those of one, together
+            updates = options.updates if seeds == "1" else 2 * options.updates // int(seeds)
+            ours = {"seeds": seeds, "timesteps": max(1, updates) * ROLLOUT}
+            theirs = ours | {"timesteps": max(1, updates // peer.fewer) * ROLLOUT} | own
+            pairs = []
+            while len(pairs) < options.repeats:
+                a = attempt([name, seeds], measure, "stock", options, **ours)
+                b = a and attempt([name, seeds], harness.ask, command, options.timeout, **theirs)
+                if not b:
+                    break  # it will not do better a second time, and a timeout is long
+                pairs.append((a, b))
+                rates = [rate(x["steps_per_second"][0]) for x in (a, b)]
+                print(f"{name}, {seeds} seeds: {' against '.join(rates)}", file=sys.stderr)
+            if pairs:
+                table.add(name, seeds, *pair_cells(pairs))
+    return attempt
+
+
+def pair_cells(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
+    sides = list(zip(*pairs, strict=True))
+    rates = [[float(np.median(x["steps_per_second"])) for x in side] for side in sides]
+    ratios = [a / b for a, b in zip(*rates, strict=True)]
+    compiling, returns = [], []
+    for side in sides:
+        known = [x["compile_cpu_seconds"] for x in side if x["compile_cpu_seconds"] is not None]
+        compiling.append(seconds(float(np.median(known)) if known else None))
+        known = [x["final_return"] for x in side if "final_return" in x]
+        returns.append(f"{np.mean(known):.0f}" if known else "-")
+    peer = pairs[0][1]
+    versions = [f"{name} {version}" for name, version in peer["versions"].items()][1:3]
+    return [
+        *(f"{side[0]['steps']:,}" for side in sides), *(rate(float(np.median(x))) for x in rates),
+        *span(ratios, lambda x: f"{x:.2f}" if x < 10 else f"{x:.0f}"), *compiling, *returns,
+        f"{peer['device']}: {', '.join(versions)}",
+    ]  # fmt: skip
+
+
+def startup_table(options: argparse.Namespace) -> Attempts:
+    """Whole processes, by turns, so that a busy minute meets them all."""
+    table = Table(
+        "Start-up",
+        f"Wall seconds of whole processes, {options.repeats} by turns after a first one that is "
+        "not counted. The last trains, evaluates and writes a run's folder.",
+        "process", ">seconds", ">min - max", "it said",
+    )  # fmt: skip
+    attempt = Attempts(table)
+    config = CARTPOLE.relative_to(harness.REPOSITORY)
+    what = [str(config)] if CARTPOLE.is_file() else ["ppo", "CartPole-v1"]
+    train = " ".join(["rljax train", *what])
+    words = [str(CARTPOLE)] if CARTPOLE.is_file() else what
+    more = ["--total-timesteps", str(options.updates * ROLLOUT)] if options.quick else []
+    commands = {
+        "python -c pass": ["-c", "pass"],
+        "import jax": ["-c", "import jax"],
+        "import rljax": ["-c", "import rljax"],
+        'rljax.make("CartPole-v1")': ["-c", 'import rljax; rljax.make("CartPole-v1")'],
+        "rljax --help": ["-m", "rljax", "--help"],
+        train: ["-m", "rljax", "train", *words, "--no-progress", "--run-dir", "run", *more],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    said = {name: "" for name in commands}
+    for turn in range(1 + options.repeats):
+        for name in list(taken):
+            with tempfile.TemporaryDirectory() as folder:
+                command = [*PYTHON, *commands[name]]
+                done = attempt([name], harness.run, command, options.timeout, Path(folder))
+            if done is None:
+                del taken[name]
+                continue
+            output, wall = done
+            taken[name] += [wall] if turn else []
+            if name == train:
+                said[name] = output.splitlines()[1].strip()
+    for name, walls in taken.items():
+        table.add(name, *span(walls, seconds), said[name])
+    return attempt
+
+
+SECTIONS = {"loop": loop_table, "peers": peers_table, "startup": startup_table}
+
+if __name__ == "__main__":
+    sys.exit(main())

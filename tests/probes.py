@@ -1,0 +1,149 @@
+"""Tiny environments and an agent of which everything is known beforehand."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rljax.config import RunConfig, config, option
+from rljax.envs import wrappers
+from rljax.types import Agent, Env, EnvSpec, PyTree, Step
+
+CONSTANT, OBSERVED, DELAYED, ARM, MATCH = range(5)
+
+
+class Place(NamedTuple):
+    time: Any
+    sign: Any
+
+
+def probe(kind, length, terminates=True) -> Env:
+    """The probe environments of CORRECTNESS K57, and worlds of one state; arguments may be tracers.
+
+    CONSTANT: reward 1, one observation; OBSERVED: the reward is the observation, +-1; DELAYED:
+    reward 0, then 1, and the time is observed; ARM: +1 for action 1, -1 for action 0; MATCH: +1
+    where the action has the sign that is observed. Episodes end after `length` steps, by
+    termination or else by a time limit.
+    """
+    spec = EnvSpec(obs_shape=(1,), num_actions=2, env_id="probe")
+
+    def look(place):
+        zero = jnp.float32(0)
+        time = place.time.astype(jnp.float32)
+        return jnp.stack([zero, place.sign, time, zero, place.sign])[kind][None]
+
+    def reset(key):
+        place = Place(jnp.int32(0), jnp.where(jax.random.bernoulli(key), 1.0, -1.0))
+        return place, look(place)
+
+    def step(place, action, key):
+        del key
+        chosen = 2.0 * action - 1.0
+        rewards = [1.0, place.sign, place.time, chosen, chosen * place.sign]
+        reward = jnp.stack([jnp.float32(x) for x in rewards])[kind]
+        place = place._replace(time=place.time + 1)
+        done, terminates_ = place.time >= length, jnp.asarray(terminates)
+        obs = look(place)
+        return place, Step(obs, reward, done & terminates_, done & ~terminates_, obs)
+
+    return wrappers.auto_reset(Env(spec, reset, step))
+
+
+class Walk(NamedTuple):
+    position: Any  # [3]
+    time: Any
+    scale: Any  # of rewards; it outlives episodes
+
+
+def walk(continuous=False) -> Env:
+    """Three noisy coordinates, pushed by the action; ends by death and by a time limit of 5."""
+    spec = EnvSpec(obs_shape=(3,), num_actions=3, max_episode_steps=5, env_id="walk")
+    if continuous:
+        spec = spec._replace(num_actions=0, action_shape=(2,), action_low=-2.0, action_high=1.0)
+
+    def fresh(key, scale):
+        walk = Walk(0.5 * jax.random.normal(key, (3,)), jnp.int32(0), scale)
+        return walk, walk.position
+
+    def step(walk, action, key):
+        move_key, reset_key = jax.random.split(key)
+        push = action.sum() if continuous else action.astype(jnp.float32) - 1.0
+        noise = 0.3 * jax.random.normal(move_key, (3,))
+        position = 0.8 * walk.position + 0.3 * push + noise
+        moved = Walk(position, walk.time + 1, walk.scale)
+        terminated = position[0] > 0.9
+        truncated = (moved.time >= 5) & ~terminated
+        old, new = (moved, position), fresh(reset_key, walk.scale)
+        state, obs = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, y, x), old, new)
+        reward = walk.scale * (position[1] + 0.1 * push)
+        return state, Step(obs, reward, terminated, truncated, position)
+
+    return Env(spec, lambda key: fresh(key, jnp.float32(1.0)), step)
+
+
+def coin(short=1, long=10, p=0.5) -> Env:
+    """Episodes of `short` or `long` steps with reward 1 each, by the toss of a coin."""
+    spec = EnvSpec(obs_shape=(1,), num_actions=2, max_episode_steps=long, env_id="coin")
+
+    def reset(key):
+        length = jnp.where(jax.random.bernoulli(key, p), short, long)
+        return (jnp.int32(0), length), jnp.zeros(1)
+
+    def step(state, action, key):
+        del action, key
+        time, length = state[0] + 1, state[1]
+        obs, no = time.astype(jnp.float32)[None], jnp.bool_(False)
+        return (time, length), Step(obs, jnp.float32(1.0), time >= length, no, obs)
+
+    return wrappers.auto_reset(Env(spec, reset, step))
+
+
+@config
+class DriftConfig(RunConfig):
+    learning_rate: float = option(0.1, "how far a reward moves the weights", above=0)
+    explode_after: float = option(1e9, "updates after which the loss is NaN")
+    poison_after: float = option(1e9, "updates after which the weights, no metric, are NaN")
+    size: int = option(2, "of the weights", low=1)
+
+
+class DriftState(NamedTuple):
+    params: PyTree
+    num_updates: Any
+
+
+def drift(config, spec, *, offset=0.0) -> Agent:
+    """An agent that compiles at once: it acts at random, and its weights drift with the rewards."""
+
+    def init(key):
+        return DriftState({"w": jax.random.normal(key, (config.size,)) + offset}, jnp.int32(0))
+
+    def act(state, obs, key):
+        return jax.random.randint(key, (spec.num_envs,), 0, spec.num_actions), ()
+
+    def greedy(state, obs, key):
+        return jnp.zeros(spec.num_envs, jnp.int32)
+
+    def update(state, trajectory, key):
+        noise = jax.random.normal(key, (config.size,))
+        push = config.learning_rate * (trajectory.reward.mean() + noise)
+        count = state.num_updates
+        loss = jnp.where(count >= config.explode_after, jnp.nan, jnp.square(push).mean())
+        weights = jnp.where(count >= config.poison_after, jnp.nan, 0.9 * state.params["w"] + push)
+        return DriftState({"w": weights}, count + 1), {"losses/loss": loss, "losses/noise": noise[0]}
+
+    return Agent(init, act, greedy, update)
+
+
+DRIFT = (DriftConfig, drift)
+
+
+def bits(tree):
+    """The structure of a tree, and the types, shapes and bytes of its leaves."""
+
+    def of(x):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
+        x = jax.device_get(x)
+        return str(x.dtype), x.shape, x.tobytes()
+
+    return jax.tree.structure(tree), [of(x) for x in jax.tree.leaves(tree)]
