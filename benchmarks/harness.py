@@ -123,8 +123,9 @@ class Table:
     """Rows under headings, aligned: numbers to the right, where a heading starts with `>`."""
 
     def __init__(self, title: str, note: str, *headings: str):
-        """`note` stands under the title, and says what the figures are."""
+        """`note` stands under the title, and says what the figures are; `remarks` follow."""
         self.title, self.note, self.rows = title, note, []
+        self.remarks: list[str] = []
         self._headings = [heading.removeprefix(">") for heading in headings]
         self._right = [heading.startswith(">") for heading in headings]
 
@@ -137,7 +138,7 @@ class Table:
         """For a terminal."""
         lines = [self._line(row, "  ").rstrip() for row in (self._headings, *self.rows)]
         lines.insert(1, "-" * max(map(len, lines)))
-        return "\n".join([self.title, self.note, "", *lines, ""])
+        return "\n".join([self.title, self.note, "", *lines, "", *self.remarks])
 
     def markdown(self) -> str:
         """For a file."""
@@ -146,10 +147,12 @@ class Table:
             for width, right in zip(self._widths(), self._right, strict=True)
         ]
         rows = [f"| {self._line(row, ' | ')} |" for row in (self._headings, rule, *self.rows)]
-        return "\n".join([f"## {self.title}", "", self.note, "", *rows, ""])
+        remarks = [f"- {remark}" for remark in self.remarks]
+        return "\n".join([f"## {self.title}", "", self.note, "", *rows, "", *remarks, ""])
 
     def _widths(self) -> list[int]:
-        return [max(3, *map(len, column)) for column in zip(self._headings, *self.rows, strict=True)]
+        columns = zip(self._headings, *self.rows, strict=True)
+        return [max(3, *map(len, column)) for column in columns]
 
     def _line(self, row: Sequence[str], between: str) -> str:
         cells = zip(row, self._widths(), self._right, strict=True)

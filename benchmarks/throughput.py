@@ -103,7 +103,7 @@ def measure(what: str, options: argparse.Namespace, **more: Any) -> dict[str, An
 
 
 class Attempts:
-    """Rows of a table that may fail: one that does says why, and the others go on."""
+    """Rows of a table that may fail: a remark says why, and the others go on."""
 
     def __init__(self, table: Table):
         self.table, self.failed = table, 0
@@ -114,7 +114,9 @@ class Attempts:
             return work(*args, **kwargs)
         except Failed as failure:
             self.failed += 1
-            self.table.add(*cells, f"failed: {failure}")
+            self.table.add(*cells, "failed")
+            self.table.remarks.append(f"{', '.join(cells)} failed: {failure}")
+            print(failure, file=sys.stderr)
             return None
 
 
@@ -157,11 +159,10 @@ def peers_table(options: argparse.Namespace) -> Attempts:
     table = Table(
         "Beside other libraries",
         "PPO on CartPole-v1, 4 environments x 128 steps, 4 epochs x 4 minibatches, 64-64 tanh; "
-        f"{options.repeats} pairs of processes, one after the other. The ratio is rljax over the "
-        "peer, pair by pair. Steps are those of all seeds together.",
-        "peer", ">seeds", ">rljax steps", ">peer steps", ">rljax steps/s", ">peer steps/s",
-        ">ratio", ">min - max", ">rljax compile CPU s", ">peer compile CPU s", ">rljax return",
-        ">peer return", "peer on",
+        f"pairs of processes ({options.repeats}), one after the other. The ratio is rljax over the "
+        "peer, pair by pair; compiling is in CPU seconds, and not part of the rates.",
+        "peer", ">seeds", ">rljax steps/s", ">peer steps/s", ">ratio", ">min - max",
+        ">rljax compile", ">peer compile", ">rljax return", ">peer return",
     )  # fmt: skip
     attempt = Attempts(table)
     for name in options.peers:
@@ -192,6 +193,7 @@ def peers_table(options: argparse.Namespace) -> Attempts:
                 print(f"{name}, {seeds} seeds: {' against '.join(rates)}", file=sys.stderr)
             if pairs:
                 table.add(name, seeds, *pair_cells(pairs))
+                table.remarks += [f"{name}, seeds {seeds}: {how(*pairs[0])}"]
     return attempt
 
 
@@ -205,13 +207,19 @@ def pair_cells(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
         compiling.append(seconds(float(np.median(known)) if known else None))
         known = [x["final_return"] for x in side if "final_return" in x]
         returns.append(f"{np.mean(known):.0f}" if known else "-")
-    peer = pairs[0][1]
-    versions = [f"{name} {version}" for name, version in peer["versions"].items()][1:3]
     return [
-        *(f"{side[0]['steps']:,}" for side in sides), *(rate(float(np.median(x))) for x in rates),
+        *(rate(float(np.median(x))) for x in rates),
         *span(ratios, lambda x: f"{x:.2f}" if x < 10 else f"{x:.0f}"), *compiling, *returns,
-        f"{peer['device']}: {', '.join(versions)}",
     ]  # fmt: skip
+
+
+def how(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """On what the peer ran, and a warning where that is not what rljax ran on."""
+    versions = [f"{name} {version}" for name, version in theirs["versions"].items()]
+    steps = f"{theirs['steps']:,} steps (rljax {ours['steps']:,}), all seeds together"
+    other = theirs["backend"] != ours["backend"]
+    warning = f"; NOT on the device of rljax, {ours['device']}" if other else ""
+    return f"{', '.join(versions)}; {theirs['device']}{warning}; {steps}"
 
 
 def startup_table(options: argparse.Namespace) -> Attempts:

@@ -157,7 +157,7 @@ def _run_options(options: dict[str, str]) -> dict[str, Any]:
     """Takes the options that say how, not what, to run."""
     from rljax.config import convert
 
-    given = {name: options.pop(name) for name in RUN_OPTIONS if name in options}
+    given: dict[str, Any] = {name: options.pop(name) for name in RUN_OPTIONS if name in options}
     if "writers" in given:
         given["writers"] = tuple(given["writers"].split(","))
     if "progress" in given:
@@ -233,12 +233,10 @@ def _evaluate(places: list[str], options: dict[str, str]) -> None:
     for i, returns in enumerate(flat):
         late = f"   {unfinished[i]} not finished" if unfinished[i] else ""
         spread = f"{returns.mean():9.2f} +- {returns.std():.2f}"
-        print(
-            f"{experiment.run_name(plan, i):<24} {spread}  [{returns.min():g}, {returns.max():g}]{late}"
-        )
-    print(
-        f"{'mean':<24} {np.mean(flat):9.2f}   {count} episodes each, {'greedy' if greedy else 'sampled'}"
-    )
+        ends = f"[{returns.min():g}, {returns.max():g}]"
+        print(f"{experiment.run_name(plan, i):<24} {spread}  {ends}{late}")
+    how = "greedy" if greedy else "sampled"
+    print(f"{'mean':<24} {np.mean(flat):9.2f}   {count} episodes each, {how}")
 
 
 def _plot(places: list[str], options: dict[str, str]) -> None:
@@ -279,7 +277,8 @@ COMMANDS = {
         _train, "AGENT ENV | FILE.toml", "train an agent, many seeds at once",
         {
             "num_seeds": "how many (1)", "seed": "the first of all (0)",
-            "run_dir": "the run's folder (runs/AGENT-ENV-1)", "num_reports": "points of a curve (50)",
+            "run_dir": "the run's folder (runs/AGENT-ENV-1)",
+            "num_reports": "points of a curve (50)",
             "env_params.NAME": "a parameter of the environment", **RUN_OPTIONS,
         },
     ),

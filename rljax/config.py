@@ -35,7 +35,7 @@ def option(
     default: Any, help: str, *, low: float | None = None, high: float | None = None,
     above: float | None = None, choices: tuple[str, ...] = (),
 ) -> Any:  # fmt: skip
-    """A config field: its default, its meaning, and what it may be (`low <= x <= high`, `x > above`)."""
+    """A config field: its default, meaning, and range (`low <= x <= high`, `x > above`)."""
     limits = {"low": low, "high": high, "above": above, "choices": choices, "help": help}
     return dataclasses.field(default=default, metadata=limits)
 
@@ -60,7 +60,10 @@ def config(cls: type[C]) -> type[C]:
 
     def unflatten(structure, leaves):  # unchecked: gradients and vmap's axes are no hyperparameters
         config = object.__new__(cls)
-        for name, value in [*zip(traced, leaves), *zip(static, structure)]:
+        for name, value in [
+            *zip(traced, leaves, strict=True),
+            *zip(static, structure, strict=True),
+        ]:
             object.__setattr__(config, name, value)
         return config
 
@@ -101,8 +104,12 @@ def convert(name: str, value: Any, kind: type) -> Any:
     text = value.strip() if isinstance(value, str) else None
     try:
         if kind is bool:
-            known = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-            return known[text.lower()] if text is not None else {True: True, False: False}[value]
+            texts = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+            if text is not None:
+                return texts[text.lower()]
+            if isinstance(value, (bool, np.bool_)):
+                return bool(value)
+            raise ValueError
         if kind is int:
             if isinstance(value, (bool, np.bool_)):
                 raise ValueError
@@ -256,10 +263,18 @@ def _toml(value):
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + "".join(
-            "\\" + c if c in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c
-            for c in value
-        ) + '"'
+        return (
+            '"'
+            + "".join(
+                "\\" + c
+                if c in '"\\'
+                else f"\\u{ord(c):04x}"
+                if ord(c) < 32 or ord(c) == 127
+                else c
+                for c in value
+            )
+            + '"'
+        )
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, (float, np.floating)):

@@ -20,6 +20,7 @@ from rljax.training.learner import Report
 from rljax.types import PyTree
 
 SECONDS_PER_CHUNK = 0.5  # between two looks of the host at the clock and at signals
+SMALL = 2048  # steps an update up to which its matrix products are too small to share between cores
 EVALUATION = 1_000_003  # folded into a run's key for its evaluation
 
 
@@ -97,7 +98,10 @@ def run(
     with bar, interruptible() as interrupt:
         spread = parallel.spread(plan.num_runs)
         cache_key = plan.cache_key() and (plan.cache_key(), spread.num_groups)
-        work = runs.Runs(plan.make_learner(), plan.config, plan.starts(), spread, cache_key)
+        work = runs.Runs(
+            plan.make_learner(), plan.config, plan.starts(), spread, cache_key,
+            one_thread=plan.steps_per_update <= SMALL,
+        )  # fmt: skip
         rows, done = folder.restore(work) if folder else ([], 0)
         bar.compiled(work.compile_seconds, start=done * plan.steps_per_update)
         sinks = [reporting.writer(name, folder.path, rows) for name in writers] if folder else []
@@ -212,7 +216,7 @@ def _result(plan: Plan, rows: Rows, work: runs.Runs, seconds: float) -> Result:
         agent=plan.agent, env_id=plan.env_id, config=plan.record(), sweep=plan.sweep,
         seeds=plan.seeds, seed=plan.seed, steps=np.array([step for step, _ in rows], np.int64),
         metrics={
-            name: unflat(np.stack([metrics[name] for _, metrics in rows], axis=-1)) for name in names
+            name: unflat(np.stack([row[name] for _, row in rows], axis=-1)) for name in names
         },
         state=state, params=params_of(state.agent), compile_seconds=work.compile_seconds,
         seconds=seconds,

@@ -55,7 +55,7 @@ class Folder:
         file.write_text(configs.dump(self._record), encoding="utf-8")
 
     def restore(self, runs: Runs) -> tuple[Rows, int]:
-        """Puts the last good checkpoint back. Returns the rows reported and updates done by then."""
+        """Puts the last good checkpoint back. Returns the rows and the updates done by then."""
         found = checkpoint.restore(self.path / "checkpoint", runs.snapshot(), self._record)
         if found is None:
             return [], 0

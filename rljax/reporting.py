@@ -50,7 +50,7 @@ class JsonLines:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        self._file = open(path, "a", encoding="ascii", newline="\n")
+        self._file = open(path, "a", encoding="ascii", newline="\n")  # noqa: SIM115 (until close)
 
     def write(self, step: int, metrics: Mapping[str, ArrayLike]) -> None:
         self._file.write(_line(step, metrics))

@@ -2,10 +2,12 @@
 
 import importlib
 import os
+import sys
 import warnings
 
 import hypothesis
 
+sys.path.insert(0, os.path.dirname(__file__))  # for `import probes`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 DEVICES = "--xla_force_host_platform_device_count"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):

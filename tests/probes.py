@@ -129,7 +129,10 @@ def drift(config, spec, *, offset=0.0) -> Agent:
         count = state.num_updates
         loss = jnp.where(count >= config.explode_after, jnp.nan, jnp.square(push).mean())
         weights = jnp.where(count >= config.poison_after, jnp.nan, 0.9 * state.params["w"] + push)
-        return DriftState({"w": weights}, count + 1), {"losses/loss": loss, "losses/noise": noise[0]}
+        return DriftState({"w": weights}, count + 1), {
+            "losses/loss": loss,
+            "losses/noise": noise[0],
+        }
 
     return Agent(init, act, greedy, update)
 

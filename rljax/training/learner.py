@@ -19,7 +19,6 @@ from rljax.types import (
     PyTree,
     TrainState,
     Transition,
-    drawn,
 )
 
 

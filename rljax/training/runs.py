@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from rljax.training.learner import NEVER, Report, advance, empty_report
-from rljax.training.parallel import Spread
+from rljax.training.parallel import OFTEN, ONCE, ONE_THREAD, Spread
 from rljax.types import Array, Key, Learner, PyTree
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
@@ -72,12 +72,13 @@ class Runs:
     """`R` runs of the learner that `make_learner(config)` makes, side by side.
 
     The program is compiled ahead of time, once; the number of updates of a chunk is an argument
-    of it. Programs of equal `cache_key` are kept and used again.
+    of it. Programs of equal `cache_key` are kept and used again. `one_thread`: each share keeps to
+    one core, for programs of small products.
     """
 
     def __init__(
         self, make_learner: MakeLearner, config: Any, starts: Start, spread: Spread,
-        cache_key: Hashable = None,
+        cache_key: Hashable = None, one_thread: bool = False,
     ):  # fmt: skip
         self._spread, self._config, self._clear = spread, config, False
         width = -(-spread.num_runs // spread.num_groups)
@@ -93,22 +94,23 @@ class Runs:
 
         began = time.perf_counter()
         grouped = spread.split(starts)
-        compiled = _COMPILED.get(cache_key)
-        if compiled is None:
-            begin = spread.compile(start, grouped, config)
-            example = begin(grouped, config)
-            compiled = (
-                begin,
-                spread.compile(chunk, example, config, np.int32(0), np.bool_(False), donate=(0,)),
-            )
-            if cache_key is not None:
-                _COMPILED[cache_key] = compiled
-        begin, self._chunk = compiled
+        begin, chunk_call = _COMPILED.get(cache_key, (None, None))
+        if begin is None:
+            begin = spread.compile(start, grouped, config, options=ONCE)
         self._work = begin(grouped, config)
+        if chunk_call is None:
+            options = OFTEN | ONE_THREAD if one_thread else OFTEN
+            counts = np.int32(0), np.bool_(False)
+            chunk_call = spread.compile(
+                chunk, self._work, config, *counts, donate=(0,), options=options
+            )
+        if cache_key is not None:
+            _COMPILED[cache_key] = begin, chunk_call
+        self._chunk = chunk_call
         self.compile_seconds = time.perf_counter() - began
 
     def advance(self, num_updates: int) -> Report:
-        """Moves every run on, and waits. Returns the report so far, `[R]` a quantity, on the host."""
+        """Moves every run on, and waits. Returns the report so far, `[R]` each, on the host."""
         shared = self._config, np.int32(num_updates), np.bool_(self._clear)
         self._work, self._clear = self._chunk(self._work, *shared), False
         reports = self._spread.part(self._work, lambda work: work.report)

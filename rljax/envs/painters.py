@@ -1,0 +1,141 @@
+"""Classic control as it is known: one function an environment, `(state, obs) -> picture`."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Point = tuple[float, float]
+
+PAPER, INK, FAINT = (250, 249, 246), (52, 58, 72), (221, 219, 212)
+BLUE, ORANGE, GREEN, HILL = (66, 106, 158), (231, 126, 73), (67, 153, 116), (222, 228, 216)
+
+
+class Canvas:
+    """A drawing in units of its own, y upwards, drawn three times too large and scaled down."""
+
+    FINER = 3
+
+    def __init__(self, size: tuple[int, int], left: float, bottom: float, width: float) -> None:
+        from PIL import Image, ImageDraw
+
+        self.scale = size[0] * self.FINER / width
+        self.left, self.top = left, bottom + size[1] * self.FINER / self.scale
+        self.image = Image.new("RGB", (size[0] * self.FINER, size[1] * self.FINER), PAPER)
+        self.draw = ImageDraw.Draw(self.image)
+
+    def _pixel(self, point: Point) -> Point:
+        return (point[0] - self.left) * self.scale, (self.top - point[1]) * self.scale
+
+    def polygon(self, points: Sequence[Point], color: tuple) -> None:
+        """A filled shape."""
+        self.draw.polygon([self._pixel(point) for point in points], fill=color)
+
+    def disc(self, center: Point, radius: float, color: tuple) -> None:
+        """A filled circle."""
+        x, y = self._pixel(center)
+        r = radius * self.scale
+        self.draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
+
+    def line(self, points: Sequence[Point], width: float, color: tuple) -> None:
+        """A line with round ends and joints."""
+        pixels = [self._pixel(point) for point in points]
+        self.draw.line(pixels, fill=color, width=max(1, round(width * self.scale)), joint="curve")
+        for end in (points[0], points[-1]):
+            self.disc(end, width / 2, color)
+
+    def array(self) -> np.ndarray:
+        """The picture, uint8 `[H, W, 3]`."""
+        return np.asarray(self.image.reduce(self.FINER))
+
+
+def _moved(points: Sequence[Point], to: Point, angle: float = 0.0) -> list[Point]:
+    """Points turned about the origin, counterclockwise, and then moved."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return [(to[0] + cos * x - sin * y, to[1] + sin * x + cos * y) for x, y in points]
+
+
+def _box(width: float, height: float) -> list[Point]:
+    """A rectangle around the origin."""
+    x, y = width / 2, height / 2
+    return [(-x, -y), (x, -y), (x, y), (-x, y)]
+
+
+def _cart_pole(state: Any, obs: np.ndarray) -> np.ndarray:
+    x, _, theta, _ = (float(value) for value in obs)
+    canvas = Canvas((480, 300), -2.7, -0.75, 5.4)
+    canvas.line([(-3, -0.16), (3, -0.16)], 0.02, FAINT)
+    for limit in (-2.4, 2.4):
+        canvas.line([(limit, -0.16), (limit, -0.08)], 0.03, FAINT)
+    for wheel in (-0.17, 0.17):
+        canvas.disc((x + wheel, -0.1), 0.065, INK)
+    canvas.polygon(_moved(_box(0.62, 0.26), (x, 0.0)), BLUE)
+    tip = (x + 1.15 * math.sin(theta), 0.06 + 1.15 * math.cos(theta))
+    canvas.line([(x, 0.06), tip], 0.1, ORANGE)
+    canvas.disc((x, 0.06), 0.045, PAPER)
+    return canvas.array()
+
+
+def _pendulum(state: Any, obs: np.ndarray) -> np.ndarray:
+    cos, sin = float(obs[0]), float(obs[1])
+    canvas = Canvas((320, 320), -1.4, -1.4, 2.8)
+    canvas.disc((0, 0), 1.12, FAINT)
+    canvas.disc((0, 0), 1.105, PAPER)
+    canvas.line([(0, 0), (-sin, cos)], 0.16, ORANGE)
+    torque = float(np.ravel(getattr(state, "last_u", 0.0))[0])
+    if abs(torque) > 0.05:  # an arc about the pivot, as long as the torque is strong
+        end = 0.5 * math.pi + torque * 0.9
+        arc = [_moved([(0.42, 0)], (0, 0), a)[0] for a in np.linspace(0.5 * math.pi, end, 24)]
+        canvas.line(arc, 0.035, BLUE)
+        turn = end if torque > 0 else end + math.pi
+        canvas.polygon(_moved([(-0.09, 0), (0.09, 0), (0, 0.14)], arc[-1], turn), BLUE)
+    canvas.disc((0, 0), 0.06, INK)
+    return canvas.array()
+
+
+def _mountain_car(state: Any, obs: np.ndarray) -> np.ndarray:
+    position = float(obs[0])
+
+    def height(x):
+        return 0.45 * math.sin(3 * x) + 0.55
+
+    canvas = Canvas((480, 320), -1.3, -0.05, 2.0)
+    hill = [(float(x), height(x)) for x in np.linspace(-1.3, 0.7, 120)]
+    canvas.polygon([*hill, (0.7, -0.1), (-1.3, -0.1)], HILL)
+    canvas.line(hill, 0.012, INK)
+    pole = (0.5, height(0.5))
+    canvas.line([pole, (0.5, pole[1] + 0.2)], 0.012, INK)
+    flag = [(0.5, pole[1] + 0.2), (0.61, pole[1] + 0.155), (0.5, pole[1] + 0.11)]
+    canvas.polygon(flag, GREEN)
+    slope = math.atan(1.35 * math.cos(3 * position))
+    here = (position, height(position))
+    for wheel in _moved([(-0.05, 0.025), (0.05, 0.025)], here, slope):
+        canvas.disc(wheel, 0.026, INK)
+    body = [(-0.1, 0.03), (0.1, 0.03), (0.1, 0.075), (-0.1, 0.075)]
+    canvas.polygon(_moved(body, here, slope), BLUE)
+    cabin = [(-0.055, 0.07), (0.06, 0.07), (0.035, 0.115), (-0.035, 0.115)]
+    canvas.polygon(_moved(cabin, here, slope), BLUE)
+    return canvas.array()
+
+
+def _acrobot(state: Any, obs: np.ndarray) -> np.ndarray:
+    cos1, sin1, cos2, sin2 = (float(value) for value in obs[:4])
+    canvas = Canvas((320, 320), -2.3, -2.3, 4.6)
+    canvas.line([(-2.3, 1.0), (2.3, 1.0)], 0.025, GREEN)
+    elbow = (sin1, -cos1)
+    tip = (elbow[0] + sin1 * cos2 + cos1 * sin2, elbow[1] - cos1 * cos2 + sin1 * sin2)
+    canvas.line([(0, 0), elbow], 0.2, BLUE)
+    canvas.line([elbow, tip], 0.2, ORANGE)
+    canvas.disc((0, 0), 0.06, PAPER)
+    canvas.disc(elbow, 0.06, PAPER)
+    return canvas.array()
+
+
+PAINTERS: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
+    "CartPole-v1": _cart_pole,
+    "Pendulum-v1": _pendulum,
+    "MountainCar-v0": _mountain_car,
+    "MountainCarContinuous-v0": _mountain_car,
+    "Acrobot-v1": _acrobot,
+}

@@ -1,0 +1,293 @@
+"""The exam that every row of `AGENTS` sits: what makes an agent one that the rest can run."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, bits, probe, walk
+
+from rljax import checkpoint, networks
+from rljax.agents import AGENTS
+from rljax.config import field_types
+from rljax.envs import wrappers
+from rljax.experiment import params_of
+from rljax.training.learner import Mean, make_learner, train
+from rljax.types import Transition, identity
+
+B, T, NUM_UPDATES = 2, 6, 3
+SMALL = {
+    "num_envs": B, "num_steps": T, "total_timesteps": B * T * 8, "hidden_sizes": (4,),
+    "learning_rate": 0.01, "ent_coef": 0.01, "update_epochs": 2, "num_minibatches": 2,
+}  # fmt: skip
+EVERYTHING = {
+    "normalize_obs": True, "normalize_reward": True, "normalize_advantage": True, "surrogate": "kl",
+    "clip_value": True,
+}  # fmt: skip
+# what a run of this kind does not read: its value must change nothing
+UNREAD = {"ppo": {"target_kl"}, "ppo, everything on": set(), "a2c": set()}
+
+
+class Exam:
+    """An agent on a small world, and its programs, each compiled once."""
+
+    def __init__(self, name, everything):
+        self.row = AGENTS[name]
+        options = SMALL | (EVERYTHING if everything else {})
+        known = field_types(self.row.config)
+        self.config = self.row.config(**{k: v for k, v in options.items() if k in known})
+        self.env = wrappers.batched(walk(continuous=everything), B)
+        self.begin = jax.jit(lambda key, config: self.learner(config).init(key))
+        self.go = jax.jit(self.advance)
+        self.start = self.begin(jax.random.key(0), self.config)
+        self.end, self.metrics = self.go(self.start, self.config)
+
+    def agent(self, config, average=identity):
+        return self.row.make(config, self.env.spec, average=average)
+
+    def learner(self, config, average=identity):
+        return make_learner(self.agent(config, average), self.env, T)
+
+    def advance(self, state, config, average=identity):
+        step = self.learner(config, average).step
+        return jax.lax.scan(lambda state, _: step(state), state, length=NUM_UPDATES)
+
+
+KINDS = [(name, everything) for name in AGENTS for everything in (False, True)]
+
+
+def exam_name(kind):
+    return f"{kind[0]}, everything on" if kind[1] else kind[0]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=exam_name)
+def exam(request):
+    exam = Exam(*request.param)
+    exam.name = exam_name(request.param)
+    return exam
+
+
+def close(x, y, rtol=1e-5, atol=1e-5):
+    """Equal within a tolerance; keys and whole numbers exactly."""
+    assert jax.tree.structure(x) == jax.tree.structure(y)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(x), jax.tree.leaves(y), strict=True
+    ):
+        where = jax.tree_util.keystr(path)
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        if jnp.issubdtype(a.dtype, jnp.floating):
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=where)
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=where)
+
+
+def at(tree, i):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def test_an_update_keeps_structure_shapes_and_types(exam):
+    def kind(x):
+        return x.shape, x.dtype, getattr(x, "weak_type", False)
+
+    assert jax.tree.structure(exam.end) == jax.tree.structure(exam.start)
+    assert jax.tree.map(kind, exam.end) == jax.tree.map(kind, exam.start)
+    exam.go(exam.end, exam.config)
+    assert exam.go._cache_size() == 1  # so that a loop on the host does not compile again
+    assert int(exam.end.num_updates) == NUM_UPDATES
+
+
+def test_it_learns_at_all(exam):
+    before, after = params_of(exam.start.agent), params_of(exam.end.agent)
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
+        assert not np.array_equal(old, new), jax.tree_util.keystr(path)
+
+
+def test_metrics_are_scalars_with_the_common_names(exam):
+    metrics = jax.eval_shape(exam.learner(exam.config).step, exam.start)[1]
+    assert {"charts/episodic_return", "charts/episodic_length", "charts/reward"} < metrics.keys()
+    assert any(name.startswith("losses/") for name in metrics)
+    for name, metric in metrics.items():
+        for leaf in metric if isinstance(metric, Mean) else (metric,):
+            assert (leaf.shape, leaf.dtype) == ((), jnp.float32), name
+
+
+def test_the_same_key_gives_the_same_bits(exam):
+    again = exam.begin(jax.random.key(0), exam.config)
+    assert bits(again) == bits(exam.start)
+    assert bits(exam.go(again, exam.config)) == bits((exam.end, exam.metrics))
+    other = exam.go(exam.begin(jax.random.key(1), exam.config), exam.config)[0]
+    assert not np.array_equal(other.obs, exam.end.obs)
+    assert bits(params_of(other.agent)) != bits(params_of(exam.end.agent))
+
+
+def test_vmap_over_keys_and_over_every_float_equals_separate_runs(exam):
+    """One program runs many seeds, and many values of every float of the config."""
+    floats = [name for name, kind in field_types(exam.row.config).items() if kind is float]
+    assert {"gamma", "learning_rate"} <= set(floats)
+    num_runs = len(floats) + 3  # the first as it is, one a float, and two of other keys
+    values = {name: np.full(num_runs, getattr(exam.config, name), np.float32) for name in floats}
+    for i, name in enumerate(floats, start=1):
+        values[name][i] *= 0.7
+    keys = jax.vmap(jax.random.key)(np.array([0] * (len(floats) + 1) + [1, 2]))
+
+    def run(key, swept):
+        config = dataclasses.replace(exam.config, **swept)
+        return exam.advance(exam.learner(config).init(key), config)
+
+    ends, metrics = jax.jit(jax.vmap(run))(keys, jax.tree.map(jnp.asarray, values))
+    for i in range(num_runs):
+        config = dataclasses.replace(
+            exam.config, **{name: float(values[name][i]) for name in floats}
+        )
+        close(at((ends, metrics), i), exam.go(exam.begin(keys[i], config), config))
+    params = params_of(ends.agent)
+    same = {
+        name for i, name in enumerate(floats, start=1) if bits(at(params, i)) == bits(at(params, 0))
+    }
+    assert same == UNREAD.get(exam.name, set())
+    assert exam.go._cache_size() == 1
+
+
+def test_a_checkpoint_continues_bit_for_bit(exam, tmp_path):
+    path = checkpoint.save(tmp_path, exam.end, {}, step=NUM_UPDATES)
+    like = jax.eval_shape(exam.begin, jax.random.key(0), exam.config)
+    loaded, _ = checkpoint.load(path, like)
+    assert bits(loaded) == bits(exam.end)
+    assert bits(exam.go(loaded, exam.config)) == bits(exam.go(exam.end, exam.config))
+    assert exam.go._cache_size() == 1
+
+
+@pytest.mark.parametrize("scale", [1e15, -1e15, 1e-30, 0.0])
+def test_extreme_rewards_make_no_nan(exam, scale):
+    env_state = exam.start.env._replace(scale=jnp.full(B, scale, jnp.float32))
+    end, metrics = exam.go(exam.start._replace(env=env_state), exam.config)
+    largest = np.abs(metrics["charts/reward"]).max()
+    assert largest > 1e13 if abs(scale) > 1 else largest < 1e-25
+    for path, leaf in jax.tree_util.tree_leaves_with_path((end.agent, metrics)):
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+
+
+def test_compiling_changes_nothing(exam):
+    """Against every operation by itself, as `jax.disable_jit` runs them."""
+    agent = exam.agent(exam.config)
+    trajectory = make_trajectory(exam)
+    state, key = exam.end.agent, jax.random.key(3)
+    with jax.disable_jit():
+        expected = agent.update(state, trajectory, key)
+    got = jax.jit(agent.update)(state, trajectory, key)
+    close(got, expected, rtol=1e-4)
+
+
+def make_trajectory(exam):
+    """Steps that the agent might have taken, made without compiling a rollout."""
+    agent, env = exam.agent(exam.config), exam.env
+    obs = jax.random.normal(jax.random.key(5), (T, B, *env.spec.obs_shape))
+    acted = [agent.act(exam.end.agent, obs[t], jax.random.key(t)) for t in range(T)]
+    action, extras = jax.tree.map(lambda *x: jnp.stack(x), *acted)
+    end = jnp.arange(T * B).reshape(T, B) % 5
+    return Transition(
+        obs, action, obs.mean(axis=-1), end == 1, end == 3, jnp.roll(obs, -1, axis=0), extras
+    )
+
+
+def test_pmap_over_devices_equals_vmap_over_workers(exam):
+    """`average` is all there is to parallelism: workers share what they learn, nothing else."""
+    num_workers = 4
+    assert jax.device_count() >= num_workers
+    average = partial(jax.lax.pmean, axis_name="workers")
+
+    def run(worker, config):
+        state = exam.learner(config, average).init(jax.random.key(0), worker)
+        return exam.advance(state, config, average)
+
+    workers = jnp.arange(num_workers)
+    one_device = jax.jit(jax.vmap(run, (0, None), axis_name="workers"))(workers, exam.config)
+    each_device = jax.pmap(run, "workers", in_axes=(0, None))(workers, exam.config)
+    for ends, _ in (one_device, each_device):
+        agent = ends.agent
+        if hasattr(agent, "running_return"):  # of the worker's own environments
+            agent = agent._replace(running_return=())
+        for worker in range(1, num_workers):
+            assert bits(at(agent, worker)) == bits(at(agent, 0))
+            assert not np.array_equal(ends.obs[worker], ends.obs[0])
+    close(each_device, one_device)
+    alone = exam.go(exam.begin(jax.random.key(0), exam.config), exam.config)[0]
+    assert bits(params_of(alone.agent)) != bits(params_of(at(one_device[0].agent, 0)))
+
+
+# The worlds: each kind with a length, ended by termination or by a time limit.
+WORLDS = {
+    "one action": (CONSTANT, 1, True),
+    "observed": (OBSERVED, 1, True),
+    "delayed": (DELAYED, 2, True),
+    "arm": (ARM, 1, True),
+    "match": (MATCH, 1, True),
+    "limit 8": (CONSTANT, 8, False),
+    "limit 40": (CONSTANT, 40, False),
+    "death at 8": (CONSTANT, 8, True),
+}
+GAMMA, GAE_LAMBDA = 0.9, 0.95
+
+
+@pytest.fixture(scope="module", params=list(AGENTS))
+def learned(request):
+    """What an agent has learned in every world: `(value(obs), probability of action 1)`."""
+    row = AGENTS[request.param]
+    steps = 16
+    options = {
+        "num_envs": 4, "num_steps": steps, "total_timesteps": 4 * steps * 400, "gamma": GAMMA,
+        "gae_lambda": GAE_LAMBDA, "learning_rate": 0.02, "update_epochs": 2, "num_minibatches": 1,
+        "max_grad_norm": 10.0,
+    }  # fmt: skip
+    known = field_types(row.config)
+    config = row.config(**{k: v for k, v in options.items() if k in known})
+
+    def run(kind, length, terminates):
+        env = wrappers.batched(probe(kind, length, terminates), 4)
+        network = networks.actor_critic(env.spec, (8,), "tanh")
+        agent = row.make(config, env.spec, network=network)
+        state, _ = train(make_learner(agent, env, steps), jax.random.key(0), config.num_updates)
+        policy, value = network.apply(params_of(state.agent), jnp.array([[-1.0], [0.0], [1.0]]))
+        return value, policy.probs[:, 1]
+
+    kinds = [jnp.array(column) for column in zip(*WORLDS.values(), strict=True)]
+    values, chances = jax.jit(jax.vmap(run))(*kinds)
+    return {name: (values[i], chances[i]) for i, name in enumerate(WORLDS)}
+
+
+def test_probe_values(learned):
+    """The value of the only, of the observed, and of the discounted reward."""
+    np.testing.assert_allclose(learned["one action"][0][1], 1.0, atol=0.02)
+    np.testing.assert_allclose(learned["observed"][0][jnp.array([0, 2])], [-1.0, 1.0], atol=0.05)
+    np.testing.assert_allclose(learned["delayed"][0][1:], [GAMMA, 1.0], atol=0.05)
+
+
+def test_probe_policies(learned):
+    """The best arm; and the action that what is seen asks for."""
+    assert learned["arm"][1][1] > 0.95
+    assert learned["match"][1][0] < 0.05
+    assert learned["match"][1][2] > 0.95
+
+
+@pytest.mark.parametrize("world", ["limit 8", "limit 40"])
+def test_a_time_limit_is_not_a_death(learned, world):
+    np.testing.assert_allclose(learned[world][0][1], 1 / (1 - GAMMA), rtol=0.02)
+
+
+def test_a_death_is_a_death(learned):
+    """The fixed point of the same targets where the last step of eight has no value behind it."""
+    value = 0.0
+    for _ in range(200):
+        advantage, advantages = 0.0, []
+        for left in range(1, 9):
+            delta = 1.0 + (GAMMA * value if left > 1 else 0.0) - value
+            advantage = delta + GAMMA * GAE_LAMBDA * advantage
+            advantages.append(advantage)
+        value += np.mean(advantages)
+    assert value < 5
+    np.testing.assert_allclose(learned["death at 8"][0][1], value, rtol=0.03)
