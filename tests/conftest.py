@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import hypothesis
+import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))  # for `import probes`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -23,3 +24,13 @@ def pytest_configure():
     jax.config.update("jax_numpy_rank_promotion", "raise")
     hypothesis.settings.register_profile("rljax", deadline=None, derandomize=True, max_examples=30)
     hypothesis.settings.load_profile("rljax")
+
+
+@pytest.fixture(scope="module")
+def quick_compiles():
+    """Half the time to compile, for tests that run programs too short to be worth more."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

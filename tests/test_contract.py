@@ -17,6 +17,8 @@ from rljax.experiment import params_of
 from rljax.training.learner import Mean, make_learner, train
 from rljax.types import Transition, identity
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 B, T, NUM_UPDATES = 2, 6, 3
 SMALL = {
     "num_envs": B, "num_steps": T, "total_timesteps": B * T * 8, "hidden_sizes": (4,),
@@ -39,7 +41,7 @@ class Exam:
         known = field_types(self.row.config)
         self.config = self.row.config(**{k: v for k, v in options.items() if k in known})
         self.env = wrappers.batched(walk(continuous=everything), B)
-        self.begin = jax.jit(lambda key, config: self.learner(config).init(key))
+        self.begin = jax.jit(lambda *args: self.learner(args[1]).init(args[0], *args[2:]))
         self.go = jax.jit(self.advance)
         self.start = self.begin(jax.random.key(0), self.config)
         self.end, self.metrics = self.go(self.start, self.config)
@@ -199,15 +201,11 @@ def test_pmap_over_devices_equals_vmap_over_workers(exam):
     """`average` is all there is to parallelism: workers share what they learn, nothing else."""
     num_workers = 4
     assert jax.device_count() >= num_workers
-    average = partial(jax.lax.pmean, axis_name="workers")
-
-    def run(worker, config):
-        state = exam.learner(config, average).init(jax.random.key(0), worker)
-        return exam.advance(state, config, average)
-
-    workers = jnp.arange(num_workers)
-    one_device = jax.jit(jax.vmap(run, (0, None), axis_name="workers"))(workers, exam.config)
-    each_device = jax.pmap(run, "workers", in_axes=(0, None))(workers, exam.config)
+    starts = [exam.begin(jax.random.key(0), exam.config, i) for i in range(num_workers)]
+    starts = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+    advance = partial(exam.advance, average=partial(jax.lax.pmean, axis_name="workers"))
+    each_device = jax.pmap(advance, "workers", in_axes=(0, None))(starts, exam.config)
+    one_device = jax.jit(jax.vmap(advance, (0, None), axis_name="workers"))(starts, exam.config)
     for ends, _ in (one_device, each_device):
         agent = ends.agent
         if hasattr(agent, "running_return"):  # of the worker's own environments
@@ -216,8 +214,7 @@ def test_pmap_over_devices_equals_vmap_over_workers(exam):
             assert bits(at(agent, worker)) == bits(at(agent, 0))
             assert not np.array_equal(ends.obs[worker], ends.obs[0])
     close(each_device, one_device)
-    alone = exam.go(exam.begin(jax.random.key(0), exam.config), exam.config)[0]
-    assert bits(params_of(alone.agent)) != bits(params_of(at(one_device[0].agent, 0)))
+    assert bits(params_of(exam.end.agent)) != bits(params_of(at(one_device[0].agent, 0)))
 
 
 # The worlds: each kind with a length, ended by termination or by a time limit.

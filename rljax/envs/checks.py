@@ -258,16 +258,19 @@ def _check_resets(spec: EnvSpec, steps: Step, starts: PyTree) -> None:
     or of a walk that ends where it began, are equal and right.
     """
     ends = np.flatnonzero(steps.terminated | steps.truncated)
-    rows = [np.concatenate([x[ends].reshape(len(ends), -1) for x in jax.tree.leaves(tree)], axis=1)
-            for tree in (steps.obs, steps.next_obs)]  # fmt: skip
-    fresh = [x.reshape(len(x), -1) for x in jax.tree.leaves(starts)]
-    fresh = np.concatenate(fresh, axis=1)
-    if not len(ends) or not (rows[0] == rows[1]).all():
+    if not ends.size:
         return
-    known = (rows[1][:, None] == fresh[None]).all(axis=-1).any(axis=1)
-    if not known.any():
+    shown, reached, fresh = map(_rows, (steps.obs, steps.next_obs, starts))
+    shown, reached = shown[ends], reached[ends]
+    known = (reached[:, None] == fresh[None]).all(axis=-1)
+    if (shown == reached).all() and not known.any():
         _wrong(
             spec, f"where its episodes end (after {ends[0] + 1} random steps) `obs` is `next_obs`",
             "`next_obs` must be the last of the episode and `obs` the first of a new one: "
             "`rljax.envs.auto_reset` makes it so of a `step` that does not reset",
         )  # fmt: skip
+
+
+def _rows(tree: PyTree) -> np.ndarray:
+    """The leaves of a tree of `[N, ...]` side by side: `[N, everything]`."""
+    return np.concatenate([x.reshape(len(x), -1) for x in jax.tree.leaves(tree)], axis=1)

@@ -117,12 +117,14 @@ def _over_threads(num_runs: int, num_groups: int) -> Spread:
 
 def _over_devices(num_runs: int, devices: list[Any]) -> Spread:
     num_groups = len(devices)
+    mesh = jax.sharding.Mesh(np.array(devices), ("shares",))
+    one_a_device = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("shares"))
     places, width = _padded(num_runs, num_groups)
 
     def split(tree):
         shares = places.reshape(num_groups, width)
         stacked = jax.tree.map(lambda x: jnp.asarray(x)[shares], tree)
-        return jax.pmap(lambda x: x, devices=devices)(stacked)
+        return jax.device_put(stacked, one_a_device)
 
     def join(grouped):
         def flat(x):
