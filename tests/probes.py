@@ -6,8 +6,22 @@ import jax
 import jax.numpy as jnp
 
 from rljax.config import RunConfig, config, option
-from rljax.envs import wrappers
 from rljax.types import Agent, Env, EnvSpec, PyTree, Step
+
+
+def restarting(env: Env) -> Env:
+    """Resets an environment where an episode ends, in the plainest way; tracers may be inside."""
+
+    def step(state, action, key):
+        step_key, reset_key = jax.random.split(key)
+        state, step = env.step(state, action, step_key)
+        done = step.terminated | step.truncated
+        old, new = (state, step.next_obs), env.reset(reset_key)
+        state, obs = jax.tree.map(lambda x, y: jnp.where(done, y, x), old, new)
+        return state, step._replace(obs=obs)
+
+    return env._replace(step=step)
+
 
 CONSTANT, OBSERVED, DELAYED, ARM, MATCH = range(5)
 
@@ -46,7 +60,7 @@ def probe(kind, length, terminates=True) -> Env:
         obs = look(place)
         return place, Step(obs, reward, done & terminates_, done & ~terminates_, obs)
 
-    return wrappers.auto_reset(Env(spec, reset, step))
+    return restarting(Env(spec, reset, step))
 
 
 class Walk(NamedTuple):
@@ -95,7 +109,7 @@ def coin(short=1, long=10, p=0.5) -> Env:
         obs, no = time.astype(jnp.float32)[None], jnp.bool_(False)
         return (time, length), Step(obs, jnp.float32(1.0), time >= length, no, obs)
 
-    return wrappers.auto_reset(Env(spec, reset, step))
+    return restarting(Env(spec, reset, step))
 
 
 @config

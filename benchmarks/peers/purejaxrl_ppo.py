@@ -2,10 +2,12 @@
 
 Its wrappers.py imports brax at the top, for other environments than these; where brax is not
 installed an empty module stands in for it. It treats time limits as deaths, and its metrics hold
-every step of the run.
+every step of the run. Several seeds: its orthogonal initialisation becomes a batched QR under
+`vmap`, which waits for ever in XLA's CPU thread pool where that is small; NPROC makes it larger.
 """
 
 import importlib.util
+import os
 import pathlib
 import sys
 import types
@@ -32,6 +34,8 @@ def load(checkout: str):
 def main():
     options = common.options("PureJaxRL PPO", checkout={"required": True})
     stock = common.STOCK
+    if options.seeds > 1 and (os.cpu_count() or 1) < 8:
+        os.environ.setdefault("NPROC", "8")  # read by XLA when JAX starts, below
     train = load(options.checkout).make_train(
         {
             "LR": stock["learning_rate"], "NUM_ENVS": stock["num_envs"],

@@ -29,7 +29,9 @@ from rljax.types import Agent, EnvSpec, PyTree, identity
 
 @config
 class PPOConfig(ActorCriticConfig):
-    update_epochs: int = option(4, "passes over each rollout", low=1)
+    num_steps: int = option(64, "steps of each environment between updates (T)", low=1)
+    learning_rate: float = option(2e-3, "step size of the optimizer", above=0)
+    update_epochs: int = option(10, "passes over each rollout", low=1)
     num_minibatches: int = option(4, "parts of a pass", low=1)
     surrogate: str = option("clip", "the objective", choices=("clip", "kl"))
     clip_eps: float = option(0.2, "how far the ratio may move (surrogate clip)", above=0)

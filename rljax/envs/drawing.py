@@ -80,9 +80,10 @@ def text(env_id: str, scene: Scene) -> str | None:
     grid = None if name in PAINTERS else _grid(scene)
     if grid is None or grid.dtype != bool:
         return None
-    symbols = np.array([*(MEANINGS.get(name) or SYMBOLS), " "])
-    channel = np.minimum(grid.argmax(axis=-1), len(symbols) - 1)
-    channel = np.where(grid.any(axis=-1), channel, len(symbols) - 1)
+    known = MEANINGS.get(name) or SYMBOLS
+    symbols = np.array([*known, " "])
+    channel = np.minimum(grid.argmax(axis=-1), len(known) - 1)
+    channel = np.where(grid.any(axis=-1), channel, len(known))
     rows = ["|" + "".join(row) + "|" for row in symbols[channel]]
     edge = "+" + "-" * grid.shape[1] + "+"
     return "\n".join([edge, *rows, edge])

@@ -75,8 +75,8 @@ BREAKOUT = """\
 |##########|
 |##########|
 |##########|
-|.         |
-| o        |
+| .        |
+|  o       |
 |          |
 |          |
 |          |
@@ -84,50 +84,31 @@ BREAKOUT = """\
 +----------+"""
 
 
-@pytest.fixture(scope="module")
 def breakout():
-    """Two games of Breakout side by side, two steps each, whatever they begin with."""
-    with jax.numpy_rank_promotion("allow"):
-        env = envs.record_episodes(envs.build("Breakout-MinAtar", 2))
-        state, obs = env.reset(jax.random.key(4))
-        states, observations = [state], [obs]
-        step = jax.jit(env.step)
-        for _ in range(2):
-            state, told = step(state, jnp.zeros(2, int), jax.random.key(0))
-            states, observations = [*states, state], [*observations, told.obs]
-        stack = (lambda *xs: jnp.stack(xs)), *states
-        return jax.tree.map(*stack), jnp.stack(observations)
+    """The observation of Breakout that is `BREAKOUT` as text."""
+    obs = np.zeros((10, 10, 4), np.float32)
+    obs[9, 4, 0] = obs[5, 2, 1] = obs[4, 1, 2] = 1
+    obs[1:4, :, 3] = 1
+    return Scene(None, obs)
 
 
-def test_scenes_are_dug_out_of_wrappers_and_batches(breakout):
-    states, observations = breakout
-    for copy in (0, 1):
-        scenes = drawing.scenes(states, observations, copy)
-        assert [int(scene.state.time) for scene in scenes] == [0, 1, 2]
-        assert [int(scene.state.ball_y) for scene in scenes] == [3, 4, 5]
-        np.testing.assert_array_equal(scenes[1].obs, observations[1, copy])
-    alone = drawing.scenes(jax.tree.map(lambda x: x[:, 1], states), observations[:, 1])
-    assert int(alone[2].state.ball_x) == int(
-        drawing.scenes(states, observations, 1)[2].state.ball_x
-    )
+def test_a_game_as_text():
+    assert drawing.text("Breakout-MinAtar", breakout()) == BREAKOUT
+    assert drawing.text("gymnax/Breakout-MinAtar", breakout()) == BREAKOUT
+    assert drawing.text("CartPole-v1", scene(0, 0, 0, 0)) is None
 
 
-def test_a_game_as_text_and_as_cells(breakout):
-    scenes = [drawing.scenes(*breakout, copy)[2] for copy in (0, 1)]
-    texts = [drawing.text("Breakout-MinAtar", scene) for scene in scenes]
-    mirrored = BREAKOUT.replace("|.         |", "|         .|").replace("| o ", "|        o ")
-    mirrored = mirrored.replace("|        o         |", "|        o |")
-    assert set(texts) <= {BREAKOUT, mirrored}
-    (picture,) = drawing.frames("Breakout-MinAtar", scenes[:1])
+def test_a_game_as_cells():
+    scene = breakout()
+    (picture,) = drawing.frames("Breakout-MinAtar", [scene])
     assert picture.shape == (320, 320, 3)
     centers = picture[16::32, 16::32]
-    grid = scenes[0].obs
     for channel in range(4):
-        where = grid[..., channel] > 0
+        where = scene.obs[..., channel] > 0
         np.testing.assert_array_equal(
             centers[where], np.broadcast_to(drawing.CHANNELS[channel], (where.sum(), 3))
         )
-    assert (centers[grid.sum(-1) == 0] == drawing.NIGHT).all()
+    assert (centers[scene.obs.sum(-1) == 0] == drawing.NIGHT).all()
 
 
 def test_the_first_channel_that_is_on_is_shown():
@@ -192,21 +173,31 @@ def test_every_other_observation_has_a_picture(obs):
     assert picture.shape == (240, 480, 3)
 
 
-def test_an_environment_of_ones_own():
+def test_scenes_are_dug_out_of_wrappers_and_batches():
     def reset(key):
-        return {"key": key, "x": jnp.ones(2)}, jnp.ones(2)
+        return {"key": key, "x": jnp.float32(0)}, jnp.zeros(2)
 
     def step(state, action, key):
-        return state, Step(
-            jnp.ones(2), jnp.float32(0), jnp.bool(False), jnp.bool(False), jnp.ones(2)
-        )
+        x = state["x"] + action
+        obs = jnp.stack([x, 0.0])
+        return state | {"x": x}, Step(obs, x, jnp.bool(False), jnp.bool(False), obs)
 
-    env = envs.auto_reset(Env(EnvSpec((2,), num_actions=2), reset, step))
-    states, obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 3))
-    scenes = drawing.scenes(states, obs)
-    assert len(scenes) == 3
-    assert scenes[0].state["x"].tolist() == [1, 1]
-    assert len(drawing.frames("Env", scenes)) == 3
+    env = envs.time_limit(Env(EnvSpec((2,), num_actions=2), reset, step), 9)
+    env = envs.record_episodes(envs.build(envs.auto_reset(env), 2))
+    first, _ = env.reset(jax.random.key(0))
+
+    def once(state, action):
+        state, step = env.step(state, action, jax.random.key(0))
+        return state, (state, step.obs)
+
+    _, (states, obs) = jax.lax.scan(once, first, jnp.array([[0, 1], [0, 1], [1, 1]]))
+    for copy, expected in ((0, [0, 0, 1]), (1, [1, 2, 3])):
+        scenes = drawing.scenes(states, obs, copy)
+        assert [float(scene.state["x"]) for scene in scenes] == expected
+        assert [float(scene.obs[0]) for scene in scenes] == expected
+    alone = drawing.scenes(jax.tree.map(lambda x: x[:, 1], states), (obs[:, 1], "memory"))
+    assert [float(scene.state["x"]) for scene in alone] == [1, 2, 3]
+    assert len(drawing.frames("Env", alone)) == 3
 
 
 def test_a_gif_holds_its_frames(tmp_path):

@@ -312,7 +312,7 @@ def test_spaces_that_fit_no_network_are_refused():
     with pytest.raises(ValueError, match="Corridor acts in a Tuple: rljax needs a Discrete"):
         envs.make(corridor(object, **never, **done))
     far = {"action_space": lambda self, params: spaces.Box(-jnp.inf, jnp.inf, (2,))}
-    with pytest.raises(ValueError, match="`action_low` is .* clip the actions to a finite box"):
+    with pytest.raises(ValueError, match=r"`action_low` is .* clip the actions to a finite box"):
         envs.make(corridor(object, **never, **far))
 
 

@@ -39,7 +39,7 @@ class Walk(NamedTuple):
 
 
 def walking() -> Env:
-    """Starts at a uniform number `obs[0]`; action 1 ends the episode. Reward: a draw of the step."""
+    """Starts at a uniform number `obs[0]`; action 1 ends the episode; rewards are random."""
 
     def reset(key):
         start = jax.random.uniform(key)
