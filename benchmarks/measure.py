@@ -33,8 +33,13 @@ def main() -> None:
     measured = {"stock": stock, "ppo": loop, "random": loop, "gymnax": gymnax}[options.what](
         options
     )
+    common.answer(**measured, **facts())
+
+
+def facts() -> dict[str, Any]:
+    """On what this process computes."""
     more = {"versions": common.versions(*PACKAGES), "processor": processor()}
-    common.answer(**measured, **more, **common.jax_device())
+    return more | common.jax_device()
 
 
 def stock(options: argparse.Namespace) -> dict[str, Any]:
@@ -88,11 +93,11 @@ def loop(options: argparse.Namespace) -> dict[str, Any]:
 
 def in_chunks(advance: Any, options: argparse.Namespace) -> tuple[list[common.Clock], int]:
     """Times `advance(count)` over and over, with a count that takes about `options.seconds`."""
-    count, elapsed = 1, 0.0
+    count, began = 1, time.perf_counter()
     advance(1)
+    elapsed = time.perf_counter() - began
     while elapsed < options.seconds / 4:
-        count *= 2
-        began = time.perf_counter()
+        count, began = 2 * count, time.perf_counter()
         advance(count)
         elapsed = time.perf_counter() - began
     count = max(1, round(count * options.seconds / elapsed))

@@ -25,6 +25,7 @@ from peers.common import ROLLOUT
 PYTHON = (sys.executable, "-W", "ignore")
 SHAPES = ((4, 128), (64, 128), (2048, 32))
 ENV_IDS = ("CartPole-v1", "Breakout-MinAtar")
+LARGEST = 2**20  # steps of one rollout of all seeds, on a CPU: it is slow, and memory is short
 CARTPOLE = harness.REPOSITORY / "configs" / "ppo" / "CartPole-v1.toml"
 
 
@@ -40,8 +41,8 @@ class Peer(NamedTuple):
 PEERS = {
     "rejax": Peer("rejax_ppo.py", {}, True, 1),
     "purejaxrl": Peer("purejaxrl_ppo.py", {}, True, 1),
-    "sb3": Peer("sb3_ppo.py", {"library": "sb3"}, False, 16),
-    "sbx": Peer("sb3_ppo.py", {"library": "sbx"}, False, 16),
+    "sb3": Peer("sb3_ppo.py", {"library": "sb3"}, False, 8),
+    "sbx": Peer("sb3_ppo.py", {"library": "sbx"}, False, 8),
 }
 
 
@@ -52,6 +53,7 @@ def main() -> int:
     except Failed as failure:
         sys.exit(f"rljax itself does not run here: {failure}")
     line, attempts = harness.machine(known), []
+    options.backend = known["backend"]
     for name in options.only:
         if name == "peers" and not options.peers:
             continue
@@ -133,6 +135,12 @@ def loop_table(options: argparse.Namespace) -> Attempts:
     attempt = Attempts(table)
     shapes = SHAPES[:2] if options.quick else SHAPES
     for env_id, (num_envs, num_steps), seeds in itertools.product(ENV_IDS, shapes, options.seeds):
+        if options.backend == "cpu" and num_envs * num_steps * int(seeds) > LARGEST:
+            table.remarks.append(
+                f"{env_id}, {num_envs} x {num_steps}, {seeds} seeds: left out on a CPU, a rollout "
+                f"of more than {LARGEST:,} steps"
+            )
+            continue
         ceiling = None
         for what in ("random", "gymnax", "ppo"):
             if what == "gymnax" and seeds != options.seeds[0]:

@@ -162,8 +162,6 @@ def _run_options(options: dict[str, str]) -> dict[str, Any]:
         given["writers"] = tuple(given["writers"].split(","))
     if "progress" in given:
         given["progress"] = convert("progress", given["progress"], bool)
-    if "save_seconds" in given:
-        given["save_seconds"] = convert("save_seconds", given["save_seconds"], float)
     return given
 
 

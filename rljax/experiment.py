@@ -54,7 +54,6 @@ def train(
       ValueError: anything wrong with the arguments, before anything is compiled.
       FloatingPointError: a quantity became NaN or infinite; says which, when, in which run.
     """
-    eval_episodes = at_least("eval_episodes", eval_episodes, 0)
     plan = make_plan(
         agent, env, seeds=seeds, seed=seed, num_reports=num_reports, env_params=env_params,
         **hyperparameters,
@@ -91,6 +90,8 @@ def run(
     resume: bool = False,
 ) -> Result:  # fmt: skip
     """Runs a plan to its end; the arguments are those of `train`."""
+    eval_episodes = at_least("eval_episodes", eval_episodes, 0)
+    save_seconds = configs.convert("save_seconds", save_seconds, float)
     reporting.check_writers(writers)
     folder = None if run_dir is None else Folder(run_dir, plan.record(), resume)
     total = plan.config.num_updates * plan.steps_per_update

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ class Interrupt:
         """Leaves as the signal asks: KeyboardInterrupt, or exit with 143."""
         where = f"saved: rljax resume {saved}" if saved else "nothing was saved: no `run_dir`"
         if self.signal == signal.SIGTERM:
+            print(f"terminated; {where}", file=sys.stderr)
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt(f"interrupted; {where}")
 

@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax.config import RunConfig, config, option
-from rljax.types import Agent, Env, EnvSpec, PyTree, Step
+from rljax.types import Agent, Env, EnvSpec, PyTree, Step, Transition
 
 
 def restarting(env: Env) -> Env:
@@ -164,3 +165,37 @@ def bits(tree):
         return str(x.dtype), x.shape, x.tobytes()
 
     return jax.tree.structure(tree), [of(x) for x in jax.tree.leaves(tree)]
+
+
+def naive_gae(reward, value, next_value, terminated, truncated, gamma, gae_lambda):
+    """Advantages `[T, B]` by the definition, in float64: sums of discounted TD errors."""
+    reward, value, next_value = (np.asarray(x, np.float64) for x in (reward, value, next_value))
+    done = np.asarray(terminated) | np.asarray(truncated)
+    delta = reward + gamma * np.where(terminated, 0.0, next_value) - value
+    advantage = np.zeros_like(delta)
+    for t, b in np.ndindex(*delta.shape):
+        for k in range(t, len(delta)):
+            advantage[t, b] += (gamma * gae_lambda) ** (k - t) * delta[k, b]
+            if done[k, b]:
+                break
+    return advantage
+
+
+def random_trajectory(seed, T, B, spec, extras=(), ends=0.3):
+    """Connected steps with many ends of both kinds, at the last step too."""
+    rng = np.random.default_rng(seed)
+    shape = (T, B, *spec.obs_shape)
+    obs, final = rng.normal(size=shape), rng.normal(size=shape)
+    end = rng.random((T, B))
+    end[-1, 0], end[-1, -1] = 0.0, 1.0
+    terminated, truncated = end < ends, end > 1 - ends
+    next_obs = np.concatenate([obs[1:], final[-1:]])
+    done = (terminated | truncated).reshape(T, B, *(1 for _ in spec.obs_shape))
+    next_obs = np.where(done, final, next_obs)
+    if spec.num_actions:
+        action = rng.integers(0, spec.num_actions, (T, B))
+    else:
+        action = rng.normal(size=(T, B, *spec.action_shape)).astype(np.float32)
+    arrays = (obs.astype(np.float32), action, rng.normal(size=(T, B)).astype(np.float32))
+    arrays += (terminated, truncated, next_obs.astype(np.float32))
+    return Transition(*map(jnp.asarray, arrays), extras)

@@ -28,6 +28,7 @@ from rljax.types import Agent, EnvSpec, PyTree, identity
 @config
 class A2CConfig(ActorCriticConfig):
     num_steps: int = option(16, "steps of each environment between updates (T)", low=1)
+    learning_rate: float = option(3e-3, "step size of the optimizer", above=0)
     optimizer: str = option("adam", "the optimizer", choices=("adam", "rmsprop"))
     normalize_advantage: bool = option(False, "to mean 0 and variance 1 in each rollout")
 

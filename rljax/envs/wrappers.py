@@ -51,7 +51,11 @@ def auto_reset(env: Env) -> Env:
     they are drawn. So each copy holds one in reserve; when an episode ends in any copy of a batch
     whose reserve is used up, all that are used up are drawn anew, together. Most steps draw none:
     a fresh state for every copy at every step takes most of the time of a light environment.
+
+    Raises:
+      ValueError: `env` is a batch.
     """
+    _check_single(env)
 
     def fresh(keys):
         """`keys[N] -> spare[N], keys[N]`."""
@@ -69,9 +73,9 @@ def auto_reset(env: Env) -> Env:
         return jax.lax.while_loop(lambda reserve: (done & reserve[1]).any(), refill, reserve)
 
     def reset(key):
-        first_key, key = jax.random.split(key)
-        state, obs = env.reset(first_key)
-        spare, key = jax.tree.map(lambda x: x[0], fresh(key[None]))
+        both = fresh(jax.random.split(key))  # one call: what is traced twice is compiled twice
+        (state, obs), _ = jax.tree.map(lambda x: x[0], both)
+        spare, key = jax.tree.map(lambda x: x[1], both)
         return Resetting(state, spare, jnp.zeros((), bool), key), obs
 
     def step(state, action, key):
@@ -84,6 +88,14 @@ def auto_reset(env: Env) -> Env:
 
     render = env.render and (lambda state: env.render(state.env))  # type: ignore[misc]
     return env._replace(reset=reset, step=step, render=render)
+
+
+def _check_single(env: Env) -> None:
+    if env.spec.num_envs != 1:
+        raise ValueError(
+            f"{env.spec.env_id} is a batch of {env.spec.num_envs} environments already: wrap one "
+            "environment, and make it a batch last."
+        )
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
@@ -179,11 +191,7 @@ def batched(env: Env, num_envs: int) -> Env:
     """
     if num_envs < 1:
         raise ValueError(f"`num_envs` is {num_envs}, but it must be at least 1.")
-    if env.spec.num_envs != 1:
-        raise ValueError(
-            f"{env.spec.env_id} is a batch of {env.spec.num_envs} environments already: give one "
-            "environment, the copies are made here."
-        )
+    _check_single(env)
 
     def reset(key):
         return jax.vmap(env.reset)(jax.random.split(key, num_envs))

@@ -84,7 +84,7 @@ def test_dynamics_are_those_of_gymnasium(env_id, numbers, tolerance):
     single = envs.make(env_id)
     spec, num_steps = single.spec, 300
     actions = random_actions(spec, (num_steps,))
-    first, _ = single.reset(jax.random.split(KEY)[0])
+    first, _ = jax.jit(single.reset)(jax.random.split(KEY)[0])
     _, states, steps = jax.device_get(rollout(single, KEY, actions))
     theirs = gymnasium.make(env_id).unwrapped
     theirs.reset(seed=0)

@@ -122,10 +122,10 @@ def test_every_episode_begins_in_a_state_of_its_own_from_the_right_distribution(
 
 def test_a_key_and_what_is_drawn_of_it_are_the_same_step():
     env = wrappers.batched(wrappers.auto_reset(walking()), 3)
-    state, _ = env.reset(KEY)
+    state, _ = compiled(env.reset)(KEY)
     noise = jax.tree.map(lambda x: x[0], env.draw(KEY, 1))
     action = jnp.array([0, 1, 0])
-    step = jax.jit(env.step)
+    step = compiled(env.step)
     for _ in range(2):
         one, other = step(state, action, KEY), step(state, action, noise)
         jax.tree.map(lambda x, y: np.testing.assert_array_equal(_bits(x), _bits(y)), one, other)
@@ -192,10 +192,10 @@ def test_a_step_draws_a_reset_only_where_none_is_in_reserve():
         return walking().reset(key)
 
     env = wrappers.batched(wrappers.auto_reset(walking()._replace(reset=reset)), 4)
-    reset, step = jax.jit(env.reset), jax.jit(env.step)
+    reset, step = compiled(env.reset), compiled(env.step)
     state, _ = reset(KEY)
     jax.effects_barrier()
-    assert len(draws) == 2  # a state to begin in and one in reserve
+    assert len(draws) == 1  # of a state to begin in and one in reserve
     for action, expected in ((0, 0), (1, 0), (0, 0), (1, 1)):
         draws.clear()
         state, _ = step(state, jnp.full(4, action), KEY)
@@ -211,13 +211,15 @@ def test_gradients_pass_through_a_reset():
     spec = EnvSpec(obs_shape=(1,), action_shape=(1,))
     env = Env(spec, lambda key: (jnp.ones(1), jnp.ones(1)), step)
     env = wrappers.batched(wrappers.auto_reset(env), 2)
-    state, _ = env.reset(KEY)
+    state, _ = compiled(env.reset)(KEY)
 
     def cost(action):
         after, first = env.step(state, action, KEY)
         return first.reward.sum() + env.step(after, action, KEY)[1].reward.sum()
 
-    gradient = jax.grad(cost)(jnp.array([[1.0], [10.0]]))  # the second ends at once, and restarts
+    gradient = compiled(jax.grad(cost))(
+        jnp.array([[1.0], [10.0]])
+    )  # the second ends at once, and restarts
     np.testing.assert_allclose(gradient, [[-4 - 12], [-22 - 22]])
 
 
@@ -271,3 +273,5 @@ def test_wrong_numbers_and_batches_of_batches_are_refused():
         wrappers.batched(counting(), 0)
     with pytest.raises(ValueError, match="Counting is a batch of 2 environments already"):
         wrappers.batched(wrappers.batched(counting(), 2), 2)
+    with pytest.raises(ValueError, match="Counting is a batch of 2 environments already"):
+        wrappers.auto_reset(wrappers.batched(counting(), 2))

@@ -1,0 +1,136 @@
+"""Whether the configurations learn what they should: many seeds of each, greedy evaluation.
+
+    python benchmarks/learning.py                                  all of configs/
+    python benchmarks/learning.py configs/ppo/CartPole-v1.toml --seeds 32 --output results
+
+What is expected stands in expected.toml. The exit code is 1 where a configuration falls short.
+"""
+
+import argparse
+import math
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import harness
+import measure
+import numpy as np
+from harness import Table
+
+sys.path.insert(0, str(harness.REPOSITORY))  # the checkout that this file stands in
+
+CONFIGS = harness.REPOSITORY / "configs"
+EXPECTED = harness.HERE / "expected.toml"
+
+
+class Expected(NamedTuple):
+    """What a configuration must reach, over its seeds."""
+
+    mean: float  # of the seeds' mean greedy returns
+    floor: float  # which at least `passing` of `seeds` seeds reach
+    passing: int
+    seeds: int
+    source: str
+
+
+def main() -> int:
+    options = parse()
+    expected = load_expected()
+    paths = [Path(path).resolve() for path in options.configs] or sorted(CONFIGS.rglob("*.toml"))
+    table = Table(
+        "Configurations",
+        f"Mean greedy return of {options.episodes} episodes of each seed's last policy, over "
+        "seeds; IQM with its 95 % stratified-bootstrap interval. Seconds are those of training, "
+        "compiling and evaluating all seeds.",
+        "config", ">steps", ">mean", "IQM", ">seeds over floor", ">expected", "verdict",
+        ">seconds",
+    )  # fmt: skip
+    failed = 0
+    line = harness.machine(measure.facts())
+    for path in paths:
+        name = name_of(path)
+        failed += one(path, name, expected.get(name), table, options)
+        if options.output:
+            harness.write(options.output / "learning.md", "Learning", line, [table])
+    given = {name_of(path) for path in paths}
+    lost = [] if options.configs else sorted(expected.keys() - given)
+    table.remarks += [f"{name}: expected.toml names it, and there is no such file" for name in lost]
+    print(f"\n{line}\n\n{table.text()}")
+    return int(bool(failed or lost))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help="TOML files (all of configs/)")
+    parser.add_argument("--seeds", type=int, help="of each (as in expected.toml, or the file)")
+    parser.add_argument("--episodes", type=int, default=100, help="of each policy (100)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="for the table and the figures")
+    return parser.parse_args()
+
+
+def load_expected() -> dict[str, Expected]:
+    return {
+        name: Expected(**fields)
+        for name, fields in tomllib.loads(EXPECTED.read_text(encoding="utf-8")).items()
+    }
+
+
+def name_of(path: Path) -> str:
+    """`ppo/CartPole-v1` in configs/; elsewhere the path."""
+    inside = path.is_relative_to(CONFIGS)
+    return path.relative_to(CONFIGS).with_suffix("").as_posix() if inside else str(path)
+
+
+def one(
+    path: Path, name: str, expected: Expected | None, table: Table, options: argparse.Namespace
+) -> bool:
+    """Trains and judges one configuration. Returns whether it failed."""
+    from rljax import config, experiment, figures, plan, stats
+
+    began = time.perf_counter()
+    try:
+        record: dict[str, Any] = config.load(path)
+        if seeds := options.seeds or (expected and expected.seeds):
+            record["num_seeds"] = seeds
+        result = experiment.run(plan.plan_of(record), eval_episodes=options.episodes)
+        if result.sweep:
+            raise ValueError(f"it sweeps {', '.join(result.sweep)}: give one value of each.")
+    except (ValueError, FloatingPointError) as error:
+        table.add(name, "", "", "", "", "", "FAIL: an error")
+        table.remarks.append(f"{name}: {error}")
+        return True
+    (scores,) = result.scores(evaluated=True)
+    verdict, over = judge(scores, expected)
+    table.add(
+        name, figures.human(float(result.steps[-1])), f"{scores.mean():.4g}",
+        stats.describe(scores), over, f"{expected.mean:g}" if expected else "-", verdict,
+        harness.seconds(time.perf_counter() - began),
+    )  # fmt: skip
+    if expected:
+        table.remarks.append(
+            f"{name}: a mean of {expected.mean:g}, and {expected.passing} of {expected.seeds} "
+            f"seeds at {expected.floor:g}; {expected.source}"
+        )
+    if options.output:
+        result.plot(options.output / f"{name.strip('/').replace('/', '-')}.png")
+    return verdict.startswith("FAIL")
+
+
+def judge(scores: np.ndarray, expected: Expected | None) -> tuple[str, str]:
+    """The verdict, and how many seeds reach the floor. `scores` `[seeds]`; NaN reaches nothing."""
+    if expected is None:
+        return "no target", "-"
+    needed = math.ceil(len(scores) * expected.passing / expected.seeds)
+    over = int((scores >= expected.floor).sum())
+    shown = f"{over} of {len(scores)}"
+    if not scores.mean() >= expected.mean:
+        return "FAIL: the mean", shown
+    if over < needed:
+        return f"FAIL: {needed} seeds must reach {expected.floor:g}", shown
+    return "pass", shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())
