@@ -157,7 +157,7 @@ def loop_table(options: argparse.Namespace) -> Attempts:
             table.add(
                 *cells, *span(measured["steps_per_second"]), seconds(measured["compile_seconds"]),
                 seconds(measured["compile_cpu_seconds"]),
-                f"{100 * median / ceiling:.0f} %" if ceiling else "-",
+                f"{100 * median / ceiling:.3g} %" if ceiling else "-",
             )  # fmt: skip
     return attempt
 

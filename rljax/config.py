@@ -107,7 +107,7 @@ def convert(name: str, value: Any, kind: type) -> Any:
             texts = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
             if text is not None:
                 return texts[text.lower()]
-            if isinstance(value, (bool, np.bool_)):
+            if value in (0, 1):
                 return bool(value)
             raise ValueError
         if kind is int:

@@ -364,3 +364,18 @@ def test_to_box_leaves_discrete_actions_alone():
     action = jnp.array([0, 3, 1])
     np.testing.assert_array_equal(networks.to_box(VECTOR, action), action)
     assert networks.to_box(VECTOR, action).dtype == action.dtype
+
+
+def test_the_torso_of_images_is_a_convolution():
+    torso = networks.ConvTorso(channels=5, hidden_sizes=(7,))
+    images = jax.random.normal(jax.random.key(0), (2, 3, 10, 9, 4))
+    params = torso.init(jax.random.key(1), images)["params"]
+    kernel = params["conv"]["kernel"].reshape(3, 3, 4, 5)
+    x = jax.lax.conv_general_dilated(
+        images.reshape(6, 10, 9, 4), kernel, (1, 1), "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+    x = jax.nn.relu(x + params["conv"]["bias"][None, None, None])
+    dense = params["MLP_0"]["Dense_0"]
+    expected = jax.nn.relu(x.reshape(2, 3, -1) @ dense["kernel"] + dense["bias"][None, None])
+    np.testing.assert_allclose(torso.apply({"params": params}, images), expected, atol=1e-4)

@@ -86,13 +86,9 @@ def _over_threads(num_runs: int, num_groups: int) -> Spread:
 
     def split(tree):
         shares = places.reshape(num_groups, width)
-        if num_groups == 1:
-            return [tree]
-        return [jax.tree.map(lambda x, rows=rows: jnp.asarray(x)[rows], tree) for rows in shares]
+        return [jax.tree.map(lambda x, rows=rows: x[rows], tree) for rows in shares]
 
     def join(grouped):
-        if num_groups == 1:
-            return grouped[0]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_runs], *grouped)
 
     def part(grouped, of):
@@ -112,7 +108,10 @@ def _over_threads(num_runs: int, num_groups: int) -> Spread:
 
         return call
 
-    return Spread(num_runs, num_groups, split, join, part, compile)
+    if num_groups == 1:
+        return Spread(num_runs, 1, lambda tree: [tree], lambda grouped: grouped[0], part, compile)
+    # compiled whole: a program for each array would take longer than the copies
+    return Spread(num_runs, num_groups, jax.jit(split), jax.jit(join), part, compile)
 
 
 def _over_devices(num_runs: int, devices: list[Any]) -> Spread:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 from probes import bits, naive_gae, random_trajectory, restarting, walk
 
 from rljax import networks
@@ -23,7 +24,7 @@ SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
 CONFIG = PPOConfig(
     num_envs=B, num_steps=T, total_timesteps=T * B * UPDATES, hidden_sizes=(5,), learning_rate=0.03,
     update_epochs=3, num_minibatches=1, gamma=0.9, gae_lambda=0.8, ent_coef=0.02, vf_coef=0.7,
-    clip_eps=0.05, anneal_lr=False,
+    clip_eps=0.05, anneal_lr=False, max_grad_norm=0.3,
 )  # fmt: skip
 NETWORK = networks.actor_critic(SPEC, CONFIG.hidden_sizes, CONFIG.activation)
 
@@ -83,16 +84,16 @@ def plain_update(state, trajectory, config, beta):
             params, state.params, beta, trajectory, advantage, target, config
         )
     )
-    params, adam, losses = state.params, optax.adam(config.learning_rate, eps=1e-5), []
+    params, adam, norms = state.params, optax.adam(config.learning_rate, eps=1e-5), []
     moments = adam.init(params)
     for _ in range(config.update_epochs):
         grads = slope(params)
         norm = jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(grads)))
-        losses.append(float(norm))
+        norms.append(float(norm))
         scale = jnp.minimum(1.0, config.max_grad_norm / norm)
         steps, moments = adam.update(jax.tree.map(lambda x: scale * x, grads), moments)
         params = optax.apply_updates(params, steps)
-    assert max(losses) > config.max_grad_norm  # the clipping of gradients is at work
+    assert max(norms) > config.max_grad_norm  # the clipping of gradients is at work
     return params
 
 
@@ -115,27 +116,22 @@ def test_an_update_is_that_of_the_paper_written_out(options):
 
 def test_beta_is_adapted_once_an_update_by_the_kl_after_it():
     """K33, with KL(old || new): eq. 8 and section 4."""
-    state, trajectory, _ = make()
-    reached = {}
-    for target in (1e-9, 1e9):
-        config = dataclasses.replace(CONFIG, surrogate="kl", target_kl=target, learning_rate=0.01)
-        after, _ = jax.jit(ppo(config, SPEC, network=NETWORK).update)(
-            state._replace(surrogate=jnp.float32(3.0)), trajectory, jax.random.key(1)
-        )
-        reached[target] = float(after.surrogate)
-    assert reached == {1e-9: 6.0, 1e9: 1.5}
+    config = dataclasses.replace(CONFIG, surrogate="kl", learning_rate=0.01)
+    state, trajectory, _ = make(config)
+    state = state._replace(surrogate=jnp.float32(3.0))
+
+    @jax.jit
+    def update(target):
+        agent = ppo(dataclasses.replace(config, target_kl=target), SPEC, network=NETWORK)
+        return agent.update(state, trajectory, jax.random.key(1))[0]
+
     old, new = (
         log_softmax(NETWORK.apply(params, trajectory.obs)[0].logits)
-        for params in (state.params, after.params)
+        for params in (state.params, update(1.0).params)
     )
-    kl = (jnp.exp(old) * (old - new)).sum(axis=-1).mean()
-    for factor, beta in ((0.9, 3.0), (1.6, 1.5), (0.6, 6.0)):  # between kl / 1.5 and 1.5 kl: kept
-        config = dataclasses.replace(config, target_kl=float(kl) * factor)
-        after, _ = ppo(config, SPEC, network=NETWORK).update(
-            state._replace(surrogate=jnp.float32(3.0)), trajectory, jax.random.key(1)
-        )
-        assert float(after.surrogate) == beta
-        break
+    kl = float((jnp.exp(old) * (old - new)).sum(axis=-1).mean())
+    for target, beta in ((kl / 1.6, 6.0), (kl / 1.4, 3.0), (1.4 * kl, 3.0), (1.6 * kl, 1.5)):
+        assert float(update(target).surrogate) == beta
 
 
 def test_the_first_update_takes_the_full_rate_and_the_last_one_over_the_number():
@@ -144,20 +140,16 @@ def test_the_first_update_takes_the_full_rate_and_the_last_one_over_the_number()
     config = dataclasses.replace(
         CONFIG, learning_rate=rate, update_epochs=2, num_minibatches=2, max_grad_norm=1e9
     )
-    state, trajectory, steady = make(config)
-    annealed = make(dataclasses.replace(config, anneal_lr=True))[2]
-    first = [update(state, trajectory, jax.random.key(0))[0] for update in (steady, annealed)]
-    assert bits(first[0].params) == bits(first[1].params)
-    sides = first
-    for i in range(1, UPDATES):
-        before = sides
-        key = jax.random.key(i)
-        sides = [update(x, trajectory, key)[0] for update, x in zip((steady, annealed), before)]
-        moved = [
-            sum(np.abs(y - x).sum() for x, y in zip(*map(jax.tree.leaves, pair), strict=True))
-            for pair in ((a.params, b.params) for a, b in zip(before, sides))
-        ]
-        np.testing.assert_allclose(moved[1] / moved[0], 1 - i / UPDATES, rtol=0.05)
+    paths = []
+    for anneal_lr in (False, True):
+        state, trajectory, update = make(dataclasses.replace(config, anneal_lr=anneal_lr))
+        params = [ravel_pytree(state.params)[0]]
+        for i in range(UPDATES):
+            state, _ = update(state, trajectory, jax.random.key(i))
+            params.append(ravel_pytree(state.params)[0])
+        paths.append(np.abs(np.diff(params, axis=0)).sum(axis=1))
+    np.testing.assert_allclose(paths[1] / paths[0], [1.0, 0.75, 0.5, 0.25], rtol=0.05)
+    assert paths[1][0] == paths[0][0]  # in all of its minibatches
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -171,9 +163,6 @@ def test_the_ratio_of_the_first_minibatch_is_one(everything):
     )  # fmt: skip
     seen = []
 
-    def record(flat, state):
-        return flat
-
     agent = ppo(config, env.spec, network=network)
     learner = make_learner(agent, env, T)
     state = jax.jit(learner.init)(jax.random.key(0))
@@ -181,7 +170,7 @@ def test_the_ratio_of_the_first_minibatch_is_one(everything):
     for _ in range(3):
         state, metrics = step(state)
         seen.append((float(metrics["losses/clip_fraction"]), float(metrics["losses/kl"])))
-    np.testing.assert_allclose(seen, np.zeros((3, 2)), atol=1e-9)
+    np.testing.assert_allclose(seen, np.zeros((3, 2)), atol=1e-7)
     if everything:
         assert float(state.agent.obs.num_samples) == 3 * T * B
 
