@@ -82,26 +82,28 @@ class ConvTorso(nn.Module):
 class ActorCritic(nn.Module):
     """Policy and value. `[..., *obs_shape] -> (distrax policy over actions, value[...])`.
 
-    Vectors get two separate torsos, images (three axes) share a convolutional one. Discrete
-    actions get a Categorical; continuous ones a diagonal Normal with a standard deviation that
-    does not depend on the observation, in units of half the action's range (see `to_box`).
+    By the torso "mlp" policy and value have separate layers over the flattened observation; by
+    "conv" they share a convolutional one over an image. Discrete actions get a Categorical;
+    continuous ones a diagonal Normal with a standard deviation that does not depend on the
+    observation, in units of half the action's range (see `to_box`).
     """
 
     num_actions: int = 0
     action_shape: Sequence[int] = ()
     hidden_sizes: Sequence[int] = (64, 64)
     activation: str = "tanh"
-    image: bool = False
+    torso: str = "mlp"
+    obs_rank: int = 1  # axes of an observation
 
     @nn.compact
     def __call__(self, obs):
         import distrax  # two seconds, so only where a policy is first made
 
-        if self.image:
-            actor = critic = ConvTorso(hidden_sizes=self.hidden_sizes, activation=self.activation)(
-                obs
-            )
+        if self.torso == "conv":
+            torso = ConvTorso(hidden_sizes=self.hidden_sizes, activation=self.activation)
+            actor = critic = torso(obs)
         else:
+            obs = obs.reshape(*obs.shape[: obs.ndim - self.obs_rank], -1).astype(jnp.float32)
             actor = MLP(self.hidden_sizes, self.activation, name="actor")(obs)
             critic = MLP(self.hidden_sizes, self.activation, name="critic")(obs)
         value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(critic)
@@ -116,10 +118,25 @@ class ActorCritic(nn.Module):
         return normal(mean, jnp.broadcast_to(jnp.exp(log_std), mean.shape)), jnp.squeeze(value, -1)
 
 
-def actor_critic(spec: EnvSpec, hidden_sizes: Sequence[int], activation: str) -> ActorCritic:
-    """The actor-critic that fits an environment: vector or image, discrete or continuous."""
-    image = len(spec.obs_shape) == 3
-    return ActorCritic(spec.num_actions, spec.action_shape, hidden_sizes, activation, image)
+def actor_critic(
+    spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, torso: str = "auto"
+) -> ActorCritic:
+    """The actor-critic that fits an environment: vector or image, discrete or continuous.
+
+    Raises:
+      ValueError: a convolution over observations that are no image `[H, W, C]` of 3 x 3 or more.
+    """
+    rank = len(spec.obs_shape)
+    image = rank == 3 and min(spec.obs_shape[:2]) >= 3
+    if torso == "conv" and not image:
+        raise ValueError(
+            f"`torso` is 'conv', but {spec.env_id} observes {spec.obs_shape}: take 'mlp' where "
+            "observations are no image [H, W, C] of 3 x 3 or more."
+        )
+    torso = ("conv" if image else "mlp") if torso == "auto" else torso
+    return ActorCritic(
+        spec.num_actions, spec.action_shape, tuple(hidden_sizes), activation, torso, rank
+    )
 
 
 def draw_noise(spec: EnvSpec, key: Key, num_steps: int) -> Array:

@@ -183,8 +183,12 @@ def _sorted(
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "average"]
     values, sweep, pieces = {}, {}, {}
     for name, value in hyperparameters.items():
-        if name in known and not isinstance(value, str):
+        if name in known and not isinstance(value, (str, bool, int, float)):
             pieces[name] = value
+        elif name in known and name not in types:
+            raise ValueError(
+                f"`{name}` is {value!r}, but it is a piece of `{agent}`: give the object."
+            )
         elif name not in types:
             raise configs.unknown_key(name, [*types, *known, *RUN_OPTIONS], f"`{agent}`")
         elif np.ndim(value) > 0 and types[name] in (int, float, str, bool):

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import networks, optimizers
+from rljax import optimizers
 from rljax.agents.actor_critic import (
     ActorCriticConfig,
     acting,
+    default_network,
     next_values,
     normalized_advantage,
 )
@@ -44,7 +45,7 @@ def a2c(
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
     """Makes an A2C agent; the arguments are those of `rljax.agents.ppo.ppo`."""
-    network = network or networks.actor_critic(spec, config.hidden_sizes, config.activation)
+    network = network or default_network(config, spec)
     rate = config.learning_rate
     if config.anneal_lr:
         rate = optimizers.learning_rate_schedule(rate, config.num_updates)

@@ -25,6 +25,12 @@ class ActorCriticConfig(RunConfig):
     normalize_reward: bool = option(False, "scale rewards by the spread of returns")
     hidden_sizes: tuple[int, ...] = option((64, 64), "units of each hidden layer", low=1)
     activation: str = option("tanh", "of the hidden layers", choices=tuple(networks.ACTIVATIONS))
+    torso: str = option("auto", "conv where it observes an image", choices=("auto", "mlp", "conv"))
+
+
+def default_network(config: ActorCriticConfig, spec: EnvSpec) -> networks.ActorCritic:
+    """The network that an agent has where none is given."""
+    return networks.actor_critic(spec, config.hidden_sizes, config.activation, config.torso)
 
 
 class Acting(NamedTuple):

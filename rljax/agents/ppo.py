@@ -17,6 +17,7 @@ from rljax import networks, optimizers
 from rljax.agents.actor_critic import (
     ActorCriticConfig,
     acting,
+    default_network,
     next_values,
     normalized_advantage,
 )
@@ -103,7 +104,7 @@ def ppo(
       surrogate: default what `config.surrogate` names.
       average: over workers, for DPPO: `partial(lax.pmean, axis_name=...)`.
     """
-    network = network or networks.actor_critic(spec, config.hidden_sizes, config.activation)
+    network = network or default_network(config, spec)
     surrogate = (
         surrogate
         or {"clip": clip(config.clip_eps), "kl": adaptive_kl(config.target_kl)}[config.surrogate]

@@ -108,8 +108,16 @@ def _over_threads(num_runs: int, num_groups: int) -> Spread:
 
         return call
 
-    if num_groups == 1:
-        return Spread(num_runs, 1, lambda tree: [tree], lambda grouped: grouped[0], part, compile)
+    if num_groups == 1:  # copies, as what is split may be donated and what was joined is kept
+        copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+        return Spread(
+            num_runs,
+            1,
+            lambda tree: [copied(tree)],
+            lambda shares: copied(shares[0]),
+            part,
+            compile,
+        )
     # compiled whole: a program for each array would take longer than the copies
     return Spread(num_runs, num_groups, jax.jit(split), jax.jit(join), part, compile)
 

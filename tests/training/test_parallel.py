@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from probes import DriftConfig, bits, drift, walk
 
-from rljax.agents.ppo import PPOConfig, ppo
+from rljax import networks
 from rljax.envs import wrappers
 from rljax.training import parallel, runs
 from rljax.training.learner import make_learner
+from rljax.types import EnvSpec
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -29,12 +30,12 @@ def spread(request):
     return WAYS[request.param]
 
 
+GROUPS = [("threads", 1), ("threads", 2), ("devices", 1), ("devices", 4)]
+
+
 def make_tree(num_runs):
     keys = jax.random.split(jax.random.key(0), num_runs)
-    return {
-        "key": keys, "x": jnp.arange(2.0 * num_runs).reshape(num_runs, 2),
-        "count": jnp.arange(num_runs), "flag": jnp.arange(num_runs) % 2 == 0,
-    }  # fmt: skip
+    return {"key": keys, "x": np.arange(2 * num_runs, dtype=np.float32).reshape(num_runs, 2)}
 
 
 def test_one_cpu_device_is_shared_by_its_cores_and_several_are_used_themselves(monkeypatch):
@@ -83,7 +84,7 @@ def test_an_error_in_a_thread_is_an_error():
     shared = over_threads(2, 2)
     grouped = shared.split(jnp.arange(2.0))
     call = shared.compile(lambda x: x + 1, grouped)
-    with pytest.raises(TypeError, match="argument"):
+    with pytest.raises(TypeError, match="Argument"):
         call([grouped[0], jnp.arange(7.0)])
     np.testing.assert_array_equal(shared.join(call(grouped)), [1, 2])
 
@@ -91,64 +92,68 @@ def test_an_error_in_a_thread_is_an_error():
 ENV = wrappers.batched(walk(), 2)
 
 
-def make_runs(spread, num_runs, agent=drift, config=None, **options):
-    config = config or DriftConfig(num_envs=2, num_steps=4)
-    keys = jax.vmap(jax.random.key)(np.arange(num_runs))
-    rates = jnp.linspace(0.01, 0.1, num_runs)
-    starts = runs.Start(keys, {"learning_rate": rates})
-
-    def make(config):
-        return make_learner(agent(config, ENV.spec), ENV, config.num_steps)
-
-    return runs.Runs(make, config, starts, spread, **options)
+NUM_RUNS = 5
+RATES = np.linspace(0.01, 0.1, NUM_RUNS, dtype=np.float32)
+CONFIG = DriftConfig(num_envs=2, num_steps=4)
 
 
-def alone(num_runs, num_updates):
-    """Each run by itself, in a plain loop."""
-    states = []
-    for i in range(num_runs):
-        config = DriftConfig(num_envs=2, num_steps=4)
-        rate = float(jnp.linspace(0.01, 0.1, num_runs)[i])
-        config = dataclasses.replace(config, learning_rate=rate)
-        learner = make_learner(drift(config, ENV.spec), ENV, 4)
-        state = learner.init(jax.random.key(i))
-        step = jax.jit(learner.step)
-        for _ in range(num_updates):
-            state, metrics = step(state)
-        states.append((state, metrics))
-    return jax.tree.map(lambda *x: jnp.stack(x), *states)
+def make(config):
+    return make_learner(drift(config, ENV.spec), ENV, config.num_steps)
+
+
+def make_runs(way, num_groups):
+    keys = jax.vmap(jax.random.key)(np.arange(NUM_RUNS))
+    starts = runs.Start(keys, {"learning_rate": jnp.asarray(RATES)})
+    spread = WAYS[way](NUM_RUNS, num_groups)
+    return runs.Runs(make, CONFIG, starts, spread, cache_key=("test_parallel", way, num_groups))
 
 
 @pytest.fixture(scope="module")
 def separate():
-    return alone(5, 3)
+    """Each run by itself, in a plain loop of three updates."""
+
+    @jax.jit
+    def step(state, rate):
+        return make(dataclasses.replace(CONFIG, learning_rate=rate)).step(state)
+
+    ends = []
+    for i, rate in enumerate(RATES):
+        state = make(CONFIG).init(jax.random.key(i))
+        for _ in range(3):
+            state, _ = step(state, rate)
+        ends.append(state)
+    return jax.tree.map(lambda *x: jnp.stack(x), *ends)
 
 
-@pytest.mark.parametrize("num_groups", [1, 2, 3, 4])
-def test_runs_are_the_same_however_they_are_grouped(spread, num_groups, separate):
-    work = make_runs(spread(5, num_groups), 5)
+@pytest.mark.parametrize(("way", "num_groups"), GROUPS)
+def test_runs_are_the_same_however_they_are_grouped(way, num_groups, separate):
+    work = make_runs(way, num_groups)
     for size in (2, 1):
         report = work.advance(size)
-    state, metrics = separate
-    np.testing.assert_allclose(report.totals["losses/noise"].weight, 3)
-    got = work.snapshot()
-    assert bits((got.state.key, got.state.env.time)) == bits((state.key, state.env.time))
+    np.testing.assert_array_equal(report.totals["losses/noise"].weight, [3] * NUM_RUNS)
+    got = work.snapshot().state
+    assert bits((got.key, got.env.time)) == bits((separate.key, separate.env.time))
     for x, y in zip(
-        jax.tree.leaves((got.state.agent, got.state.obs)),
-        jax.tree.leaves((state.agent, state.obs)),
+        jax.tree.leaves((got.agent, got.obs)), jax.tree.leaves((separate.agent, separate.obs)),
         strict=True,
-    ):
+    ):  # fmt: skip
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("way", "num_groups"), GROUPS)
+def test_a_new_report_begins_where_one_was_cleared(way, num_groups):
+    work = make_runs(way, num_groups)
+    work.advance(3)
     work.clear_report()
     assert work.snapshot().report.totals["losses/noise"].weight.max() == 0
-    report = work.advance(1)
-    assert report.totals["losses/noise"].weight.tolist() == [1.0] * 5
+    report = work.advance(2)
+    np.testing.assert_array_equal(report.totals["losses/noise"].weight, [2] * NUM_RUNS)
 
 
-@pytest.mark.parametrize("num_runs", [1, 3])
-def test_a_snapshot_keeps_and_can_be_put_back(spread, num_runs):
+@pytest.mark.parametrize(("way", "num_groups"), GROUPS)
+def test_a_snapshot_keeps_and_can_be_put_back(way, num_groups):
     """While the runs go on: their buffers are donated to the next chunk, those kept are not."""
-    work = make_runs(spread(num_runs, 2), num_runs)
+    work = make_runs(way, num_groups)
     work.advance(2)
     kept = work.snapshot()
     before = bits(kept)
@@ -164,18 +169,23 @@ def test_a_snapshot_keeps_and_can_be_put_back(spread, num_runs):
 
 
 def test_threads_do_not_wait_for_each_other_for_ever():
-    """Initialisation and updates of PPO, with all cores wanted by every share at once."""
-    config = PPOConfig(
-        num_envs=2, num_steps=4, total_timesteps=80, hidden_sizes=(8,), num_minibatches=1,
-        update_epochs=1,
-    )  # fmt: skip
+    """With all cores wanted by every share at once, in what initialises and uses a network."""
+    network = networks.actor_critic(EnvSpec(obs_shape=(3,), num_actions=2), (64, 64), "tanh")
     done = []
+
+    def one(key):
+        params = network.init(key, jnp.zeros((1, 3)))
+        obs = jax.random.normal(key, (512, 3))
+        return jax.grad(lambda params: network.apply(params, obs)[1].sum())(params)
 
     def work():
         for num_runs in (1, 2, 3, 5, 8):
-            many = make_runs(over_threads(num_runs, 2), num_runs, ppo, config)
-            for _ in range(3):
-                many.advance(2)
+            spread = over_threads(num_runs, 2)
+            grouped = spread.split(jax.random.split(jax.random.key(0), num_runs))
+            call = spread.compile(jax.vmap(one), grouped, options=parallel.ONCE)
+            for _ in range(5):
+                slopes = spread.join(call(grouped))
+            assert jax.tree.leaves(slopes)[0].shape[0] == num_runs
             done.append(num_runs)
 
     thread = threading.Thread(target=work, daemon=True)

@@ -1,0 +1,164 @@
+"""Imports run one way, and nothing heavy is imported before it is needed."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rljax
+
+ROOT = Path(rljax.__file__).parent
+
+# a part, and what it may import of rljax besides itself; whoever is not named may import any part
+ALLOWED = {
+    "types": (),
+    "config": (),
+    "ops": ("types",),
+    "optimizers": ("types", "config", "ops"),
+    "networks": ("types", "config", "ops"),
+    "replay": ("types", "config", "ops"),
+    "envs": ("types", "config", "ops"),
+    "agents": ("types", "config", "ops", "optimizers", "networks", "replay"),
+    "training": ("types", "config", "ops"),
+    "checkpoint": ("types",),
+    "stats": (),
+    "progress": (),
+    "curves": (),
+    "figures": ("stats",),
+    "reporting": ("progress",),
+    "results": ("curves", "figures", "stats"),
+}
+TOP = ("plan", "folder", "experiment", "watching", "__main__", "__init__")
+
+
+def module_name(path):
+    parts = ["rljax", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported(tree, package):
+    """The modules that a syntax tree imports, as far as they are known."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                base = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [base])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield inner if inner in MODULES else base
+
+
+def imports_of(name, module_level=False):
+    path = MODULES[name]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    if module_level:  # what runs when the module is imported
+        kept = [
+            node for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            or isinstance(node, (ast.FunctionDef, ast.Lambda))
+        ]  # fmt: skip
+        for node in kept:
+            node.body = []
+    return {x for x in imported(tree, package) if x == "rljax" or x.startswith("rljax.")}
+
+
+def part_of(name):
+    return ([*name.split("."), "__init__"])[1]
+
+
+def test_every_module_has_its_place():
+    parts = {part_of(name) for name in MODULES}
+    assert parts <= {*ALLOWED, *TOP}, "say in ALLOWED what a new part may import"
+    assert {"types", "agents", "training", "envs", "experiment"} <= parts
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if part_of(name) in ALLOWED])
+def test_imports_run_one_way(name):
+    """In functions as well. So agents never see an environment, nor training an agent."""
+    part = part_of(name)
+    for other in imports_of(name):
+        assert part_of(other) in (part, *ALLOWED[part]), f"{name} imports {other}"
+
+
+def test_the_test_sees_imports_of_every_form():
+    source = "import rljax.agents.ppo\nfrom rljax import envs\nfrom rljax.types import Env\n"
+    source += "from . import learner\nfrom ..ops import returns\ndef f():\n from rljax import plan"
+    found = set(imported(ast.parse(source), "rljax.training"))
+    assert found == {
+        "rljax.agents.ppo", "rljax.envs", "rljax.types", "rljax.training.learner",
+        "rljax.ops.returns", "rljax.plan",
+    }  # fmt: skip
+    assert "rljax.types" in imports_of("rljax.training.learner", module_level=True)
+    assert imports_of("rljax") and not imports_of("rljax", module_level=True)
+
+
+def test_there_is_no_cycle():
+    graph = {name: imports_of(name, module_level=True) & MODULES.keys() for name in MODULES}
+    assert graph["rljax.experiment"]
+    while graph:
+        free = [name for name, needs in graph.items() if not (needs - {name}) & graph.keys()]
+        assert free, f"a cycle among {sorted(graph)}"
+        for name in free:
+            del graph[name]
+
+
+def test_every_public_name_is_there():
+    for name in rljax.__all__:
+        assert getattr(rljax, name) is not None
+    assert set(rljax.__all__) <= set(dir(rljax))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = rljax.trian
+    tree = ast.parse(MODULES["rljax"].read_text(encoding="utf-8"))
+    hints = {
+        alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        for alias in node.names if alias.asname
+    }  # fmt: skip
+    assert hints == set(rljax.__all__)  # what a type checker sees is what there is
+
+
+HEAVY = ("jax", "flax", "optax", "distrax", "gymnax", "matplotlib", "rich", "scipy", "tensorboardX")
+
+
+def modules_after(code):
+    """The heavy packages that a fresh interpreter has imported after running `code`."""
+    code += f"\nimport sys; print('SEEN', *[x for x in {HEAVY} if x in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT.parent)}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("SEEN")[2].split()), done.stdout
+
+
+def test_importing_rljax_imports_nothing_heavy():
+    assert modules_after("import rljax; rljax.__all__, rljax.__version__")[0] == set()
+
+
+def test_the_command_line_answers_without_jax():
+    """Help, the version, and what is misspelled."""
+    words = [
+        ["--help"],
+        [],
+        ["--version"],
+        ["plot", "--help"],
+        ["trian"],
+        ["plot", "--metrik", "x"],
+    ]
+    code = f"from rljax.__main__ import main\nprint([main(x) for x in {words}])"
+    seen, output = modules_after(code)
+    assert seen == set()
+    assert output.count("usage: rljax COMMAND") == 2 and "[0, 0, 0, 0, 2, 2]" in output
+
+
+def test_making_a_config_and_a_result_need_no_environment():
+    code = "import rljax; rljax.PPOConfig(); rljax.Result; rljax.AGENTS; rljax.make_learner"
+    assert not modules_after(code)[0] & {"gymnax", "matplotlib", "tensorboardX", "distrax"}
