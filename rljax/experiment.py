@@ -1,5 +1,6 @@
 """Experiments: run a plan in chunks, report, save, evaluate. What `train` and the shell call."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -64,12 +65,12 @@ def train(
     )  # fmt: skip
 
 
-def resume(run_dir: str | Path, env: Any = None, **options: Any) -> Result:
+def resume(run_dir: str | Path, env: Any = None, agent: Any = None, **options: Any) -> Result:
     """Goes on with a run to its end; the bits are those of a run that never stopped.
 
     Args:
       run_dir: its folder.
-      env: the environment, where it is one of your own.
+      env, agent: the environment and the `(config class, maker)`, where they are your own.
       options: pieces that the run was made with (`network=` ...), and `eval_episodes`, `progress`,
         `writers`, `save_seconds` as for `train`. A hyperparameter must be the one it was made with.
 
@@ -79,9 +80,12 @@ def resume(run_dir: str | Path, env: Any = None, **options: Any) -> Result:
     names = ("eval_episodes", "progress", "writers", "save_seconds")
     how = {name: options.pop(name) for name in names if name in options}
     record = configs.load(Path(run_dir) / "config.toml")
-    pieces = {key: value for key, value in options.items() if key in record.get("pieces", ())}
-    changed = {key: value for key, value in options.items() if key not in pieces}
-    return run(plan_of(record | changed, env, **pieces), run_dir, resume=True, **how)
+    if "seeds" in options:
+        options["num_seeds"] = options.pop("seeds")
+    plain = (str, bool, int, float, list, tuple, dict)  # what a file can hold; the rest are pieces
+    changed = {key: value for key, value in options.items() if isinstance(value, plain)}
+    pieces = {key: value for key, value in options.items() if key not in changed}
+    return run(plan_of(record | changed, env, agent, **pieces), run_dir, resume=True, **how)
 
 
 def run(
@@ -92,11 +96,14 @@ def run(
     """Runs a plan to its end; the arguments are those of `train`."""
     eval_episodes = at_least("eval_episodes", eval_episodes, 0)
     save_seconds = configs.convert("save_seconds", save_seconds, float)
+    writers = (writers,) if isinstance(writers, str) else tuple(writers)
     reporting.check_writers(writers)
+    if resume and run_dir is None:
+        raise ValueError("`resume` is True, but there is no `run_dir` to resume from: give it.")
     folder = None if run_dir is None else Folder(run_dir, plan.record(), resume)
     total = plan.config.num_updates * plan.steps_per_update
     bar = reporting.Progress(title(plan), total, progress, num_runs=plan.num_runs)
-    with bar, interruptible() as interrupt:
+    with bar, interruptible() as interrupt, contextlib.ExitStack() as on_exit:
         spread = parallel.spread(plan.num_runs)
         cache_key = plan.cache_key() and (plan.cache_key(), spread.num_groups)
         work = runs.Runs(
@@ -106,6 +113,8 @@ def run(
         rows, done = folder.restore(work) if folder else ([], 0)
         bar.compiled(work.compile_seconds, start=done * plan.steps_per_update)
         sinks = [reporting.writer(name, folder.path, rows) for name in writers] if folder else []
+        for sink in sinks:
+            on_exit.callback(sink.close)
         began = saved = time.perf_counter()
         if folder and not done:
             folder.save(work, rows, 0)  # finite parameters are on disk whatever comes
@@ -133,8 +142,6 @@ def run(
             if interrupt.signal and not last:
                 interrupt.leave(folder and folder.path)
         seconds = time.perf_counter() - began
-        for sink in sinks:
-            sink.close()
         _stop_at_nonfinite_params(work, done, plan, folder)
     result = _result(plan, rows, work, seconds)
     if eval_episodes:
@@ -282,12 +289,14 @@ def evaluate(
       num_episodes: of each policy.
       seed: of the environments; None takes that of the run (its own stream, not training's).
       greedy: the policy's mode; False samples from it.
-      env, pieces: where they are your own, as for `train`.
+      env, pieces: where they are your own, as for `train`; `agent=` likewise.
 
     Returns: "returns", "lengths" `[*sweep, seeds, num_episodes]`, "unfinished" `[*sweep, seeds]`.
     """
     num_episodes = at_least("num_episodes", num_episodes, 1)
     if isinstance(run, Result):
+        if run.state is None:
+            raise ValueError("this result was read from files: give the folder of its run instead.")
         plan = plan_of(run.config, env, **pieces)
         states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(plan.lead) :]), run.state.agent)
     else:

@@ -53,7 +53,9 @@ class Folder:
                 "`run_dir`."
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        file.write_text(configs.dump(self._record), encoding="utf-8")
+        temporary = file.with_suffix(".toml.tmp")  # half a file could be neither resumed nor replaced
+        temporary.write_text(configs.dump(self._record), encoding="utf-8")
+        temporary.replace(file)
 
     def restore(self, runs: Runs) -> tuple[Rows, int]:
         """Puts the last good checkpoint back. Returns the rows and the updates done by then."""

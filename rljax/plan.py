@@ -21,6 +21,7 @@ RUN_OPTIONS = (
     "seeds", "seed", "num_reports", "env_params", "run_dir", "eval_episodes", "progress", "writers",
     "save_seconds", "resume",
 )  # fmt: skip
+RECORDED = ("num_seeds", "seed", "num_reports", "env_params")  # of these, what a file may say
 
 
 class Plan(NamedTuple):
@@ -127,26 +128,34 @@ def make_plan(
     return plan
 
 
-def plan_of(record: Mapping[str, Any], env: Any = None, **pieces: Any) -> Plan:
+def plan_of(
+    record: Mapping[str, Any], env: Any = None, agent: Any = None, **pieces: Any
+) -> Plan:  # fmt: skip
     """The plan of a record (`Plan.record`, config.toml).
 
     Args:
       env: for a run on an environment of your own, which a file cannot hold.
+      agent: likewise: `(config class, maker)`.
       pieces: likewise: network=, optimizer=, ...
 
     Raises:
       ValueError: also where the run had pieces that are not given.
     """
     values = dict(record)
-    agent, env_id = values.pop("agent", None), values.pop("env_id", None)
-    if not isinstance(agent, str) or not isinstance(env_id, str):
-        missing = "agent" if not isinstance(agent, str) else "env_id"
+    name, env_id = values.pop("agent", None), values.pop("env_id", None)
+    if not isinstance(name, str) or not isinstance(env_id, str):
+        missing = "agent" if not isinstance(name, str) else "env_id"
         raise ValueError(f'`{missing}` is missing from the configuration: add {missing} = "...".')
+    agent = name if agent is None else agent
     wanted = sorted(values.pop("pieces", []))
     if missing := sorted(set(wanted) - set(pieces)):
         raise ValueError(
             f"the run was made with `{missing[0]}=`, which a file cannot hold: give it again."
         )
+    known = [*configs.field_types(_agent(agent)[1].config), *RECORDED]
+    for key in values:
+        if key not in known:
+            raise configs.unknown_key(key, known, f"`{name}`")
     values["seeds"] = values.pop("num_seeds", 1)
     return make_plan(agent, env_id if env is None else env, **values, **pieces)
 
@@ -157,6 +166,12 @@ def at_least(name: str, value: Any, low: int) -> int:
     if number < low:
         raise ValueError(f"`{name}` is {value}, but it must be at least {low}.")
     return number
+
+
+def piece_names(row: AgentRow) -> list[str]:
+    """The pieces that a maker takes: network, optimizer, ..."""
+    parameters = inspect.signature(row.make).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "average"]
 
 
 def _agent(agent: Any) -> tuple[str, AgentRow]:
@@ -179,8 +194,7 @@ def _sorted(
 ) -> tuple[dict[str, Any], dict[str, list[float]], dict[str, Any]]:
     """Hyperparameters sorted into values, sweeps and pieces."""
     types = configs.field_types(row.config)
-    parameters = inspect.signature(row.make).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "average"]
+    known = piece_names(row)
     values, sweep, pieces = {}, {}, {}
     for name, value in hyperparameters.items():
         if name in known and not isinstance(value, (str, bool, int, float)):

@@ -64,7 +64,7 @@ def imports_of(name, module_level=False):
     if module_level:  # what runs when the module is imported
         kept = [
             node for node in ast.walk(tree)
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            if (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
             or isinstance(node, (ast.FunctionDef, ast.Lambda))
         ]  # fmt: skip
         for node in kept:
