@@ -82,10 +82,16 @@ def resume(run_dir: str | Path, env: Any = None, agent: Any = None, **options: A
     record = configs.load(Path(run_dir) / "config.toml")
     if "seeds" in options:
         options["num_seeds"] = options.pop("seeds")
-    plain = (str, bool, int, float, list, tuple, dict)  # what a file can hold; the rest are pieces
-    changed = {key: value for key, value in options.items() if isinstance(value, plain)}
-    pieces = {key: value for key, value in options.items() if key not in changed}
+    pieces = {key: value for key, value in options.items() if not _is_plain(value)}
+    changed = {key: value for key, value in options.items() if key not in pieces}
     return run(plan_of(record | changed, env, agent, **pieces), run_dir, resume=True, **how)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a file can hold it; a named tuple, such as an optimizer is, is not plain."""
+    return isinstance(value, (np.ndarray, np.generic)) or type(value) in (
+        str, bool, int, float, list, tuple, dict,
+    )  # fmt: skip
 
 
 def run(

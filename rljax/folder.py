@@ -53,7 +53,8 @@ class Folder:
                 "`run_dir`."
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".toml.tmp")  # half a file could be neither resumed nor replaced
+        # half a file could be neither resumed nor replaced
+        temporary = file.with_suffix(".toml.tmp")
         temporary.write_text(configs.dump(self._record), encoding="utf-8")
         temporary.replace(file)
 

@@ -126,11 +126,11 @@ class DriftState(NamedTuple):
     num_updates: Any
 
 
-def drift(config, spec, *, offset=0.0) -> Agent:
+def drift(config, spec, *, begin=jax.random.normal) -> Agent:
     """An agent that compiles at once: it acts at random, and its weights drift with the rewards."""
 
     def init(key):
-        return DriftState({"w": jax.random.normal(key, (config.size,)) + offset}, jnp.int32(0))
+        return DriftState({"w": begin(key, (config.size,))}, jnp.int32(0))
 
     def act(state, obs, key):
         return jax.random.randint(key, (spec.num_envs,), 0, spec.num_actions), ()
