@@ -157,7 +157,7 @@ def plan_of(
         if key not in known:
             raise configs.unknown_key(key, known, f"`{name}`")
     values["seeds"] = values.pop("num_seeds", 1)
-    return make_plan(agent, env_id if env is None else env, **values, **pieces)
+    return make_plan(agent, env_id if env is None else env, **(values | pieces))
 
 
 def at_least(name: str, value: Any, low: int) -> int:

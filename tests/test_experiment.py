@@ -1,9 +1,7 @@
 """`rljax.train` and its kin: what a run is, what it tells, and what it refuses."""
 
-import dataclasses
 import os
 import signal
-import sys
 
 import flax.linen as nn
 import jax
@@ -14,10 +12,9 @@ import pytest
 from probes import DRIFT, DriftConfig, bits, coin, drift, restarting, walk
 
 import rljax
-from rljax import checkpoint, experiment, networks
-from rljax.envs import wrappers
+from rljax import checkpoint, experiment
+from rljax.envs import build
 from rljax.plan import make_plan
-from rljax.results import RETURN
 from rljax.training import runs
 from rljax.training.learner import Mean, make_learner
 from rljax.types import Env, EnvSpec, Step
@@ -28,10 +25,11 @@ NUM_ENVS, NUM_STEPS, UPDATES = 2, 4, 20
 BATCH = NUM_ENVS * NUM_STEPS
 SMALL = {"num_envs": NUM_ENVS, "num_steps": NUM_STEPS, "total_timesteps": BATCH * UPDATES}
 QUIET = {"progress": False, "eval_episodes": 0}
-WALK = walk()
+POLE = "CartPole-v1"
 
 
-def train(env=WALK, agent=DRIFT, **options):
+def train(env=POLE, agent=DRIFT, **options):
+    """Runs of equal shape share one program, whatever their floats."""
     return rljax.train(agent, env, **SMALL | QUIET | {"num_reports": 5} | options)
 
 
@@ -75,7 +73,7 @@ def test_more_seeds_never_change_earlier_ones(four):
 
 def test_the_key_of_a_seed_depends_on_nothing_else():
     def keys(**options):
-        plan = make_plan(DRIFT, WALK, **SMALL | options)
+        plan = make_plan(DRIFT, POLE, **SMALL | options)
         return jax.random.key_data(plan.starts().key)
 
     many = keys(seeds=9, seed=3)
@@ -98,26 +96,36 @@ def test_reports_are_evenly_spaced_and_the_last_is_at_the_end(four):
     assert (np.asarray(four.state.num_updates) == UPDATES).all()
 
 
+def test_never_more_steps_are_taken_than_were_asked_for():
+    run = train(total_timesteps=BATCH * 7 + BATCH - 1, num_reports=3)
+    assert (run.steps / BATCH).tolist() == [2, 5, 7]
+    assert int(run.state.num_updates[0]) == 7
+    assert run.metric("losses/loss").shape == (1, 3)
+
+
+@pytest.mark.parametrize("pace", [1.0, 2.5, 1e9])
 @pytest.mark.parametrize(
-    ("steps", "num_reports", "expected"),
-    [
-        (BATCH * 7 + BATCH - 1, 3, [2, 5, 7]),  # never more steps than were asked for
-        (BATCH * 3, 50, [1, 2, 3]),
-        (BATCH * 5, 1, [5]),
-        (BATCH, 4, [1]),
-    ],
+    ("updates", "num_reports", "expected"),
+    [(7, 3, [2, 5, 7]), (3, 50, [1, 2, 3]), (5, 1, [5]), (1, 4, [1]), (10, 4, [2, 5, 8, 10])],
 )
-def test_the_points_of_reports_are_exact(steps, num_reports, expected):
-    run = train("CartPole-v1", total_timesteps=steps, num_reports=num_reports)
-    assert (run.steps / BATCH).tolist() == expected
-    assert int(run.state.num_updates[0]) == expected[-1]
-    assert run.metric("losses/loss").shape == (1, len(expected))
+def test_chunks_of_any_pace_end_at_the_reports(updates, num_reports, expected, pace):
+    """From the beginning, and from wherever a run is resumed."""
+    options = SMALL | {"total_timesteps": BATCH * updates, "num_reports": num_reports}
+    plan = make_plan(DRIFT, POLE, **options)
+    for start in range(updates):
+        done, ends = start, []
+        for size, is_report in experiment._chunks(plan, start, lambda: pace):
+            assert 1 <= size <= max(pace, 1)
+            done += size
+            ends += [done] * is_report
+        assert done == updates
+        assert ends == [end for end in expected if end > start]
 
 
 def test_a_run_is_that_of_a_plain_loop(four):
     """Every metric of every report of every seed, and the last state."""
     config = DriftConfig(**SMALL)
-    env = wrappers.batched(WALK, NUM_ENVS)
+    env = build(POLE, NUM_ENVS)
     learner = make_learner(drift(config, env.spec), env, NUM_STEPS)
     step = jax.jit(learner.step)
     for seed in range(2):
@@ -147,7 +155,7 @@ def test_a_report_without_an_episode_has_no_return():
 
 def test_the_memory_of_metrics_does_not_depend_on_steps():
     def sizes(updates):
-        plan = make_plan(DRIFT, WALK, **SMALL | {"total_timesteps": BATCH * updates}, num_reports=5)
+        plan = make_plan(DRIFT, POLE, **SMALL | {"total_timesteps": BATCH * updates}, num_reports=5)
         work = runs.template(plan.make_learner(), plan.config, plan.starts())
         return jax.tree.map(lambda x: (x.shape, str(x.dtype)), work)
 
@@ -191,7 +199,7 @@ def test_the_same_program_is_not_compiled_again():
 
     def again(**options):
         traces.clear()
-        run = train("CartPole-v1", agent, **options)
+        run = train(agent=agent, **options)
         return run, len(traces)
 
     first, compiled = again(num_steps=5)
@@ -202,9 +210,9 @@ def test_the_same_program_is_not_compiled_again():
     other, count = again(num_steps=5, learning_rate=0.01, seed=1, num_reports=2)
     assert count == 0
     assert bits(other.params) != bits(first.params)
-    for options in ({"num_steps": 6}, {"num_steps": 5, "seeds": 2}, {"num_steps": 5, "size": 3}):
-        assert again(**options)[1] > 0
-    assert again(num_steps=5, env_params={"max_steps_in_episode": 3})[1] > 0
+    assert again(num_steps=5, size=3)[1] > 0
+    run, count = again(num_steps=5, env_params={"max_steps_in_episode": 3})
+    assert count > 0 and np.nanmax(run.metric("charts/episodic_length")) == 3
 
 
 def test_programs_of_ones_own_environment_are_not_mixed_up():
@@ -305,7 +313,7 @@ REFUSED = [
     ({"writers": ("csv",)}, "there is no writer `csv`: there are jsonl, tensorboard, wandb"),
     ({"writers": "tensorbord"}, "there is no writer `tensorbord`: did you mean `tensorboard`"),
     ({"resume": True}, "`resume` is True, but there is no `run_dir`"),
-    ({"env_params": {"size": 3}}, "walk has no parameter `size`"),
+    ({"env": walk(), "env_params": {"size": 3}}, "walk has no parameter `size`"),
     ({"env": "CartPole-v1", "env_params": {"gravitee": 3}}, "did you mean `gravity`"),
     ({"env": lambda: flawed(reward=jnp.float32(np.nan))}, "flawed: `reward` holds nan after"),
     ({"env": lambda: flawed(reward=jnp.zeros(2))}, r"flawed: `reward` is float32\[2\]"),
@@ -344,9 +352,9 @@ def late_nan(after) -> Env:
     return Env(spec, lambda key: (jnp.int32(0), jnp.zeros(1)), step)
 
 
-def finite_checkpoint(run_dir, env=WALK):
+def finite_checkpoint(run_dir):
     """The state that the last checkpoint holds; all of it is finite."""
-    plan, state = rljax.load_states(run_dir, env, agent=DRIFT)
+    plan, state = rljax.load_states(run_dir, agent=DRIFT)
     for leaf in jax.tree.leaves(state):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             assert np.isfinite(leaf).all()
@@ -423,7 +431,7 @@ def test_a_signal_lets_the_chunk_finish_and_the_run_go_on_later(
     assert finite_checkpoint(run_dir) == sum(calls)  # the chunk under way is in it
     with pytest.raises(ValueError, match=f"{run_dir} holds a run already: resume it"):
         train(seeds=4, run_dir=run_dir)
-    run = rljax.resume(run_dir, WALK, DRIFT, **QUIET)
+    run = rljax.resume(run_dir, agent=DRIFT, **QUIET)
     assert bits((run.state, run.params)) == bits((four.state, four.params))
     assert bits(jax.tree.map(jnp.asarray, run.metrics)) == bits(
         jax.tree.map(jnp.asarray, four.metrics)
@@ -452,9 +460,9 @@ def test_a_second_interrupt_is_not_waited_for(tmp_path, monkeypatch):
 
 
 def test_progress_off_is_silent_and_on_tells_on_stderr(capfd, monkeypatch):
-    train("CartPole-v1")
+    train()
     assert capfd.readouterr() == ("", "")
-    train("CartPole-v1", progress=True)
+    train(progress=True)
     out, err = capfd.readouterr()
     assert out == "" and "drift CartPole-v1 · 1 seed · cpu" in err and "160/160" in err
 
@@ -465,7 +473,7 @@ def test_progress_off_is_silent_and_on_tells_on_stderr(capfd, monkeypatch):
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("evaluated") / "run"
-    return run_dir, train("CartPole-v1", eval_episodes=5, learning_rate=[0.1, 0.2], seeds=2,
+    return run_dir, train(eval_episodes=5, learning_rate=[0.1, 0.2], seeds=2,
                           run_dir=run_dir)  # fmt: skip
 
 
@@ -475,7 +483,7 @@ def test_the_last_policies_are_evaluated(evaluated):
     np.testing.assert_array_equal(run.evaluation["unfinished"], np.zeros((2, 2)))
     np.testing.assert_array_equal(run.evaluation["returns"], run.evaluation["lengths"])
     before = bits(run.state)
-    for source in (run, run_dir, str(run_dir)):
+    for source in (run, run_dir):
         again = experiment.evaluate(source, 5, agent=DRIFT)
         for name, values in run.evaluation.items():
             np.testing.assert_array_equal(again[name], values)
@@ -485,12 +493,13 @@ def test_the_last_policies_are_evaluated(evaluated):
 
 
 def test_evaluation_is_greedy_or_samples_and_has_a_seed(evaluated):
-    greedy = experiment.evaluate(evaluated[1], 8, agent=DRIFT)["returns"]
+    run = evaluated[1]
+    greedy = run.evaluation["returns"]
     assert greedy.max() <= 11  # always to the left: it falls at once
-    sampled = experiment.evaluate(evaluated[1], 8, agent=DRIFT, greedy=False)["returns"]
+    sampled = experiment.evaluate(run, 5, agent=DRIFT, greedy=False)["returns"]
     assert sampled.max() > 11
-    other = experiment.evaluate(evaluated[1], 8, agent=DRIFT, seed=1)["returns"]
-    assert not np.array_equal(greedy, other)
+    other = experiment.evaluate(run, 5, agent=DRIFT, seed=1)["returns"]
+    assert other.max() <= 11 and not np.array_equal(greedy, other)
 
 
 def test_a_result_read_from_files_has_no_policy_to_evaluate(evaluated):
