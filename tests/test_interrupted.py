@@ -1,0 +1,86 @@
+"""A run that is killed or interrupted goes on to the bits of one that never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+OPTIONS = [
+    "--total-timesteps", "4096", "--num-seeds", "2", "--num-envs", "2", "--num-steps", "16",
+    "--update-epochs", "1", "--num-minibatches", "1", "--hidden-sizes", "8", "--num-reports", "16",
+]  # fmt: skip
+HOW = ["--save-seconds", "0.001", "--eval-episodes", "2", "--no-progress"]
+
+
+def start(*words):
+    environment = os.environ | {"XLA_FLAGS": ""}  # one device: the seeds share it by threads
+    command = [sys.executable, "-W", "ignore", "-m", "rljax", *map(str, words), *HOW]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finished(process):
+    process.communicate(timeout=600)
+    return process.returncode
+
+
+def wait_for_progress(process, folder, seen):
+    """Until a checkpoint that is not among `seen`."""
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        found = {path.name for path in folder.glob("checkpoint/*.rljax")}
+        if found - seen:
+            return found
+        time.sleep(0.001)
+    return seen
+
+
+def files(folder):
+    """What must not differ: metrics, curves and the last checkpoint, as bytes."""
+    last = max(folder.glob("checkpoint/*.rljax"))
+    return {
+        path.name: path.read_bytes()
+        for path in (folder / "metrics.jsonl", folder / "curves.npz", last)
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    process = start("train", "ppo", "CartPole-v1", "--run-dir", folder, *OPTIONS)
+    assert finished(process) == 0
+    return files(folder)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+)
+def test_a_stopped_run_ends_at_the_same_bits(number, code, whole, tmp_path):
+    folder = tmp_path / "stopped"
+    process = start("train", "ppo", "CartPole-v1", "--run-dir", folder, *OPTIONS)
+    wait_for_progress(process, folder, set())
+    process.send_signal(number)
+    _, message = process.communicate(timeout=300)
+    assert process.returncode == code
+    if number != signal.SIGKILL:
+        assert f"rljax resume {folder}" in message
+    assert not (folder / "result.json").exists()  # it was not over
+    assert finished(start("resume", folder)) == 0
+    assert files(folder) == whole
+
+
+def test_another_config_is_refused_by_name(tmp_path):
+    folder = tmp_path / "run"
+    process = start("train", "ppo", "CartPole-v1", "--run-dir", folder, *OPTIONS)
+    wait_for_progress(process, folder, set())
+    process.kill()
+    process.communicate()
+    again = start("resume", folder, "--gamma", "0.9", "--clip-eps", "0.3")
+    _, message = again.communicate(timeout=300)
+    assert again.returncode == 2
+    assert "gamma = 0.99" in message
+    assert "clip_eps = 0.2" in message
+    assert len(message.strip().splitlines()) == 1
