@@ -138,7 +138,8 @@ def test_a_run_is_that_of_a_plain_loop(four):
             for name, values in four.metrics.items():
                 seen = [row[name] for row in rows]
                 if isinstance(seen[0], Mean):
-                    expected = sum(x.total for x in seen) / sum(x.weight for x in seen)
+                    weight = sum(x.weight for x in seen)
+                    expected = sum(x.total for x in seen) / weight if weight else np.nan
                 else:
                     expected = np.mean(seen)
                 np.testing.assert_allclose(values[seed, report], expected, rtol=1e-4, err_msg=name)
@@ -256,8 +257,6 @@ def test_every_piece_can_be_ones_own(tmp_path):
     np.testing.assert_array_equal(seen["returns"], run.evaluation["returns"])
     with pytest.raises(ValueError, match="made with `network=`, which a file cannot hold"):
         rljax.evaluate(tmp_path / "run", 4, env=cart_pole)
-    again = rljax.resume(tmp_path / "run", cart_pole, **QUIET, **pieces)
-    assert bits(again.params) == bits(run.params)
 
 
 def test_an_environment_of_ones_own_can_have_another_limit():
@@ -275,12 +274,12 @@ def flawed(**flaws):
 
     def step(state, action, key):
         told = {
-            "obs": jnp.ones(2), "reward": jnp.float32(0), "terminated": state > 2,
+            "obs": jnp.zeros(2), "reward": jnp.float32(0), "terminated": state % 3 == 2,
             "truncated": jnp.bool_(False), "next_obs": jnp.ones(2),
         }  # fmt: skip
         return state + 1, Step(**told | flaws)
 
-    return restarting(Env(spec, lambda key: (jnp.int32(0), first), step))
+    return Env(spec, lambda key: (jnp.int32(0), first), step)
 
 
 REFUSED = [
@@ -290,7 +289,7 @@ REFUSED = [
     ({"env": "nowhere/Maze"}, "there is no suite `nowhere`"),
     ({"lerning_rate": 0.1}, "no option `lerning_rate`: did you mean `learning_rate`"),
     ({"lr": 0.1}, "`lr` is `learning_rate` here"),
-    ({"num_seeds": 3}, "no option `num_seeds`: did you mean `seeds`"),
+    ({"num_seeds": 3}, "no option `num_seeds`: `num_seeds` is `seeds` here"),
     ({"seeds": 0}, "`seeds` is 0, but it must be at least 1"),
     ({"seeds": [1, 2]}, r"`seeds` is \[1, 2\], but it must be a whole number"),
     ({"seeds": 1.5}, "`seeds` is 1.5, but it must be a whole number"),

@@ -149,8 +149,9 @@ def first_nonfinite(report: Report) -> tuple[int, int, str] | None:
 
 def means(report: Report) -> dict[str, np.ndarray]:
     """The means of a report on the host, `[R]` float32; NaN where there was nothing to average."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            name: np.asarray(mean.total / mean.weight, np.float32)
-            for name, mean in report.totals.items()
-        }
+    means = {}
+    for name, mean in report.totals.items():
+        weight = np.where(mean.weight > 0, mean.weight, 1.0)
+        # not 0 / 0, whose NaN has another sign than the one that a checkpoint gives back
+        means[name] = np.where(mean.weight > 0, mean.total / weight, np.nan).astype(np.float32)
+    return means
