@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from probes import DRIFT, DriftConfig, bits, coin, drift, restarting, walk
+from probes import DRIFT, DriftConfig, bits, coin, drift, walk
 
 import rljax
 from rljax import checkpoint, experiment
