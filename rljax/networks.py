@@ -79,6 +79,13 @@ class ConvTorso(nn.Module):
         return MLP(self.hidden_sizes, self.activation)(x)
 
 
+def flat_features(obs: Array, obs_rank: int, num_states: int = 0) -> Array:
+    """Observations as vectors: `[..., *obs_shape] -> [..., F]`; a state's number as one-hot."""
+    if num_states:
+        return jax.nn.one_hot(obs.astype(jnp.int32), num_states)
+    return obs.reshape(*obs.shape[: obs.ndim - obs_rank], -1).astype(jnp.float32)
+
+
 class ActorCritic(nn.Module):
     """Policy and value. `[..., *obs_shape] -> (distrax policy over actions, value[...])`.
 
@@ -94,6 +101,7 @@ class ActorCritic(nn.Module):
     activation: str = "tanh"
     torso: str = "mlp"
     obs_rank: int = 1  # axes of an observation
+    num_states: int = 0  # where observations are the numbers of states
 
     @nn.compact
     def __call__(self, obs):
@@ -103,7 +111,7 @@ class ActorCritic(nn.Module):
             torso = ConvTorso(hidden_sizes=self.hidden_sizes, activation=self.activation)
             actor = critic = torso(obs)
         else:
-            obs = obs.reshape(*obs.shape[: obs.ndim - self.obs_rank], -1).astype(jnp.float32)
+            obs = flat_features(obs, self.obs_rank, self.num_states)
             actor = MLP(self.hidden_sizes, self.activation, name="actor")(obs)
             critic = MLP(self.hidden_sizes, self.activation, name="critic")(obs)
         value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(critic)
@@ -135,8 +143,9 @@ def actor_critic(
         )
     torso = ("conv" if image else "mlp") if torso == "auto" else torso
     return ActorCritic(
-        spec.num_actions, spec.action_shape, tuple(hidden_sizes), activation, torso, rank
-    )
+        spec.num_actions, spec.action_shape, tuple(hidden_sizes), activation, torso, rank,
+        spec.num_states,
+    )  # fmt: skip
 
 
 def draw_noise(spec: EnvSpec, key: Key, num_steps: int) -> Array:

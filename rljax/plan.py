@@ -60,7 +60,8 @@ class Plan(NamedTuple):
 
     def build_env(self, num_envs: int) -> Env:
         """The environment, `num_envs` side by side."""
-        return envs.build(self.env, num_envs, **self.env_params)
+        single = envs.make(self.env, **self.env_params)
+        return envs.batched(self.row.wrap(self.config, single), num_envs)
 
     def make_learner(self) -> MakeLearner:
         """`config -> Learner`, over one environment that all runs share the code of."""
@@ -120,6 +121,7 @@ def make_plan(
     if not isinstance(env, str):
         envs.check_env(single)
     env_id = env if isinstance(env, str) else single.spec.env_id
+    row.check(name, single.spec)
     num_reports = min(num_reports, config.num_updates)
     plan = Plan(
         name, env_id, row, env, params, config, sweep, pieces, seeds, seed, num_reports

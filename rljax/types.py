@@ -13,12 +13,29 @@ import jax.numpy as jnp
 Array = jax.Array
 Key = jax.Array  # a typed key, `jax.random.key(0)`; a function consumes the key it is given
 PyTree = Any
-Metrics = Mapping[str, Any]  # scalars named "family/quantity", or `learner.Mean`s
+Metrics = Mapping[str, Any]  # scalars named "family/quantity", or `Mean`s
 
 
 def identity(x):
     """Returns `x`: the `average` of one worker."""
     return x
+
+
+class Mean(NamedTuple):
+    """A metric that is summed over steps, workers and updates before it is divided."""
+
+    total: Array
+    weight: Array
+
+
+class Shared(NamedTuple):
+    """A number that is the same in all runs of one program: a step counter, a ring's cursor.
+
+    Runs that go side by side keep it out of their axis, so that what is decided by it (`cond`, the
+    length of a loop) is decided once, and not computed both ways with copies of all it touches.
+    """
+
+    value: Array
 
 
 class EnvSpec(NamedTuple):
@@ -92,6 +109,32 @@ class Env(NamedTuple):
     step: Callable[[PyTree, Array, Any], tuple[PyTree, Step]]
     draw: Callable[[Key, int], PyTree] = jax.random.split
     render: Callable[[PyTree], str] | None = None
+
+
+class Sample(NamedTuple):
+    """A batch drawn from replay."""
+
+    transitions: PyTree  # [N, ...]
+    indices: Array  # [N] int32, their places
+    probability: Array  # [N] with which each was drawn
+    least: Array  # [] the smallest probability of any item that replay holds
+
+
+class Replay(NamedTuple):
+    """Experience replay: pure functions over one explicit state.
+
+    init:         `(item) -> state`, from one example (or its shapes) without batch axes
+    add:          `(state, items[T, B]) -> state`
+    sample:       `(state, key) -> Sample`
+    reprioritize: `(state, indices[N], td_error[N]) -> state`; uniform replay returns its state
+    size:         `(state) -> int32`, how many items it holds
+    """
+
+    init: Callable[[PyTree], PyTree]
+    add: Callable[[PyTree, PyTree], PyTree]
+    sample: Callable[[PyTree, Key], Sample]
+    reprioritize: Callable[[PyTree, Array, Array], PyTree]
+    size: Callable[[PyTree], Array]
 
 
 class TrainState(NamedTuple):

@@ -32,20 +32,23 @@ class Place(NamedTuple):
     sign: Any
 
 
-def probe(kind, length, terminates=True) -> Env:
+def probe(kind, length, terminates=True, numbered=False) -> Env:
     """The probe environments of CORRECTNESS K57, and worlds of one state; arguments may be tracers.
 
     CONSTANT: reward 1, one observation; OBSERVED: the reward is the observation, +-1; DELAYED:
     reward 0, then 1, and the time is observed; ARM: +1 for action 1, -1 for action 0; MATCH: +1
     where the action has the sign that is observed. Episodes end after `length` steps, by
-    termination or else by a time limit.
+    termination or else by a time limit. Numbered: -1, 0 and 1 are observed as states 0, 1 and 2.
     """
     spec = EnvSpec(obs_shape=(1,), num_actions=2, env_id="probe")
+    if numbered:
+        spec = spec._replace(obs_shape=(), num_states=3)
 
     def look(place):
         zero = jnp.float32(0)
         time = place.time.astype(jnp.float32)
-        return jnp.stack([zero, place.sign, time, zero, place.sign])[kind][None]
+        seen = jnp.stack([zero, place.sign, time, zero, place.sign])[kind]
+        return jnp.clip(seen + 1, 0, 2).astype(jnp.int32) if numbered else seen[None]
 
     def reset(key):
         place = Place(jnp.int32(0), jnp.where(jax.random.bernoulli(key), 1.0, -1.0))
@@ -92,6 +95,29 @@ def walk(continuous=False) -> Env:
         state, obs = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, y, x), old, new)
         reward = walk.scale * (position[1] + 0.1 * push)
         return state, Step(obs, reward, terminated, truncated, position)
+
+    return Env(spec, lambda key: fresh(key, jnp.float32(1.0)), step)
+
+
+def circle() -> Env:
+    """Six numbered states in a circle, walked with noise; ends by death and by a limit of 5."""
+    spec = EnvSpec((), num_actions=3, num_states=6, max_episode_steps=5, env_id="circle")
+
+    def fresh(key, scale):
+        place = jax.random.randint(key, (), 0, 6)
+        return Walk(place, jnp.int32(0), scale), place
+
+    def step(walk, action, key):
+        move_key, reset_key = jax.random.split(key)
+        slip = jax.random.randint(move_key, (), 0, 2)
+        place = (walk.position + action - 1 + slip) % 6
+        moved = Walk(place, walk.time + 1, walk.scale)
+        terminated = place == 5
+        truncated = (moved.time >= 5) & ~terminated
+        old, new = (moved, place), fresh(reset_key, walk.scale)
+        state, obs = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, y, x), old, new)
+        reward = walk.scale * (place - 1.5 + 0.1 * action)
+        return state, Step(obs, reward, terminated, truncated, place)
 
     return Env(spec, lambda key: fresh(key, jnp.float32(1.0)), step)
 

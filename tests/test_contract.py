@@ -1,21 +1,23 @@
 """The exam that every row of `AGENTS` sits: what makes an agent one that the rest can run."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, bits, probe, walk
+from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, bits, circle, probe, walk
 
 from rljax import checkpoint, networks
 from rljax.agents import AGENTS
 from rljax.config import field_types
 from rljax.envs import wrappers
 from rljax.experiment import params_of
-from rljax.training.learner import Mean, make_learner, train
-from rljax.types import Transition, identity
+from rljax.training.learner import make_learner, train
+from rljax.types import Mean, Transition, identity
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -29,8 +31,12 @@ EVERYTHING = {
     "normalize_obs": True, "normalize_reward": True, "normalize_advantage": True, "surrogate": "kl",
     "clip_value": True,
 }  # fmt: skip
+# options of one agent alone, over those above
+OPTIONS: dict[str, dict[str, Any]] = {}
 # what a run of this kind does not read: its value must change nothing
 UNREAD = {("ppo", False): {"target_kl"}}
+# what a worker's agent does not share with the others: it is of the worker's own experience
+OWN = ("running_return", "replay")
 
 
 class Exam:
@@ -38,10 +44,13 @@ class Exam:
 
     def __init__(self, name, everything):
         self.name, self.everything, self.row = name, everything, AGENTS[name]
-        options = SMALL | (EVERYTHING if everything else {})
+        options = SMALL | (EVERYTHING if everything else {}) | OPTIONS.get(name, {})
         known = field_types(self.row.config)
         self.config = self.row.config(**{k: v for k, v in options.items() if k in known})
-        self.env = wrappers.batched(walk(continuous=everything), B)
+        actions = self.row.actions
+        continuous = "discrete" not in actions or (everything and "continuous" in actions)
+        world = circle() if self.row.table else walk(continuous=continuous)
+        self.env = wrappers.batched(self.row.wrap(self.config, world), B)
         self.begin = jax.jit(lambda *args: self.learner(args[1]).init(args[0], *args[2:]))
         self.go = jax.jit(self.advance)
         self.start = self.begin(jax.random.key(0), self.config)
@@ -182,13 +191,19 @@ def test_compiling_changes_nothing(exam):
 def make_trajectory(exam):
     """Steps that the agent might have taken, made without compiling a rollout."""
     agent, env = exam.agent(exam.config), exam.env
-    obs = jax.random.normal(jax.random.key(5), (T, B, *env.spec.obs_shape))
-    acted = [agent.act(exam.end.agent, obs[t], jax.random.key(t)) for t in range(T)]
+
+    def look(like):
+        if jnp.issubdtype(like.dtype, jnp.integer):
+            return jax.random.randint(jax.random.key(5), (T, *like.shape), 0, env.spec.num_states)
+        return jax.random.normal(jax.random.key(5), (T, *like.shape))
+
+    obs = jax.tree.map(look, exam.end.obs)
+    acted = [agent.act(exam.end.agent, at(obs, t), jax.random.key(t)) for t in range(T)]
     action, extras = jax.tree.map(lambda *x: jnp.stack(x), *acted)
     end = jnp.arange(T * B).reshape(T, B) % 5
-    return Transition(
-        obs, action, obs.mean(axis=-1), end == 1, end == 3, jnp.roll(obs, -1, axis=0), extras
-    )
+    reward = jax.random.normal(jax.random.key(6), (T, B))
+    next_obs = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), obs)
+    return Transition(obs, action, reward, end == 1, end == 3, next_obs, extras)
 
 
 def test_pmap_over_devices_equals_vmap_over_workers(exam):
@@ -203,9 +218,8 @@ def test_pmap_over_devices_equals_vmap_over_workers(exam):
     each_device = jax.pmap(advance, "workers", in_axes=(0, None))(starts, exam.config)
     one_device = jax.jit(jax.vmap(advance, (0, None), axis_name="workers"))(starts, exam.config)
     for ends, _ in (one_device, each_device):
-        agent = ends.agent
-        if hasattr(agent, "running_return"):  # of the worker's own environments
-            agent = agent._replace(running_return=())
+        own = {name: () for name in OWN if hasattr(ends.agent, name)}
+        agent = ends.agent._replace(**own)
         for worker in range(1, num_workers):
             assert bits(at(agent, worker)) == bits(at(agent, 0))
             assert not np.array_equal(ends.obs[worker], ends.obs[0])
@@ -227,53 +241,8 @@ WORLDS = {
 GAMMA, GAE_LAMBDA = 0.9, 0.95
 
 
-@pytest.fixture(scope="module", params=list(AGENTS))
-def learned(request):
-    """What an agent has learned in every world: `(value(obs), probability of action 1)`."""
-    row = AGENTS[request.param]
-    steps = 16
-    options = {
-        "num_envs": 4, "num_steps": steps, "total_timesteps": 4 * steps * 400, "gamma": GAMMA,
-        "gae_lambda": GAE_LAMBDA, "learning_rate": 0.02, "update_epochs": 2, "num_minibatches": 1,
-        "max_grad_norm": 10.0,
-    }  # fmt: skip
-    known = field_types(row.config)
-    config = row.config(**{k: v for k, v in options.items() if k in known})
-
-    def run(kind, length, terminates):
-        env = wrappers.batched(probe(kind, length, terminates), 4)
-        network = networks.actor_critic(env.spec, (8,), "tanh")
-        agent = row.make(config, env.spec, network=network)
-        state, _ = train(make_learner(agent, env, steps), jax.random.key(0), config.num_updates)
-        policy, value = network.apply(params_of(state.agent), jnp.array([[-1.0], [0.0], [1.0]]))
-        return value, policy.probs[:, 1]
-
-    kinds = [jnp.array(column) for column in zip(*WORLDS.values(), strict=True)]
-    values, chances = jax.jit(jax.vmap(run))(*kinds)
-    return {name: (values[i], chances[i]) for i, name in enumerate(WORLDS)}
-
-
-def test_probe_values(learned):
-    """The value of the only, of the observed, and of the discounted reward."""
-    np.testing.assert_allclose(learned["one action"][0][1], 1.0, atol=0.02)
-    np.testing.assert_allclose(learned["observed"][0][jnp.array([0, 2])], [-1.0, 1.0], atol=0.05)
-    np.testing.assert_allclose(learned["delayed"][0][1:], [GAMMA, 1.0], atol=0.05)
-
-
-def test_probe_policies(learned):
-    """The best arm; and the action that what is seen asks for."""
-    assert learned["arm"][1][1] > 0.95
-    assert learned["match"][1][0] < 0.05
-    assert learned["match"][1][2] > 0.95
-
-
-@pytest.mark.parametrize("world", ["limit 8", "limit 40"])
-def test_a_time_limit_is_not_a_death(learned, world):
-    np.testing.assert_allclose(learned[world][0][1], 1 / (1 - GAMMA), rtol=0.02)
-
-
-def test_a_death_is_a_death(learned):
-    """The fixed point of the same targets where the last step of eight has no value behind it."""
+def gae_of_a_death():
+    """The fixed point of GAE's targets where the last step of eight has no value behind it."""
     value = 0.0
     for _ in range(200):
         advantage, advantages = 0.0, []
@@ -282,5 +251,87 @@ def test_a_death_is_a_death(learned):
             advantage = delta + GAMMA * GAE_LAMBDA * advantage
             advantages.append(advantage)
         value += np.mean(advantages)
-    assert value < 5
-    np.testing.assert_allclose(learned["death at 8"][0][1], value, rtol=0.03)
+    return value
+
+
+class Family(NamedTuple):
+    """Agents whose knowledge is read in the same way."""
+
+    options: dict[str, Any]
+    network: Callable[..., Any]  # (spec) -> the piece `network=`, or None
+    read: Callable[..., Any]  # (network, params, obs[N]) -> value[N], chance of action 1 [N]
+    death: Callable[[], float]  # the value of a world that ends after eight rewards of 1
+
+
+def read_policy(network, params, obs):
+    policy, value = network.apply(params, obs)
+    return value, policy.probs[:, 1]
+
+
+FAMILIES = {
+    "policy": Family(
+        {
+            "num_envs": 4, "num_steps": 16, "total_timesteps": 4 * 16 * 400, "learning_rate": 0.02,
+            "update_epochs": 2, "num_minibatches": 1, "max_grad_norm": 10.0,
+        },
+        lambda spec: networks.actor_critic(spec, (8,), "tanh"), read_policy, gae_of_a_death,
+    ),
+}  # fmt: skip
+FAMILY = {"ppo": "policy", "a2c": "policy"}
+
+
+def test_every_agent_sits_the_whole_exam():
+    assert FAMILY.keys() == AGENTS.keys()
+
+
+@pytest.fixture(scope="module", params=list(FAMILY))
+def learned(request):
+    """What an agent has learned in every world: `(value(obs), probability of action 1)`."""
+    row, family = AGENTS[request.param], FAMILIES[FAMILY[request.param]]
+    options = {"gamma": GAMMA, "gae_lambda": GAE_LAMBDA} | family.options
+    known = field_types(row.config)
+    config = row.config(**{k: v for k, v in options.items() if k in known})
+
+    def run(kind, length, terminates):
+        world = probe(kind, length, terminates, numbered=row.table)
+        env = wrappers.batched(row.wrap(config, world), config.num_envs)
+        network = family.network(env.spec)
+        pieces = {} if network is None else {"network": network}
+        agent = row.make(config, env.spec, **pieces)
+        learner = make_learner(agent, env, config.num_steps)
+        state, _ = train(learner, jax.random.key(0), config.num_updates)
+        obs = jnp.arange(3) if row.table else jnp.array([[-1.0], [0.0], [1.0]])
+        return family.read(network, params_of(state.agent), obs)
+
+    kinds = [jnp.array(column) for column in zip(*WORLDS.values(), strict=True)]
+    values, chances = jax.jit(jax.vmap(run))(*kinds)
+    seen = {name: (values[i], chances[i]) for i, name in enumerate(WORLDS)}
+    return seen, family
+
+
+def test_probe_values(learned):
+    """The value of the only, of the observed, and of the discounted reward."""
+    seen, _ = learned
+    np.testing.assert_allclose(seen["one action"][0][1], 1.0, atol=0.02)
+    np.testing.assert_allclose(seen["observed"][0][jnp.array([0, 2])], [-1.0, 1.0], atol=0.05)
+    np.testing.assert_allclose(seen["delayed"][0][1:], [GAMMA, 1.0], atol=0.05)
+
+
+def test_probe_policies(learned):
+    """The best arm; and the action that what is seen asks for."""
+    seen, _ = learned
+    assert seen["arm"][1][1] > 0.95
+    assert seen["match"][1][0] < 0.05
+    assert seen["match"][1][2] > 0.95
+
+
+@pytest.mark.parametrize("world", ["limit 8", "limit 40"])
+def test_a_time_limit_is_not_a_death(learned, world):
+    np.testing.assert_allclose(learned[0][world][0][1], 1 / (1 - GAMMA), rtol=0.02)
+
+
+def test_a_death_is_a_death(learned):
+    seen, family = learned
+    value = family.death()
+    assert value < 6
+    np.testing.assert_allclose(seen["death at 8"][0][1], value, rtol=0.03)

@@ -16,8 +16,8 @@ from rljax import checkpoint, experiment
 from rljax.envs import build
 from rljax.plan import make_plan
 from rljax.training import runs
-from rljax.training.learner import Mean, make_learner
-from rljax.types import Env, EnvSpec, Step
+from rljax.training.learner import make_learner
+from rljax.types import Env, EnvSpec, Mean, Step
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

@@ -15,18 +15,12 @@ from rljax.types import (
     Env,
     Key,
     Learner,
+    Mean,
     Metrics,
     PyTree,
     TrainState,
     Transition,
 )
-
-
-class Mean(NamedTuple):
-    """A metric that is summed over steps, workers and updates before it is divided."""
-
-    total: Array
-    weight: Array
 
 
 def rollout(

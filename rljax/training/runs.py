@@ -10,7 +10,7 @@ import numpy as np
 
 from rljax.training.learner import NEVER, Report, advance, empty_report
 from rljax.training.parallel import OFTEN, ONCE, ONE_THREAD, Spread
-from rljax.types import Array, Key, Learner, PyTree
+from rljax.types import Array, Key, Learner, PyTree, Shared
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
 _COMPILED: dict[Hashable, Any] = {}  # so that a second call does not compile again
@@ -56,12 +56,21 @@ def template(make_learner: MakeLearner, config: Any, starts: Start) -> Work:
 def over_runs(function: Callable[..., PyTree], width: int) -> Callable[..., PyTree]:
     """Maps a function over the leading axis of its first argument; the others are shared.
 
-    A `vmap` over one run is none: matrix products without a batch axis are faster.
+    A `vmap` over one run is none: matrix products without a batch axis are faster. What is
+    `types.Shared` goes in without an axis and comes out with one.
     """
+
+    def is_shared(x):
+        return isinstance(x, Shared)
 
     def mapped(tree, *shared):
         if width > 1:
-            return jax.vmap(lambda one: function(one, *shared))(tree)
+            axes = jax.tree.map(lambda x: None if is_shared(x) else 0, tree, is_leaf=is_shared)
+            tree = jax.tree.map(
+                lambda x: jax.tree.map(lambda y: y[0], x) if is_shared(x) else x, tree,
+                is_leaf=is_shared,
+            )  # fmt: skip
+            return jax.vmap(lambda one: function(one, *shared), in_axes=(axes,))(tree)
         out = function(jax.tree.map(lambda x: x[0], tree), *shared)
         return jax.tree.map(lambda x: x[None], out)
 
