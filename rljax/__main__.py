@@ -165,9 +165,50 @@ def _run_options(options: dict[str, str]) -> dict[str, Any]:
     return given
 
 
+PROCESSES = {
+    "distributed": "one of several processes, found by the cluster (SLURM, Open MPI, ...)",
+    "coordinator": "host:port of process 0, where there is no cluster to ask",
+    "num_processes": "how many there are, likewise", "process_id": "which this one is, likewise",
+}  # fmt: skip
+
+
+def _claim_devices(options: dict[str, str], devices: Any) -> bool:
+    """Before JAX starts: a CPU plays the devices asked for, processes find each other.
+
+    Returns whether this is the process that writes and prints.
+    """
+    from rljax.config import convert
+
+    address = options.pop("coordinator", None)
+    count, process = (
+        convert(name, options.pop(name), int) if name in options else None
+        for name in ("num_processes", "process_id")
+    )
+    several = convert("distributed", options.pop("distributed", "false"), bool) or bool(address)
+    if not several and (count is not None or process is not None):
+        raise ValueError("`num_processes` needs a `coordinator`: give host:port of process 0.")
+    if not several and devices is None:
+        return True
+    import jax
+
+    wanted = 1 if devices is None else convert("devices", devices, int)
+    here = wanted // (count or 1)
+    flags = os.environ.get("XLA_FLAGS", "")
+    if here > 1 and "xla_force_host_platform_device_count" not in flags:
+        jax.config.update("jax_num_cpu_devices", here)
+    if not several:
+        return True
+    from rljax.training import distributed
+
+    distributed.join(address, count, process)
+    return distributed.is_first()
+
+
 def _train(places: list[str], options: dict[str, str]) -> None:
     from rljax import config, experiment, folder, plan
 
+    several = any(name in options for name in PROCESSES)
+    first = _claim_devices(options, options.get("devices"))
     run_dir, how = options.pop("run_dir", None), _run_options(options)
     record: dict[str, Any] = {}
     if len(places) == 1 and places[0].endswith(".toml"):
@@ -185,9 +226,15 @@ def _train(places: list[str], options: dict[str, str]) -> None:
         name: value.strip("[]").split(",") if "," in value and name != "hidden_sizes" else value
         for name, value in options.items()
     }
+    if several:
+        import jax
+
+        record.setdefault("devices", jax.device_count())
     planned = plan.plan_of(record)
     run_dir = run_dir or folder.new_folder(planned.agent, planned.env_id)
-    _finish(experiment.run(planned, run_dir, **how), run_dir)
+    result = experiment.run(planned, run_dir, **how)
+    if first:
+        _finish(result, run_dir)
 
 
 def _number(text: str) -> Any:
@@ -200,11 +247,15 @@ def _number(text: str) -> Any:
 
 
 def _resume(places: list[str], options: dict[str, str]) -> None:
-    from rljax import experiment
+    from rljax import config, experiment
 
     (run_dir,) = _places(places, 1, "resume")
+    record = config.load(Path(run_dir) / "config.toml")
+    first = _claim_devices(options, record.get("devices"))
     how = _run_options(options)
-    _finish(experiment.resume(run_dir, **how, **options), run_dir)
+    result = experiment.resume(run_dir, **how, **options)
+    if first:
+        _finish(result, run_dir)
 
 
 def _finish(result: Any, run_dir: str | Path) -> None:
@@ -278,9 +329,12 @@ COMMANDS = {
             "run_dir": "the run's folder (runs/AGENT-ENV-1)",
             "num_reports": "points of a curve (50)",
             "env_params.NAME": "a parameter of the environment", **RUN_OPTIONS,
+            "devices": "learn each run on so many together (runs are spread over all)", **PROCESSES,
         },
     ),
-    "resume": Command(_resume, "RUN_DIR", "go on with a run that was stopped", RUN_OPTIONS),
+    "resume": Command(
+        _resume, "RUN_DIR", "go on with a run that was stopped", RUN_OPTIONS | PROCESSES
+    ),
     "evaluate": Command(
         _evaluate, "RUN_DIR", "play the trained policies",
         {

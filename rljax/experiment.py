@@ -1,9 +1,10 @@
 """Experiments: run a plan in chunks, report, save, evaluate. What `train` and the shell call."""
 
-import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import numpy as np
 
 from rljax import checkpoint, reporting
 from rljax import config as configs
-from rljax.folder import Folder, Rows, interruptible
+from rljax.folder import Folder, Rows, interruptible, listed_rows, rows_of
 from rljax.plan import Plan, at_least, make_plan, plan_of
 from rljax.results import Result
-from rljax.training import parallel, runs
+from rljax.training import distributed, parallel, runs
 from rljax.training.evaluate import evaluate as play
-from rljax.training.learner import Report
+from rljax.training.learner import Report, params_of
 from rljax.types import PyTree
 
 SECONDS_PER_CHUNK = 0.5  # between two looks of the host at the clock and at signals
@@ -29,7 +30,8 @@ def train(
     agent: Any, env: Any, *, seeds: int = 1, seed: int = 0, run_dir: str | Path | None = None,
     num_reports: int = 50, eval_episodes: int = 100, progress: bool | None = None,
     writers: tuple[str, ...] = ("jsonl",), save_seconds: float = 30.0,
-    env_params: Mapping[str, Any] | None = None, resume: bool = False, **hyperparameters: Any,
+    env_params: Mapping[str, Any] | None = None, resume: bool = False, devices: int | None = None,
+    **hyperparameters: Any,
 ) -> Result:  # fmt: skip
     """Trains an agent, many seeds at once, in one compiled program.
 
@@ -48,6 +50,8 @@ def train(
       save_seconds: at least so long between two checkpoints; the last state is always saved.
       env_params: parameters of the environment, `max_episode_steps` among them.
       resume: go on from the last checkpoint in `run_dir` (see `rljax.resume`).
+      devices: learn each run on so many devices at once, a worker on each with its part of
+        `num_envs`; what they learn is averaged. None spreads whole runs over the devices there are.
       hyperparameters: fields of the agent's config, or pieces of it (`network=`, `optimizer=`,
         `surrogate=`). A list for a float field is an axis of the run.
 
@@ -57,7 +61,7 @@ def train(
     """
     plan = make_plan(
         agent, env, seeds=seeds, seed=seed, num_reports=num_reports, env_params=env_params,
-        **hyperparameters,
+        devices=devices, **hyperparameters,
     )  # fmt: skip
     return run(
         plan, run_dir, eval_episodes=eval_episodes, progress=progress, writers=writers,
@@ -106,24 +110,35 @@ def run(
     reporting.check_writers(writers)
     if resume and run_dir is None:
         raise ValueError("`resume` is True, but there is no `run_dir` to resume from: give it.")
-    folder = None if run_dir is None else Folder(run_dir, plan.record(), resume)
+    saved = f"saved: rljax resume {run_dir}" if run_dir else "nothing was saved: no `run_dir`"
+    with distributed.together(saved):
+        return _run(plan, run_dir, eval_episodes, progress, writers, save_seconds, resume)
+
+
+def _run(
+    plan: Plan, run_dir: str | Path | None, eval_episodes: int, progress: bool | None,
+    writers: tuple[str, ...], save_seconds: float, resume: bool,
+) -> Result:  # fmt: skip
+    spread = parallel.spread(plan.num_runs, workers=plan.workers)
+    mine = run_dir is not None and distributed.is_first()
+    folder = Folder(run_dir, plan.record(), resume) if mine and run_dir is not None else None
+    progress = progress if distributed.is_first() else False
     total = plan.config.num_updates * plan.steps_per_update
     bar = reporting.Progress(title(plan), total, progress, num_runs=plan.num_runs)
-    with bar, interruptible() as interrupt, contextlib.ExitStack() as on_exit:
-        spread = parallel.spread(plan.num_runs)
+    with bar, interruptible() as interrupt, ExitStack() as on_exit:
         cache_key = plan.cache_key() and (plan.cache_key(), spread.num_groups)
         work = runs.Runs(
-            plan.make_learner(), plan.config, plan.starts(), spread, cache_key,
+            plan.make_learner(), plan.config, plan.entries(), spread, cache_key,
             one_thread=plan.steps_per_update <= SMALL,
         )  # fmt: skip
-        rows, done = folder.restore(work) if folder else ([], 0)
+        rows, done = restore(folder, work)
         bar.compiled(work.compile_seconds, start=done * plan.steps_per_update)
         sinks = [reporting.writer(name, folder.path, rows) for name in writers] if folder else []
         for sink in sinks:
             on_exit.callback(sink.close)
-        began = saved = time.perf_counter()
-        if folder and not done:
-            folder.save(work, rows, 0)  # finite parameters are on disk whatever comes
+        began = last_save = time.perf_counter()
+        if run_dir and not done:  # finite parameters are on disk whatever comes
+            _save(folder, work.snapshot(), rows, 0)
         pace = 1.0  # updates a chunk, found by trying
         for size, is_report in _chunks(plan, done, lambda: pace):
             tick = time.perf_counter()
@@ -140,25 +155,49 @@ def run(
                     sink.write(*rows[-1])
                 work.clear_report()
             bar.update(done * plan.steps_per_update, means)
+            said = distributed.agree(pace, now - last_save, interrupt.signal)
+            pace, since_save, interrupt.signal = *said[0, :2].tolist(), int(said[:, 2].max())
             last = done == plan.config.num_updates
-            if folder and (last or interrupt.signal or now - saved > save_seconds):
-                _stop_at_nonfinite_params(work, done, plan, folder)
-                folder.save(work, rows, done)
-                saved = time.perf_counter()
+            if run_dir and (last or interrupt.signal or since_save > save_seconds):
+                snapshot = work.snapshot()
+                _stop_at_nonfinite_params(plan.first_workers(snapshot), done, plan, folder)
+                _save(folder, snapshot, rows, done)
+                last_save = time.perf_counter()
             if interrupt.signal and not last:
-                interrupt.leave(folder and folder.path)
+                interrupt.leave(Path(run_dir) if run_dir else None)
         seconds = time.perf_counter() - began
-        _stop_at_nonfinite_params(work, done, plan, folder)
-    result = _result(plan, rows, work, seconds)
-    if eval_episodes:
-        result = dataclasses.replace(
-            result, evaluation=evaluate_states(plan, work.snapshot().state.agent, eval_episodes)
-        )
-    if folder:
-        result.save(folder.path)
-        result.plot(folder.path / "curve.png")
-        folder.describe(title(plan))
+        snapshot = work.snapshot()
+        _stop_at_nonfinite_params(plan.first_workers(snapshot), done, plan, folder)
+        result = _result(plan, rows, snapshot, work.compile_seconds, seconds)
+        if eval_episodes:
+            states = plan.first_workers(snapshot.state.agent)
+            seen = evaluate_states(plan, states, eval_episodes)
+            result = dataclasses.replace(result, evaluation=seen)
+        if folder:
+            result.save(folder.path)
+            result.plot(folder.path / "curve.png")
+            folder.describe(title(plan))
     return result
+
+
+def restore(folder: Folder | None, work: runs.Runs) -> tuple[Rows, int]:
+    """Goes on from the last checkpoint, if there is one; the first process reads it for all."""
+    if jax.process_count() == 1:
+        return folder.restore(work) if folder else ([], 0)
+    like = work.snapshot()
+    snapshot, rows, done = folder.read(like) if folder else (None, [], 0)
+    listed = json.dumps([done, listed_rows(rows)]) if snapshot is not None else None
+    told = distributed.text_from_first(listed)
+    if told is None:
+        return [], 0
+    work.put_back(distributed.from_first(like if snapshot is None else snapshot))
+    done, listed = json.loads(told)
+    return rows_of(listed), done
+
+
+def _save(folder: Folder | None, snapshot: runs.Work, rows: Rows, done: int) -> None:
+    if folder:
+        folder.save(snapshot, rows, done)
 
 
 def title(plan: Plan) -> str:
@@ -176,13 +215,6 @@ def _chunks(plan: Plan, done: int, pace):
         size = min(end - done, max(1, int(pace())))
         done += size
         yield size, done == end
-
-
-def params_of(agent_state: PyTree) -> PyTree:
-    """The network parameters in an agent's state, whatever it is wrapped in."""
-    while not hasattr(agent_state, "params") and hasattr(agent_state, "agent"):
-        agent_state = agent_state.agent
-    return getattr(agent_state, "params", None)
 
 
 def run_name(plan: Plan, index: int) -> str:
@@ -210,9 +242,9 @@ def _stop_at_nonfinite(report: Report, plan: Plan, folder: Folder | None) -> Non
         raise _diverged(plan, name, update, index, folder)
 
 
-def _stop_at_nonfinite_params(work: runs.Runs, done: int, plan: Plan, folder: Folder | None):
+def _stop_at_nonfinite_params(work: runs.Work, done: int, plan: Plan, folder: Folder | None):
     """The loss of an update shows the parameters before it; the last ones show in none."""
-    params = params_of(work.snapshot().state.agent)
+    params = params_of(work.state.agent)
     for place, leaf in jax.tree_util.tree_leaves_with_path(params):
         finite = np.isfinite(np.asarray(leaf)).reshape(plan.num_runs, -1).all(axis=1)
         if not finite.all():
@@ -220,19 +252,21 @@ def _stop_at_nonfinite_params(work: runs.Runs, done: int, plan: Plan, folder: Fo
             raise _diverged(plan, what, done - 1, int(finite.argmin()), folder)
 
 
-def _result(plan: Plan, rows: Rows, work: runs.Runs, seconds: float) -> Result:
+def _result(
+    plan: Plan, rows: Rows, work: runs.Work, compile_seconds: float, seconds: float
+) -> Result:
     def unflat(x):
         return x.reshape(*plan.lead, *x.shape[1:])
 
     names = rows[0][1] if rows else ()
-    state = jax.tree.map(unflat, work.snapshot().state)
+    state = jax.tree.map(unflat, plan.first_workers(work.state))
     return Result(
         agent=plan.agent, env_id=plan.env_id, config=plan.record(), sweep=plan.sweep,
         seeds=plan.seeds, seed=plan.seed, steps=np.array([step for step, _ in rows], np.int64),
         metrics={
             name: unflat(np.stack([row[name] for _, row in rows], axis=-1)) for name in names
         },
-        state=state, params=params_of(state.agent), compile_seconds=work.compile_seconds,
+        state=state, params=params_of(state.agent), compile_seconds=compile_seconds,
         seconds=seconds,
     )  # fmt: skip
 
@@ -277,11 +311,11 @@ def load_states(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Pl
       ValueError: there is no run, no checkpoint yet, or none that is whole.
     """
     plan = plan_of(configs.load(Path(run_dir) / "config.toml"), env, **pieces)
-    like = runs.template(plan.make_learner(), plan.config, plan.starts())
+    like = runs.template(plan.make_learner(), plan.config, plan.entries())
     found = checkpoint.restore(Path(run_dir) / "checkpoint", like, plan.record())
     if found is None:
         raise ValueError(f"there is no checkpoint in {run_dir} yet: resume the run first.")
-    return plan, found[0].state
+    return plan, plan.first_workers(found[0].state)
 
 
 def evaluate(

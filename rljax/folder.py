@@ -11,7 +11,7 @@ import numpy as np
 
 from rljax import checkpoint
 from rljax import config as configs
-from rljax.training.runs import Runs
+from rljax.training.runs import Runs, Work
 
 Rows = list[tuple[int, dict[str, np.ndarray]]]
 
@@ -28,6 +28,22 @@ rljax plot {path}
 rljax evaluate {path}
 rljax resume {path}
 """
+
+
+def listed_rows(rows: Rows) -> list[Any]:
+    """Rows as JSON has them."""
+    return [
+        [step, {name: values.tolist() for name, values in metrics.items()}]
+        for step, metrics in rows
+    ]
+
+
+def rows_of(listed: list[Any]) -> Rows:
+    """What `listed_rows` wrote down."""
+    return [
+        (step, {name: np.asarray(values, np.float32) for name, values in metrics.items()})
+        for step, metrics in listed
+    ]
 
 
 class Folder:
@@ -58,27 +74,25 @@ class Folder:
         temporary.write_text(configs.dump(self._record), encoding="utf-8")
         temporary.replace(file)
 
+    def read(self, like: Work) -> tuple[Work | None, Rows, int]:
+        """The last good checkpoint: the work, the rows, and the updates done by then."""
+        found = checkpoint.restore(self.path / "checkpoint", like, self._record)
+        if found is None:
+            return None, [], 0
+        work, meta, _ = found
+        return work, rows_of(meta["rows"]), meta["num_updates"]
+
     def restore(self, runs: Runs) -> tuple[Rows, int]:
         """Puts the last good checkpoint back. Returns the rows and the updates done by then."""
-        found = checkpoint.restore(self.path / "checkpoint", runs.snapshot(), self._record)
-        if found is None:
-            return [], 0
-        work, meta, _ = found
-        runs.put_back(work)
-        rows = [
-            (step, {name: np.asarray(values, np.float32) for name, values in metrics.items()})
-            for step, metrics in meta["rows"]
-        ]
-        return rows, meta["num_updates"]
+        work, rows, num_updates = self.read(runs.snapshot())
+        if work is not None:
+            runs.put_back(work)
+        return rows, num_updates
 
-    def save(self, runs: Runs, rows: Rows, num_updates: int) -> None:
+    def save(self, work: Work, rows: Rows, num_updates: int) -> None:
         """Writes a checkpoint of everything."""
-        listed = [
-            [step, {name: values.tolist() for name, values in metrics.items()}]
-            for step, metrics in rows
-        ]
-        meta = {"config": self._record, "rows": listed, "num_updates": num_updates}
-        checkpoint.save(self.path / "checkpoint", runs.snapshot(), meta, num_updates)
+        meta = {"config": self._record, "rows": listed_rows(rows), "num_updates": num_updates}
+        checkpoint.save(self.path / "checkpoint", work, meta, num_updates)
 
     def describe(self, title: str) -> None:
         """Writes README.txt: what is here, and what to type next."""

@@ -1,9 +1,11 @@
 """A plan: an experiment, checked in every way that needs no compiling."""
 
+import dataclasses
 import difflib
 import inspect
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,14 +16,21 @@ from rljax import config as configs
 from rljax import envs
 from rljax.agents import AGENTS, AgentRow
 from rljax.training.learner import make_learner
+from rljax.training.parallel import WORKERS
 from rljax.training.runs import MakeLearner, Start
-from rljax.types import Agent, Env
+from rljax.types import Agent, Env, PyTree
 
 RUN_OPTIONS = (
-    "seeds", "seed", "num_reports", "env_params", "run_dir", "eval_episodes", "progress", "writers",
-    "save_seconds", "resume",
+    "seeds", "seed", "num_reports", "devices", "env_params", "run_dir", "eval_episodes", "progress",
+    "writers", "save_seconds", "resume",
 )  # fmt: skip
-RECORDED = ("num_seeds", "seed", "num_reports", "env_params")  # of these, what a file may say
+RECORDED = (
+    "num_seeds",
+    "seed",
+    "num_reports",
+    "env_params",
+    "devices",
+)  # of these, what a file may say
 
 
 class Plan(NamedTuple):
@@ -38,6 +47,7 @@ class Plan(NamedTuple):
     seeds: int
     seed: int
     num_reports: int
+    workers: int = 1  # devices that learn each run together
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -64,9 +74,22 @@ class Plan(NamedTuple):
         return envs.batched(self.row.wrap(self.config, single), num_envs)
 
     def make_learner(self) -> MakeLearner:
-        """`config -> Learner`, over one environment that all runs share the code of."""
-        env = self.build_env(self.config.num_envs)
-        return lambda config: make_learner(self.make_agent(config, env), env, config.num_steps)
+        """`config -> Learner`, over one environment that all runs share the code of.
+
+        Of several workers each has its part of the environments and of the steps, so that
+        schedules end with the run.
+        """
+        env = self.build_env(self.config.num_envs // self.workers)
+        if self.workers == 1:
+            return lambda config: make_learner(self.make_agent(config, env), env, config.num_steps)
+        average = partial(jax.lax.pmean, axis_name=WORKERS)
+
+        def make(config):
+            part = worker_part(config, self.workers)
+            agent = self.row.make(part, env.spec, **self.pieces, average=average)
+            return make_learner(agent, env, config.num_steps)
+
+        return make
 
     def starts(self) -> Start:
         """What each run starts from, `[R]`: settings vary slowest, seeds fastest.
@@ -79,7 +102,18 @@ class Plan(NamedTuple):
         settings = np.array(list(itertools.product(*self.sweep.values())), np.float32)
         repeated = settings.repeat(self.seeds, axis=0)
         swept = {name: jnp.asarray(repeated[:, i]) for i, name in enumerate(self.sweep)}
-        return Start(keys[np.tile(np.arange(self.seeds), self.num_runs // self.seeds)], swept)
+        keys = keys[np.tile(np.arange(self.seeds), self.num_runs // self.seeds)]
+        return Start(keys, swept, jnp.zeros(self.num_runs, jnp.int32))
+
+    def entries(self) -> Start:
+        """`starts` for every worker of every run, `[R * W]`: the workers of a run side by side."""
+        start = jax.tree.map(lambda x: jnp.repeat(x, self.workers, axis=0), self.starts())
+        worker = jnp.tile(jnp.arange(self.workers, dtype=jnp.int32), self.num_runs)
+        return start._replace(worker=worker)
+
+    def first_workers(self, tree: PyTree) -> PyTree:
+        """`[R * W, ...] -> [R, ...]`: what workers agree upon is what the first one has."""
+        return jax.tree.map(lambda x: x[:: self.workers], tree)
 
     def cache_key(self) -> Any:
         """Plans of equal keys share their compiled program; None: this one cannot be told."""
@@ -87,13 +121,16 @@ class Plan(NamedTuple):
             return None
         params = tuple(sorted(self.env_params.items()))
         structure = jax.tree.structure(self.config)
-        return self.row.make, self.env, params, structure, tuple(self.sweep), self.num_runs
+        runs = self.num_runs, self.workers
+        return self.row.make, self.env, params, structure, tuple(self.sweep), runs
 
     def record(self) -> dict[str, Any]:
         """The plan as plain values: what config.toml holds, and what a resume must equal."""
         head = {"agent": self.agent, "env_id": self.env_id, "num_seeds": self.seeds}
         head |= {"seed": self.seed, "num_reports": self.num_reports}
         tail: dict[str, Any] = {"pieces": sorted(self.pieces)} if self.pieces else {}
+        if self.workers > 1:
+            tail["devices"] = self.workers
         if self.env_params:
             tail["env_params"] = dict(self.env_params)
         return head | configs.to_mapping(self.config) | self.sweep | tail
@@ -101,7 +138,7 @@ class Plan(NamedTuple):
 
 def make_plan(
     agent: Any, env: Any, *, seeds: Any = 1, seed: Any = 0, num_reports: Any = 50,
-    env_params: Mapping[str, Any] | None = None, **hyperparameters: Any,
+    env_params: Mapping[str, Any] | None = None, devices: Any = None, **hyperparameters: Any,
 ) -> Plan:  # fmt: skip
     """Checks what is to be run; the arguments are those of `rljax.train`.
 
@@ -123,11 +160,41 @@ def make_plan(
     env_id = env if isinstance(env, str) else single.spec.env_id
     row.check(name, single.spec)
     num_reports = min(num_reports, config.num_updates)
+    workers = 1 if devices is None else at_least("devices", devices, 1)
+    if workers > 1 and "average" not in inspect.signature(row.make).parameters:
+        raise ValueError(
+            f"`devices` is {workers}, but the maker of `{name}` takes no `average=`, through which "
+            "workers share what they learn: give it one, or leave `devices` out."
+        )
     plan = Plan(
-        name, env_id, row, env, params, config, sweep, pieces, seeds, seed, num_reports
+        name, env_id, row, env, params, config, sweep, pieces, seeds, seed, num_reports, workers
     )  # fmt: skip
-    plan.make_agent(config, plan.build_env(config.num_envs))  # makers check what they are given
+    part = worker_part(config, workers)
+    plan.make_agent(part, plan.build_env(part.num_envs))  # makers check what they are given
     return plan
+
+
+def worker_part(config: Any, workers: int) -> Any:
+    """The config of one of several workers, which share out the environments and the steps.
+
+    Raises:
+      ValueError: the environments cannot be shared out.
+    """
+    if workers == 1:
+        return config
+    if config.num_envs % workers:
+        raise ValueError(
+            f"`num_envs` is {config.num_envs}, but the {workers} devices share them out: make it "
+            f"a multiple of {workers}."
+        )
+    part = {
+        "num_envs": config.num_envs // workers,
+        "total_timesteps": config.total_timesteps // workers,
+    }
+    try:
+        return dataclasses.replace(config, **part)
+    except ValueError as error:
+        raise ValueError(f"on each of {workers} devices: {error}") from None
 
 
 def plan_of(

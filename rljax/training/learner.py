@@ -150,6 +150,13 @@ def advance(
     return jax.lax.fori_loop(0, num_updates, body, (state, report))
 
 
+def params_of(agent_state: PyTree) -> PyTree:
+    """The network parameters in an agent's state, whatever it is wrapped in."""
+    while not hasattr(agent_state, "params") and hasattr(agent_state, "agent"):
+        agent_state = agent_state.agent
+    return getattr(agent_state, "params", None)
+
+
 def train(
     learner: Learner, key: Key, num_updates: int, num_reports: int = 1, worker: int | Array = 0
 ) -> tuple[TrainState, Metrics]:

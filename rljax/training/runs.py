@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rljax.training.learner import NEVER, Report, advance, empty_report
-from rljax.training.parallel import OFTEN, ONCE, ONE_THREAD, Spread
+from rljax.training.learner import NEVER, Report, advance, empty_report, params_of
+from rljax.training.parallel import OFTEN, ONCE, ONE_THREAD, WORKERS, Spread
 from rljax.types import Array, Key, Learner, PyTree, Shared
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
@@ -17,24 +17,32 @@ _COMPILED: dict[Hashable, Any] = {}  # so that a second call does not compile ag
 
 
 class Start(NamedTuple):
-    """What a run starts from, `[R]`: its key, and the config fields that differ between runs."""
+    """What an entry starts from, `[E]`: its key, the config fields that differ, which worker."""
 
     key: Key
     swept: dict[str, Array]
+    worker: Array  # 0 where runs are whole
 
 
 class Work(NamedTuple):
-    """What moves: one entry a run, `[R, ...]`."""
+    """What moves: one entry a run and worker, `[E, ...]`."""
 
     state: PyTree
     report: Report
     swept: dict[str, Array]
 
 
+class Seen(NamedTuple):
+    """What the host looks at after each chunk, of all workers together: one entry a run, `[R]`."""
+
+    report: Report
+    parted: Array  # bool: workers no longer hold the same parameters
+
+
 def start_one(make_learner: MakeLearner, config: Any, start: Start) -> Work:
     """One run before its first update."""
     learner = make_learner(dataclasses.replace(config, **start.swept))
-    state = learner.init(start.key)
+    state = learner.init(start.key, start.worker)
     return Work(state, empty_report(learner, state), start.swept)
 
 
@@ -48,9 +56,23 @@ def advance_one(
     return Work(*advance(learner, work.state, report, num_updates), work.swept)
 
 
+def seen_by(workers: int, work: Work) -> Seen:
+    """What the workers of a run have to tell, inside the program of a share."""
+    if workers == 1:
+        return Seen(work.report, jax.numpy.zeros(work.state.num_updates.shape, bool))
+    totals = jax.lax.psum(work.report.totals, WORKERS)
+    nonfinite = jax.lax.pmin(work.report.nonfinite, WORKERS)
+    parted = jax.numpy.zeros(work.state.num_updates.shape, bool)
+    for leaf in jax.tree.leaves(params_of(work.state.agent)):
+        differs = jax.lax.pmax(leaf, WORKERS) != jax.lax.pmin(leaf, WORKERS)
+        parted |= differs.any(axis=tuple(range(1, leaf.ndim)))
+    return Seen(Report(totals, nonfinite), parted)
+
+
 def template(make_learner: MakeLearner, config: Any, starts: Start) -> Work:
     """The shapes of the work of all runs, without compiling or computing anything."""
-    return jax.eval_shape(jax.vmap(lambda start: start_one(make_learner, config, start)), starts)
+    begin = jax.vmap(lambda start: start_one(make_learner, config, start), axis_name=WORKERS)
+    return jax.eval_shape(begin, starts)
 
 
 def over_runs(function: Callable[..., PyTree], width: int) -> Callable[..., PyTree]:
@@ -90,7 +112,7 @@ class Runs:
         cache_key: Hashable = None, one_thread: bool = False,
     ):  # fmt: skip
         self._spread, self._config, self._clear = spread, config, False
-        width = -(-spread.num_runs // spread.num_groups)
+        width = spread.width
 
         def start(starts, config):
             return over_runs(lambda one: start_one(make_learner, config, one), width)(starts)
@@ -99,7 +121,8 @@ class Runs:
             def one(work, num_updates, clear):
                 return advance_one(make_learner, config, work, num_updates, clear)
 
-            return over_runs(one, width)(work, num_updates, clear)
+            work = over_runs(one, width)(work, num_updates, clear)
+            return work, seen_by(spread.workers, work)
 
         began = time.perf_counter()
         grouped = spread.split(starts)
@@ -119,18 +142,28 @@ class Runs:
         self.compile_seconds = time.perf_counter() - began
 
     def advance(self, num_updates: int) -> Report:
-        """Moves every run on, and waits. Returns the report so far, `[R]` each, on the host."""
+        """Moves every run on, and waits. Returns the report so far, `[R]` each, on the host.
+
+        Raises:
+          RuntimeError: the workers of a run have parted.
+        """
         shared = self._config, np.int32(num_updates), np.bool_(self._clear)
-        self._work, self._clear = self._chunk(self._work, *shared), False
-        reports = self._spread.part(self._work, lambda work: work.report)
-        return jax.device_get(self._spread.join(reports))
+        (self._work, seen), self._clear = self._chunk(self._work, *shared), False
+        report, parted = self._spread.read(seen)
+        # what is NaN equals nothing: whoever reads the report will say that
+        if parted.any() and first_nonfinite(report) is None:
+            raise RuntimeError(
+                f"the workers of run {int(parted.argmax())} no longer hold the same parameters: "
+                "whatever an agent's `update` learns from must pass through `average`."
+            )
+        return report
 
     def clear_report(self) -> None:
         """Lets the next `advance` begin a new report."""
         self._clear = True
 
     def snapshot(self) -> Work:
-        """Everything, as `[R, ...]`, to keep or to `put_back`."""
+        """Everything, as `[E, ...]`, to keep or to `put_back`; every process has to call it."""
         work = self._spread.join(self._work)
         if not self._clear:
             return work

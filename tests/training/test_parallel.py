@@ -57,8 +57,7 @@ def test_what_is_split_and_joined_is_as_before(spread, num_groups):
         tree = make_tree(num_runs)
         grouped = shared.split(tree)
         assert bits(shared.join(grouped)) == bits(tree)
-        some = shared.part(grouped, lambda share: share["x"])
-        assert bits(shared.join(some)) == bits(tree["x"])
+        assert bits(shared.read(grouped)) == bits(tree)
 
 
 def test_a_call_gives_each_run_its_own_and_all_what_is_shared(spread):
@@ -78,6 +77,9 @@ def test_a_call_gives_each_run_its_own_and_all_what_is_shared(spread):
             got = shared.join(call(grouped, np.float32(factor)))
             expected = {"sum": factor * tree["x"].sum(axis=-1), "key": tree["key"]}
             assert bits(got) == bits(expected)
+        two = shared.compile(lambda tree: (tree["x"] + 1, tree), grouped)
+        plus, same = two(grouped)
+        assert bits((shared.read(plus), shared.join(same))) == bits((tree["x"] + 1, tree))
 
 
 def test_an_error_in_a_thread_is_an_error():
@@ -103,7 +105,8 @@ def make(config):
 
 def make_runs(way, num_groups):
     keys = jax.vmap(jax.random.key)(np.arange(NUM_RUNS))
-    starts = runs.Start(keys, {"learning_rate": jnp.asarray(RATES)})
+    whole = jnp.zeros(NUM_RUNS, jnp.int32)
+    starts = runs.Start(keys, {"learning_rate": jnp.asarray(RATES)}, whole)
     spread = WAYS[way](NUM_RUNS, num_groups)
     return runs.Runs(make, CONFIG, starts, spread, cache_key=("test_parallel", way, num_groups))
 
@@ -166,6 +169,73 @@ def test_a_snapshot_keeps_and_can_be_put_back(way, num_groups):
         work.advance(3)
         assert bits(work.snapshot()) == after
         assert bits(kept) == before
+
+
+WORKERS = 4
+
+
+def worker_starts():
+    """Entries of two runs, those of a run side by side."""
+    keys = jax.vmap(jax.random.key)(np.repeat(np.arange(2), WORKERS))
+    worker = jnp.tile(jnp.arange(WORKERS, dtype=jnp.int32), 2)
+    return runs.Start(keys, {"learning_rate": jnp.full(2 * WORKERS, 0.1)}, worker)
+
+
+def of_workers(average):
+    """Two runs, each learned by four workers."""
+
+    def make(config):
+        agent = drift(config, ENV.spec)
+
+        def update(state, trajectory, key):
+            trajectory = trajectory._replace(reward=average(trajectory.reward))
+            return agent.update(state, trajectory, jax.random.key(0))
+
+        return make_learner(agent._replace(update=update), ENV, config.num_steps)
+
+    return runs.Runs(make, CONFIG, worker_starts(), parallel.spread(2, workers=WORKERS))
+
+
+def test_entries_of_workers_are_split_by_worker():
+    shared = parallel.spread(3, workers=WORKERS)
+    assert (shared.num_groups, shared.width, shared.workers) == (WORKERS, 3, WORKERS)
+    tree = make_tree(3 * WORKERS)
+    grouped = shared.split(tree)
+    assert bits(shared.join(grouped)) == bits(tree)
+    assert bits(shared.read(grouped)) == bits(jax.tree.map(lambda x: x[::WORKERS], tree))
+    mean = shared.compile(lambda tree: jax.lax.pmean(tree["x"], parallel.WORKERS), grouped)
+    expected = tree["x"].reshape(3, WORKERS, 2).mean(axis=1)
+    np.testing.assert_allclose(shared.read(mean(grouped)), expected)
+
+
+def test_workers_share_what_they_learn_and_report_together():
+    work = of_workers(lambda x: jax.lax.pmean(x, parallel.WORKERS))
+    report = work.advance(3)
+    np.testing.assert_array_equal(report.totals["losses/noise"].weight, [3 * WORKERS] * 2)
+    state = jax.tree.map(lambda x: x.reshape(2, WORKERS, *x.shape[1:]), work.snapshot().state)
+    for run in range(2):
+        for worker in range(1, WORKERS):
+            same = jax.tree.map(lambda x, i=(run, worker): x[i], state.agent.params)
+            assert bits(same) == bits(jax.tree.map(lambda x, i=(run, 0): x[i], state.agent.params))
+            assert not np.array_equal(state.obs[run, worker], state.obs[run, 0])
+    assert not np.array_equal(state.agent.params["w"][0], state.agent.params["w"][1])
+    kept = work.snapshot()
+    work.advance(2)
+    after = bits(work.snapshot())
+    work.put_back(kept)
+    work.advance(2)
+    assert bits(work.snapshot()) == after
+
+
+def test_workers_that_part_are_noticed():
+    work = of_workers(lambda x: x)
+    with pytest.raises(RuntimeError, match="must pass through `average`"):
+        work.advance(1)
+
+
+def test_there_must_be_as_many_devices():
+    with pytest.raises(ValueError, match="`devices` is 9, but JAX sees 4"):
+        parallel.spread(1, workers=9)
 
 
 def test_threads_do_not_wait_for_each_other_for_ever():
