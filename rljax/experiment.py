@@ -142,6 +142,7 @@ def _run(
         pace = 1.0  # updates a chunk, found by trying
         for size, is_report in _chunks(plan, done, lambda: pace):
             tick = time.perf_counter()
+            distributed.passed()
             report = work.advance(size)
             now = time.perf_counter()
             pace = min(size * SECONDS_PER_CHUNK / max(now - tick, 1e-6), 2 * max(pace, size))

@@ -66,8 +66,14 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def passed() -> None:
+    """Notes that this process has come to a point where the others may have to wait for it."""
+    _Watch.passed += 1
+
+
 def agree(*numbers: float) -> np.ndarray:
     """What every process says, `[P, len(numbers)]`; all of them have to ask."""
+    passed()
     mine = np.asarray(numbers, np.float32)
     if jax.process_count() == 1:
         return mine[None]
@@ -132,32 +138,42 @@ def together(saved: str) -> Iterator[None]:
 class _Watch(threading.Thread):
     """Beats and listens, beside whatever the main thread does or waits for."""
 
+    passed = 0  # points that the main thread has come to
+
     def __init__(self, saved: str):
         super().__init__(daemon=True, name="rljax-watch")
         from jax._src import distributed  # JAX offers its key-value store nowhere else
 
         self._store: Any = distributed.global_state.client
         self._saved, self._ended = saved, threading.Event()
-        self._me, self._peers = jax.process_index(), range(jax.process_count())
+        self._me = jax.process_index()
+        self._peers = [i for i in range(jax.process_count()) if i != self._me]
 
     def run(self) -> None:
-        heard = {peer: (time.monotonic(), "") for peer in self._peers if peer != self._me}
+        began = time.monotonic()
+        # when a peer said something new, and what; when it came to a new point, and which
+        heard: dict[int, tuple[float, str]] = dict.fromkeys(self._peers, (began, ""))
+        moved: dict[int, tuple[float, int]] = dict.fromkeys(self._peers, (began, 0))
         beats = 0
         while not self._ended.wait(BEAT):
             beats += 1
-            self._say(str(beats))
+            self._say(f"{beats} {self.passed}")
             now = time.monotonic()
-            for peer, (when, last) in heard.items():
+            for peer in self._peers:
                 said = self._ask(peer)
                 if said.startswith("failed"):
                     self._end(f"process {peer} {said}")
-                if said == "left" or (said and said != last):
-                    heard[peer] = (now, said)
-                elif now - when > SILENCE:
-                    self._end(
-                        f"process {peer} of {len(self._peers)} has not been heard of for "
-                        f"{SILENCE:.0f} seconds: it died, or cannot be reached"
-                    )
+                if said == "left" or (said and said != heard[peer][1]):
+                    heard[peer] = now, said
+                point = int(said.split()[1]) if said and said != "left" else self.passed
+                if point != moved[peer][1] or point >= self.passed:
+                    moved[peer] = now, point
+                who = f"process {peer} of {jax.process_count()}"
+                if now - heard[peer][0] > SILENCE:
+                    silent = f"has not been heard of for {SILENCE:.0f} seconds"
+                    self._end(f"{who} {silent}: it died, or cannot be reached")
+                if now - moved[peer][0] > STANDSTILL:
+                    self._end(f"{who} lives, but has let the others wait for {STANDSTILL:.0f} s")
 
     def stop(self, word: str) -> None:
         """The last word of this process."""
