@@ -235,6 +235,9 @@ def _train(places: list[str], options: dict[str, str]) -> None:
     result = experiment.run(planned, run_dir, **how)
     if first:
         _finish(result, run_dir)
+        from rljax import watching
+
+        watching.replay(planned, run_dir)
 
 
 def _number(text: str) -> Any:
@@ -315,7 +318,7 @@ def _list(places: list[str], options: dict[str, str]) -> None:
 
     print("agents:")
     for name, row in agents.AGENTS.items():
-        print(f"  {name:<10} {row.about}")
+        print(f"  {name:<22} {row.about}")
     print("environments:")
     for env_id in envs.environment_ids():
         print(f"  {env_id}")

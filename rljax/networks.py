@@ -16,6 +16,7 @@ from rljax.types import Array, EnvSpec, Key, PyTree
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": nn.tanh, "relu": nn.relu, "swish": nn.swish, "gelu": nn.gelu, "elu": nn.elu,
 }  # fmt: skip
+STDS = ("free", "softplus", "variance")
 
 
 def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
@@ -90,9 +91,11 @@ class ActorCritic(nn.Module):
     """Policy and value. `[..., *obs_shape] -> (distrax policy over actions, value[...])`.
 
     By the torso "mlp" policy and value have separate layers over the flattened observation; by
-    "conv" they share a convolutional one over an image. Discrete actions get a Categorical;
-    continuous ones a diagonal Normal with a standard deviation that does not depend on the
-    observation, in units of half the action's range (see `to_box`).
+    "conv" they share a convolutional one over an image, or have one each where `share` is off.
+    Discrete actions get a Categorical; continuous ones a diagonal Normal, in units of half the
+    action's range (see `to_box`). Its standard deviation, by `std`, is a "free" parameter that
+    does not depend on the observation; the "softplus" of a linear layer; or the root of that,
+    which then is the "variance", as A3C has it.
     """
 
     num_actions: int = 0
@@ -102,14 +105,17 @@ class ActorCritic(nn.Module):
     torso: str = "mlp"
     obs_rank: int = 1  # axes of an observation
     num_states: int = 0  # where observations are the numbers of states
+    std: str = "free"
+    share: bool = True  # the convolution
 
     @nn.compact
     def __call__(self, obs):
         import distrax  # two seconds, so only where a policy is first made
 
         if self.torso == "conv":
-            torso = ConvTorso(hidden_sizes=self.hidden_sizes, activation=self.activation)
-            actor = critic = torso(obs)
+            torso = {"hidden_sizes": self.hidden_sizes, "activation": self.activation}
+            actor = ConvTorso(**torso)(obs)
+            critic = actor if self.share else ConvTorso(**torso)(obs)
         else:
             obs = flat_features(obs, self.obs_rank, self.num_states)
             actor = MLP(self.hidden_sizes, self.activation, name="actor")(obs)
@@ -122,30 +128,45 @@ class ActorCritic(nn.Module):
         for axis in self.action_shape:
             size *= axis
         mean = nn.Dense(size, kernel_init=orthogonal(0.01), name="mean")(actor)
-        log_std = self.param("log_std", nn.initializers.zeros, (size,))
-        return normal(mean, jnp.broadcast_to(jnp.exp(log_std), mean.shape)), jnp.squeeze(value, -1)
+        if self.std == "free":
+            log_std = self.param("log_std", nn.initializers.zeros, (size,))
+            std = jnp.broadcast_to(jnp.exp(log_std), mean.shape)
+        else:
+            dense = nn.Dense(size, kernel_init=orthogonal(0.01), name="std")
+            std = nn.softplus(dense(actor)) + 1e-4  # a density needs some width
+            std = jnp.sqrt(std) if self.std == "variance" else std
+        return normal(mean, std), jnp.squeeze(value, -1)
 
 
 def actor_critic(
-    spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, torso: str = "auto"
-) -> ActorCritic:
+    spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, torso: str = "auto",
+    std: str = "free", share: bool = True,
+) -> ActorCritic:  # fmt: skip
     """The actor-critic that fits an environment: vector or image, discrete or continuous.
 
     Raises:
       ValueError: a convolution over observations that are no image `[H, W, C]` of 3 x 3 or more.
     """
-    rank = len(spec.obs_shape)
-    image = rank == 3 and min(spec.obs_shape[:2]) >= 3
+    torso = torso_of(spec, torso)
+    return ActorCritic(
+        spec.num_actions, spec.action_shape, tuple(hidden_sizes), activation, torso,
+        len(spec.obs_shape), spec.num_states, std, share,
+    )  # fmt: skip
+
+
+def torso_of(spec: EnvSpec, torso: str = "auto") -> str:
+    """ "conv" or "mlp"; "auto" takes the convolution where observations are images.
+
+    Raises:
+      ValueError: a convolution over observations that are no image `[H, W, C]` of 3 x 3 or more.
+    """
+    image = len(spec.obs_shape) == 3 and min(spec.obs_shape[:2]) >= 3
     if torso == "conv" and not image:
         raise ValueError(
             f"`torso` is 'conv', but {spec.env_id} observes {spec.obs_shape}: take 'mlp' where "
             "observations are no image [H, W, C] of 3 x 3 or more."
         )
-    torso = ("conv" if image else "mlp") if torso == "auto" else torso
-    return ActorCritic(
-        spec.num_actions, spec.action_shape, tuple(hidden_sizes), activation, torso, rank,
-        spec.num_states,
-    )  # fmt: skip
+    return ("conv" if image else "mlp") if torso == "auto" else torso
 
 
 def draw_noise(spec: EnvSpec, key: Key, num_steps: int) -> Array:

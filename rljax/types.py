@@ -50,6 +50,7 @@ class EnvSpec(NamedTuple):
     num_envs: int = 1  # B, how many run side by side
     max_episode_steps: int = 0  # 0: no time limit is known
     env_id: str = "Env"
+    model: Any = None  # `ops.planning.Model`, exact, where the environment knows it
 
 
 class Transition(NamedTuple):

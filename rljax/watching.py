@@ -1,4 +1,7 @@
-"""Watching a trained policy play: a GIF, and text in the terminal where the world is a grid."""
+"""Watching a trained policy play: a GIF, and text in the terminal where the world is a grid.
+
+A world of `rljax/...` shows its table as well, in the terminal and as a figure.
+"""
 
 import dataclasses
 import sys
@@ -8,13 +11,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rljax.envs import drawing
-from rljax.experiment import load_states, run_name
+from rljax.envs import drawing, values, worlds
+from rljax.envs.wrappers import with_innermost
+from rljax.experiment import load_states, params_of, run_name
 from rljax.plan import Plan, at_least
 from rljax.types import PyTree
 
-FRAME_SECONDS = 0.1  # of the text in a terminal
+FRAME_SECONDS = 0.1  # of the text in a terminal; of a world that writes itself, as its GIF
 
 
 def watch(
@@ -28,7 +33,8 @@ def watch(
       index: which of its runs; seeds vary fastest.
       seed: of the environment.
       max_steps: at most so many.
-      output: the GIF; `watch.gif` in the folder where None.
+      output: the GIF; `watch.gif` in the folder where None. The values of a grid stand beside it,
+        in a `.png` of the same name.
       env, pieces: where they are your own, as for `rljax.train`.
       show: text of a grid world in the terminal; None where stdout is one.
 
@@ -46,21 +52,33 @@ def watch(
             f"{plan.num_runs - 1}."
         )
     state = jax.tree.map(lambda x: x[index], states.agent)
-    scenes, total, ended = _episode(plan, state, index, seed, max_steps)
+    scenes, total, length, ended = _episode(plan, state, index, seed, max_steps)
     path = Path(output) if output else Path(run_dir) / "watch.gif"
-    drawing.write_gif(drawing.frames(plan.env_id, scenes), path, drawing.frame_rate(plan.env_id))
-    if show if show is not None else sys.stdout.isatty():
-        _show(plan.env_id, scenes)
+    rate = drawing.frame_rate(plan.env_id, scenes)
+    drawing.write_gif(drawing.frames(plan.env_id, scenes), path, rate)
+    in_terminal = show if show is not None else sys.stdout.isatty()
+    if in_terminal:
+        _show(plan.env_id, scenes, length, ended)
     how = "ended" if ended else "was not over"
-    print(f"{run_name(plan, index)}: return {total:g}, {how} after {len(scenes)} steps")
+    print(f"{run_name(plan, index)}: return {total:g}, {how} after {length} steps")
     print(path)
+    _values(plan, state, path.with_suffix(".png"), in_terminal)
     return path
+
+
+def replay(plan: Plan, run_dir: str | Path) -> None:
+    """After training, on a terminal: an episode, where the world can be written as text."""
+    if sys.stdout.isatty() and plan.build_env(1).render is not None:
+        watch(run_dir, max_steps=100)
 
 
 def _episode(
     plan: Plan, state: PyTree, index: int, seed: int, max_steps: int
-) -> tuple[list[drawing.Scene], float, bool]:
-    """The scenes of one episode, its return, and whether it ended."""
+) -> tuple[list[drawing.Scene], float, int, bool]:
+    """The scenes of one episode, its return and length, and whether it ended.
+
+    The last scene is the one before the last step, or that which it led to, where it is told.
+    """
     env = plan.build_env(1)
     agent = plan.make_agent(_config(plan, index), env)
 
@@ -73,15 +91,25 @@ def _episode(
             action = agent.greedy(state, obs, keys[0])
             next_state, step = env.step(env_state, action, keys[1])
             done = (step.terminated | step.truncated)[0]
-            return (next_state, step.obs, over | done), (env_state, obs, step.reward[0], over)
+            seen = env_state, obs, step.info.get("reached"), step.next_obs
+            return (next_state, step.obs, over | done), (*seen, step.reward[0], over)
 
         keys = jax.random.split(act_key, max_steps), jax.random.split(env_key, max_steps)
         return jax.lax.scan(once, (env_state, obs, jnp.bool_(False)), keys)
 
-    (_, _, ended), (states, obs, reward, over) = jax.jit(play)(state, jax.random.key(seed))
+    (_, _, ended), told = jax.jit(play)(state, jax.random.key(seed))
+    states, obs, reached, next_obs, reward, over = told
     length = int((~over).sum())
     played = jax.tree.map(lambda x: x[:length], (states, obs))
-    return drawing.scenes(*played, copy=0), float(reward[:length].sum()), bool(ended)
+    scenes = drawing.scenes(*played, copy=0, render=env.render)
+    if reached is not None:
+        last, reached, next_obs = (
+            jax.tree.map(lambda x: x[length - 1 : length], tree)
+            for tree in (states, reached, next_obs)
+        )
+        end = with_innermost(last, reached)
+        scenes += drawing.scenes(end, next_obs, copy=0, render=env.render)
+    return scenes, float(reward[:length].sum()), length, bool(ended)
 
 
 def _config(plan: Plan, index: int) -> Any:
@@ -90,13 +118,33 @@ def _config(plan: Plan, index: int) -> Any:
     return dataclasses.replace(plan.config, **swept)
 
 
-def _show(env_id: str, scenes: list[drawing.Scene]) -> None:
-    """Text frames, each over the one before."""
-    first = drawing.text(env_id, scenes[0])
-    if first is None:
+def _show(env_id: str, scenes: list[drawing.Scene], length: int, ended: bool) -> None:
+    """Text frames, each over the one before; then, of a world that writes itself, the steps."""
+    if drawing.text(env_id, scenes[0]) is None:
         return
+    writes_itself = scenes[0].text is not None
+    seconds = 1 / drawing.frame_rate(env_id, scenes) if writes_itself else FRAME_SECONDS
     for i, scene in enumerate(scenes):
         text = drawing.text(env_id, scene) or ""
         back = f"\x1b[{text.count(chr(10)) + 1}A" if i else ""
         print(f"{back}{text}", flush=True)
-        time.sleep(FRAME_SECONDS)
+        time.sleep(seconds)
+    if writes_itself and ended:
+        print(f"Episode 1: total_steps = {length}")
+
+
+def _values(plan: Plan, state: PyTree, path: Path, in_terminal: bool) -> None:
+    """The table of an agent on its grid, if it has one and the world is one."""
+    if not (isinstance(plan.env, str) and plan.env.startswith("rljax/")):
+        return
+    name = plan.env.removeprefix("rljax/")
+    if name not in worlds.WORLDS:
+        return
+    grid = worlds.world_of(name, **plan.env_params).grid
+    table = values.table_of(jax.tree.map(np.asarray, params_of(state)))
+    if table is None or not values.fits(table, grid):
+        return
+    if in_terminal:
+        print(f"\n{values.values_text(table, grid)}\n")
+    values.values_figure(table, grid, path, title=f"{plan.agent} {plan.env_id}")
+    print(path)

@@ -26,6 +26,14 @@ def pytest_configure():
     hypothesis.settings.load_profile("rljax")
 
 
+def pytest_collection_modifyitems(items):
+    """What shares a fixture, a file or an agent, stays in one process of `pytest -n`."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        agent = params.get("exam", params.get("learned", ""))
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{agent}"))
+
+
 @pytest.fixture(scope="module")
 def quick_compiles():
     """Half the time to compile, for tests that run programs too short to be worth more."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, bits, circle, probe, walk
 
-from rljax import checkpoint, networks
+from rljax import checkpoint, networks, value_networks
 from rljax.agents import AGENTS
 from rljax.config import field_types
 from rljax.envs import wrappers
@@ -30,13 +30,34 @@ SMALL = {
 EVERYTHING = {
     "normalize_obs": True, "normalize_reward": True, "normalize_advantage": True, "surrogate": "kl",
     "clip_value": True,
+    "double": True, "dueling": True, "prioritized": True, "n_step": 3,
 }  # fmt: skip
 # options of one agent alone, over those above
-OPTIONS: dict[str, dict[str, Any]] = {}
+OPTIONS: dict[str, dict[str, Any]] = {
+    name: {"eps_start": 0.9, "eps_end": 0.4, "initial_value": 0.5, "bonus": 0.1, "n_step": 3}
+    | {"priority_threshold": 0.5}
+    for name, row in AGENTS.items() if row.table
+}  # fmt: skip
+OPTIONS |= {"a3c": {"pull_period": 2}, "impala": {"pull_period": 2}, "dppo": {"surrogate": "hinge"}}
+_REPLAY = {
+    "buffer_size": 40, "batch_size": 8, "learning_starts": 12, "train_frequency": 5,
+    "gradient_steps": 2, "target_update_interval": 10, "eps_end": 0.5,
+    "exploration_fraction": 0.3, "max_grad_norm": 0.1, "num_atoms": 7, "v_min": -2.0, "v_max": 3.0,
+    "num_quantiles": 6,
+}  # fmt: skip
+OPTIONS |= {name: _REPLAY for name in ("dqn", "c51", "qr_dqn", "rainbow")}
+OPTIONS |= {
+    "munchausen": _REPLAY | {"double": False, "n_step": 1},
+    "pqn": {"eps_end": 0.5, "exploration_fraction": 0.3, "max_grad_norm": 0.1},
+}
 # what a run of this kind does not read: its value must change nothing
-UNREAD = {("ppo", False): {"target_kl"}}
+UNREAD = {("ppo", False): {"target_kl"}, ("dppo", False): {"clip_eps"}}
+_PRIORITIES = {"priority_exponent", "importance_exponent"}
+_EPSILON = {"eps_start", "eps_end", "exploration_fraction"}
+UNREAD |= {(name, False): _PRIORITIES for name in ("dqn", "c51", "qr_dqn", "munchausen")}
+UNREAD |= {("rainbow", everything): _EPSILON for everything in (False, True)}
 # what a worker's agent does not share with the others: it is of the worker's own experience
-OWN = ("running_return", "replay")
+OWN = ("running_return", "replay", "episode", "model", "waiting", "time")
 
 
 class Exam:
@@ -67,7 +88,13 @@ class Exam:
         return jax.lax.scan(lambda state, _: step(state), state, length=NUM_UPDATES)
 
 
-KINDS = [(name, everything) for name in AGENTS for everything in (False, True)]
+# they know the model and learn nothing from what they live through: test_planning.py is their exam
+PLANNERS = {"value_iteration", "policy_iteration"}
+KINDS = [
+    (name, everything) for name, row in AGENTS.items() for everything in (False, True)
+    if name not in PLANNERS
+    if everything or EVERYTHING.keys() & field_types(row.config).keys()
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}{'+' * kind[1]}")
@@ -174,8 +201,10 @@ def test_extreme_rewards_make_no_nan(exam, scale):
     end, metrics = exam.go(exam.start._replace(env=env_state), exam.config)
     largest = np.abs(metrics["charts/reward"]).max()
     assert largest > 1e13 if abs(scale) > 1 else largest < 1e-25
-    for path, leaf in jax.tree_util.tree_leaves_with_path((end.agent, metrics)):
+    finite = without_own(end.agent), metrics  # a sum tree has infinities where it holds nothing
+    for path, leaf in jax.tree_util.tree_leaves_with_path(finite):
         assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(end.agent))
 
 
 def test_compiling_changes_nothing(exam):
@@ -206,6 +235,13 @@ def make_trajectory(exam):
     return Transition(obs, action, reward, end == 1, end == 3, next_obs, extras)
 
 
+def without_own(state):
+    """An agent's state, less what each worker has for itself, also within wrappers."""
+    left = {name: () for name in OWN if hasattr(state, name)}
+    inner = {"agent": without_own(state.agent)} if hasattr(state, "agent") else {}
+    return state._replace(**left, **inner)
+
+
 def test_pmap_over_devices_equals_vmap_over_workers(exam):
     """`average` is all there is to parallelism: workers share what they learn, nothing else."""
     if not exam.everything:
@@ -218,11 +254,11 @@ def test_pmap_over_devices_equals_vmap_over_workers(exam):
     each_device = jax.pmap(advance, "workers", in_axes=(0, None))(starts, exam.config)
     one_device = jax.jit(jax.vmap(advance, (0, None), axis_name="workers"))(starts, exam.config)
     for ends, _ in (one_device, each_device):
-        own = {name: () for name in OWN if hasattr(ends.agent, name)}
-        agent = ends.agent._replace(**own)
+        agent = without_own(ends.agent)
         for worker in range(1, num_workers):
             assert bits(at(agent, worker)) == bits(at(agent, 0))
-            assert not np.array_equal(ends.obs[worker], ends.obs[0])
+            lived = ends.obs, ends.episodes  # states alone may be the same by chance
+            assert bits(at(lived, worker)) != bits(at(lived, 0))
     close(each_device, one_device)
     assert bits(params_of(exam.end.agent)) != bits(params_of(at(one_device[0].agent, 0)))
 
@@ -254,13 +290,23 @@ def gae_of_a_death():
     return value
 
 
+def n_step_of_a_death(n):
+    """The mean return of n rewards over the eight steps, of which those left of it bootstrap."""
+    left = np.arange(1, 9)
+    rewards = (1 - GAMMA ** np.minimum(left, n)) / (1 - GAMMA)
+    return rewards.mean() / (1 - GAMMA**n * (left > n).mean())
+
+
 class Family(NamedTuple):
     """Agents whose knowledge is read in the same way."""
 
     options: dict[str, Any]
     network: Callable[..., Any]  # (spec) -> the piece `network=`, or None
-    read: Callable[..., Any]  # (network, params, obs[N]) -> value[N], chance of action 1 [N]
-    death: Callable[[], float]  # the value of a world that ends after eight rewards of 1
+    # (network, params, obs[N]) -> value[N], chance of action 1 [N] or None: it only predicts
+    read: Callable[..., Any]
+    # the value of a world that ends after eight rewards of 1; None: a model without chance cannot
+    # tell, as it is not observed which step is the last
+    death: Callable[[], float] | None
 
 
 def read_policy(network, params, obs):
@@ -268,20 +314,120 @@ def read_policy(network, params, obs):
     return value, policy.probs[:, 1]
 
 
+def read_actions(network, params, obs):
+    del network
+    q = params.q[obs]
+    return q.max(axis=-1), (q[:, 1] > q[:, 0]).astype(jnp.float32)
+
+
+def read_states(network, params, obs):
+    del network
+    return params.v[obs], None
+
+
+TABLE = {"total_timesteps": 40_000, "learning_rate": 0.01, "n_step": 4, "trace_lambda": GAE_LAMBDA}
+ONE_STEP = TABLE | {"n_step": 1, "trace_lambda": 0.0}  # where more is not of its own actions
+TRACED = TABLE | {"trace": "accumulating"}
+
+
+def of_table(options, read, death):
+    return Family(options, lambda spec: None, read, death)
+
+
+POLICY = {
+    "num_envs": 4, "num_steps": 16, "total_timesteps": 4 * 16 * 400, "learning_rate": 0.02,
+    "update_epochs": 2, "num_minibatches": 1, "max_grad_norm": 10.0,
+}  # fmt: skip
+
+
+def of_policy(death):
+    return Family(
+        POLICY, lambda spec: networks.actor_critic(spec, (8,), "tanh"), read_policy, death
+    )
+
+
 FAMILIES = {
-    "policy": Family(
-        {
-            "num_envs": 4, "num_steps": 16, "total_timesteps": 4 * 16 * 400, "learning_rate": 0.02,
-            "update_epochs": 2, "num_minibatches": 1, "max_grad_norm": 10.0,
-        },
-        lambda spec: networks.actor_critic(spec, (8,), "tanh"), read_policy, gae_of_a_death,
+    "policy": of_policy(gae_of_a_death),
+    "policy, one step": of_policy(lambda: n_step_of_a_death(1)),
+    "policy, whole episodes": of_policy(lambda: n_step_of_a_death(8)),
+    "one step": of_table(ONE_STEP, read_actions, lambda: n_step_of_a_death(1)),
+    "n steps": of_table(TABLE, read_actions, lambda: n_step_of_a_death(4)),
+    "traces": of_table(TRACED, read_actions, gae_of_a_death),
+    "model": of_table(TABLE, read_actions, None),
+    "one step of states": of_table(TABLE, read_states, lambda: n_step_of_a_death(1)),
+    "n steps of states": of_table(TABLE, read_states, lambda: n_step_of_a_death(4)),
+    "traces of states": of_table(TRACED, read_states, gae_of_a_death),
+}  # fmt: skip
+
+
+def read_values(values_of):
+    """Reads the network of a value-based agent by what `values_of` makes of its outputs."""
+
+    def read(network, params, obs):
+        values = values_of(network.apply(params, obs))
+        return values.max(axis=-1), (values.argmax(axis=-1) == 1).astype(jnp.float32)
+
+    return read
+
+
+VALUES = {
+    "num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 1200, "learning_rate": 0.02,
+    "anneal_lr": True, "buffer_size": 2048, "batch_size": 32, "learning_starts": 64,
+    "train_frequency": 8, "target_update_interval": 64, "trace_lambda": GAE_LAMBDA, "v_min": -2.0,
+    "v_max": 12.0, "num_atoms": 29, "num_quantiles": 16, "kappa": 0.0, "update_epochs": 2,
+    "num_minibatches": 1, "exploration_fraction": 0.5, "eps_end": 0.2,
+}  # fmt: skip
+
+
+def quantities(num_outputs, layer_norm=False):
+    """The network of a value-based agent on the probes."""
+    options = {"num_outputs": num_outputs, "layer_norm": layer_norm}
+    return lambda spec: value_networks.q_network(spec, (8,), "tanh", **options)
+
+
+def mean_atom(logits):
+    atoms = jnp.linspace(VALUES["v_min"], VALUES["v_max"], VALUES["num_atoms"])
+    return (jax.nn.softmax(logits) * atoms[None, None]).sum(axis=-1)
+
+
+FAMILIES |= {
+    "value": Family(
+        VALUES, quantities(0), read_values(identity), lambda: n_step_of_a_death(1)
+    ),
+    "lambda value": Family(
+        VALUES, quantities(0, True), read_values(identity), gae_of_a_death
+    ),
+    "atoms": Family(
+        VALUES, quantities(VALUES["num_atoms"]), read_values(mean_atom),
+        lambda: n_step_of_a_death(1),
+    ),
+    "atoms of three rewards": Family(
+        VALUES, quantities(VALUES["num_atoms"]), read_values(mean_atom),
+        lambda: n_step_of_a_death(3),
+    ),
+    "quantiles": Family(
+        VALUES, quantities(VALUES["num_quantiles"]), read_values(lambda x: x.mean(axis=-1)),
+        lambda: n_step_of_a_death(1),
     ),
 }  # fmt: skip
-FAMILY = {"ppo": "policy", "a2c": "policy"}
+FAMILY = {
+    "ppo": "policy", "a2c": "policy", "a3c": "policy", "trpo": "policy", "dppo": "policy",
+    "reinforce": "policy, whole episodes", "impala": "policy, whole episodes",
+    "actor_critic": "policy, one step", "q_learning": "one step", "double_q_learning": "one step",
+    "sarsa": "one step", "expected_sarsa": "one step", "n_step_sarsa": "n steps",
+    "tree_backup": "one step", "sarsa_lambda": "traces", "q_lambda": "one step",
+    "td": "one step of states", "n_step_td": "n steps of states", "td_lambda": "traces of states",
+    "true_online_td_lambda": "traces of states", "lambda_return": "traces of states",
+    "dyna_q": "model", "dyna_q_plus": "model", "prioritized_sweeping": "model"}  # fmt: skip
+
+FAMILY |= {
+    "dqn": "value", "munchausen": "value", "pqn": "lambda value", "c51": "atoms",
+    "rainbow": "atoms of three rewards", "qr_dqn": "quantiles",
+}  # fmt: skip
 
 
 def test_every_agent_sits_the_whole_exam():
-    assert FAMILY.keys() == AGENTS.keys()
+    assert FAMILY.keys() | PLANNERS == AGENTS.keys()
 
 
 @pytest.fixture(scope="module", params=list(FAMILY))
@@ -305,7 +451,7 @@ def learned(request):
 
     kinds = [jnp.array(column) for column in zip(*WORLDS.values(), strict=True)]
     values, chances = jax.jit(jax.vmap(run))(*kinds)
-    seen = {name: (values[i], chances[i]) for i, name in enumerate(WORLDS)}
+    seen = {name: at((values, chances), i) for i, name in enumerate(WORLDS)}
     return seen, family
 
 
@@ -320,6 +466,8 @@ def test_probe_values(learned):
 def test_probe_policies(learned):
     """The best arm; and the action that what is seen asks for."""
     seen, _ = learned
+    if seen["arm"][1] is None:
+        pytest.skip("it predicts the values of a given policy")
     assert seen["arm"][1][1] > 0.95
     assert seen["match"][1][0] < 0.05
     assert seen["match"][1][2] > 0.95
@@ -332,6 +480,8 @@ def test_a_time_limit_is_not_a_death(learned, world):
 
 def test_a_death_is_a_death(learned):
     seen, family = learned
+    if family.death is None:
+        pytest.skip("its model is of one end alone")
     value = family.death()
     assert value < 6
     np.testing.assert_allclose(seen["death at 8"][0][1], value, rtol=0.03)

@@ -19,9 +19,15 @@ ALLOWED = {
     "ops": ("types",),
     "optimizers": ("types", "config", "ops"),
     "networks": ("types", "config", "ops"),
+    "value_networks": ("types", "networks"),
+    "remembering": ("types",),
+    "recurrent_networks": ("types", "networks", "remembering"),
     "replay": ("types", "config", "ops"),
-    "envs": ("types", "config", "ops"),
-    "agents": ("types", "config", "ops", "optimizers", "networks", "replay"),
+    "envs": ("types", "config", "ops", "remembering"),
+    "agents": (
+        "types", "config", "ops", "optimizers", "networks", "recurrent_networks", "remembering",
+        "replay", "value_networks",
+    ),  # fmt: skip
     "training": ("types", "config", "ops"),
     "checkpoint": ("types",),
     "stats": (),

@@ -8,7 +8,7 @@ import pytest
 from rljax.__main__ import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/your-own.md"]
+PAGES = ["README.md", "docs/your-own.md", "docs/parallel.md", "docs/tabular.md"]
 
 
 def blocks(page, language):

@@ -1,29 +1,29 @@
 """Advantage actor-critic, the lockstep form of https://arxiv.org/abs/1602.01783 (A3C).
 
 One gradient step on each short rollout. Differs from the paper: gradients are means over the
-rollout, not sums; RMSProp adds its epsilon outside the root as optax does; a lambda below 1 mixes
-the n-step returns by GAE.
+rollout, not sums; a lambda below 1 mixes the n-step returns by GAE.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from rljax import optimizers
+from rljax import recurrent_networks
 from rljax.agents.actor_critic import (
     ActorCriticConfig,
     acting,
+    actor_critic_loss,
     default_network,
+    default_optimizer,
     next_values,
     normalized_advantage,
 )
-from rljax.agents.normalize import normalized
+from rljax.agents.normalize import as_configured
 from rljax.config import config, option
 from rljax.ops import returns
-from rljax.types import Agent, EnvSpec, PyTree, identity
+from rljax.types import Agent, EnvSpec, Metrics, PyTree, Transition, identity
 
 
 @config
@@ -39,6 +39,32 @@ class A2CState(NamedTuple):
     opt_state: PyTree
 
 
+def advantage_gradient(
+    config: A2CConfig, network: Any, params: PyTree, trajectory: Transition,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> tuple[PyTree, Metrics]:  # fmt: skip
+    """The gradient of the loss of one rollout `[T, B]`, a mean over its steps, and metrics."""
+
+    def value_of(obs):
+        return network.apply(params, obs)[1]
+
+    value = value_of(trajectory.obs)
+    advantage, target = returns.gae(
+        trajectory.reward, value, next_values(value_of, trajectory, value), trajectory.terminated,
+        trajectory.truncated, config.gamma, config.gae_lambda,
+    )  # fmt: skip
+    if config.normalize_advantage:
+        advantage = normalized_advantage(advantage, average)
+
+    def loss(params):
+        return actor_critic_loss(
+            network, config, params, recurrent_networks.to_learn(network, trajectory),
+            trajectory.extras["raw_action"], advantage, target,
+        )  # fmt: skip
+
+    return average(jax.grad(loss, has_aux=True)(params))
+
+
 def a2c(
     config: A2CConfig, spec: EnvSpec, *, network: Any = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -46,52 +72,17 @@ def a2c(
 ) -> Agent:  # fmt: skip
     """Makes an A2C agent; the arguments are those of `rljax.agents.ppo.ppo`."""
     network = network or default_network(config, spec)
-    rate = config.learning_rate
-    if config.anneal_lr:
-        rate = optimizers.learning_rate_schedule(rate, config.num_updates)
-    inner = {
-        "adam": lambda: optax.adam(rate, eps=1e-5),
-        "rmsprop": lambda: optax.rmsprop(rate, decay=0.99, eps=1e-5),
-    }[config.optimizer]
-    optimizer = optimizer or optimizers.clipped(inner(), config.max_grad_norm)
-
+    optimizer = optimizer or default_optimizer(config)
     draw, act, greedy = acting(network, spec)
 
     def init(key):
-        params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
+        params = network.init(key, recurrent_networks.example(network, spec))
         return A2CState(params, optimizer.init(params))
-
-    def loss(params, trajectory, advantage, target):
-        policy, value = network.apply(params, trajectory.obs)
-        log_prob = policy.log_prob(trajectory.extras["raw_action"])
-        policy_loss = -(log_prob * advantage).mean()
-        value_loss = 0.5 * jnp.square(value - target).mean()
-        entropy = policy.entropy().mean()
-        total = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
-        return total, {
-            "losses/policy_loss": policy_loss, "losses/value_loss": value_loss,
-            "losses/entropy": entropy,
-        }  # fmt: skip
 
     def update(state, trajectory, key):
         del key
+        grads, metrics = advantage_gradient(config, network, state.params, trajectory, average)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return A2CState(optax.apply_updates(state.params, updates), opt_state), metrics
 
-        def value_of(obs):
-            return network.apply(state.params, obs)[1]
-
-        value = value_of(trajectory.obs)
-        next_value = next_values(value_of, trajectory, value)
-        advantage, target = returns.gae(
-            trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated,
-            config.gamma, config.gae_lambda,
-        )  # fmt: skip
-        if config.normalize_advantage:
-            advantage = normalized_advantage(advantage, average)
-        grads, metrics = jax.grad(loss, has_aux=True)(state.params, trajectory, advantage, target)
-        updates, opt_state = optimizer.update(average(grads), state.opt_state, state.params)
-        return A2CState(optax.apply_updates(state.params, updates), opt_state), average(metrics)
-
-    return normalized(
-        Agent(init, act, greedy, update, draw), spec, obs=config.normalize_obs,
-        reward=config.normalize_reward, gamma=config.gamma, average=average,
-    )  # fmt: skip
+    return as_configured(Agent(init, act, greedy, update, draw), config, spec, average)

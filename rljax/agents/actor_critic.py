@@ -1,36 +1,96 @@
-"""What the actor-critic algorithms share: their common options, and how they act."""
+"""What the policy-gradient algorithms share: their common options, how they act, their loss."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from rljax import networks
+from rljax import networks, optimizers, recurrent_networks
 from rljax.config import RunConfig, config, option
-from rljax.types import Array, EnvSpec, PyTree, Transition, drawn, identity
+from rljax.remembering import remembering
+from rljax.types import Array, Env, EnvSpec, Metrics, PyTree, Transition, drawn, identity
+
+STD_HELP = "of continuous actions: free, or the softplus of a head as itself or as the variance"
 
 
 @config
-class ActorCriticConfig(RunConfig):
-    """Options that mean the same in every actor-critic algorithm."""
+class PolicyGradientConfig(RunConfig):
+    """Options that mean the same in every algorithm that climbs a policy's gradient."""
 
-    gae_lambda: float = option(0.95, "lambda of generalized advantage estimation", low=0, high=1)
     learning_rate: float = option(1e-3, "step size of the optimizer", above=0)
     anneal_lr: bool = option(True, "let the step size fall linearly to 0 over the run")
     max_grad_norm: float = option(0.5, "largest global norm of a gradient", above=0)
     ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
-    vf_coef: float = option(0.5, "weight of the value loss", low=0)
     normalize_obs: bool = option(False, "show observations by their running mean and variance")
     normalize_reward: bool = option(False, "scale rewards by the spread of returns")
     hidden_sizes: tuple[int, ...] = option((64, 64), "units of each hidden layer", low=1)
     activation: str = option("tanh", "of the hidden layers", choices=tuple(networks.ACTIVATIONS))
     torso: str = option("auto", "conv where it observes an image", choices=("auto", "mlp", "conv"))
+    std: str = option("free", STD_HELP, choices=networks.STDS)
 
 
-def default_network(config: ActorCriticConfig, spec: EnvSpec) -> networks.ActorCritic:
+@config
+class ActorCriticConfig(PolicyGradientConfig):
+    """Options that mean the same in every algorithm with a critic and GAE."""
+
+    gae_lambda: float = option(0.95, "lambda of generalized advantage estimation", low=0, high=1)
+    vf_coef: float = option(0.5, "weight of the value loss", low=0)
+    memory: str = option("none", "what it remembers of an episode", choices=("none", "gru"))
+    memory_size: int = option(64, "numbers that it remembers", low=1)
+
+
+def check_minibatches(config: Any) -> None:
+    """That a rollout divides into equal minibatches: of steps, or with a memory of sequences.
+
+    Raises:
+      ValueError: naming both numbers.
+    """
+    batch = config.num_envs * config.num_steps
+    if getattr(config, "memory", "none") != "none" and config.num_envs % config.num_minibatches:
+        raise ValueError(
+            f"`num_minibatches` is {config.num_minibatches}, but with a memory it must divide "
+            f"num_envs = {config.num_envs}, as a minibatch holds whole sequences."
+        )
+    if batch % config.num_minibatches:
+        raise ValueError(
+            f"`num_minibatches` is {config.num_minibatches}, but it must divide num_envs x "
+            f"num_steps = {config.num_envs} x {config.num_steps} = {batch}."
+        )
+
+
+def remember(config: ActorCriticConfig, env: Env) -> Env:
+    """The environment, with a memory beside it where the agent has one (`AgentRow.wrap`)."""
+    if config.memory == "none":
+        return env
+    return remembering(env, jnp.zeros(config.memory_size))
+
+
+def default_network(config: Any, spec: EnvSpec, share: bool = True) -> Any:
     """The network that an agent has where none is given."""
-    return networks.actor_critic(spec, config.hidden_sizes, config.activation, config.torso)
+    if getattr(config, "memory", "none") == "gru":
+        return recurrent_networks.actor_critic(
+            spec, config.hidden_sizes, config.activation, config.torso, config.std,
+            config.memory_size,
+        )  # fmt: skip
+    return networks.actor_critic(
+        spec, config.hidden_sizes, config.activation, config.torso, config.std, share
+    )
+
+
+def default_optimizer(
+    config: Any, eps: Any = 1e-5, steps_per_update: int = 1
+) -> optax.GradientTransformation:
+    """Adam, or what `config.optimizer` names, behind clipping, with the rate of the config."""
+    rate = config.learning_rate
+    if config.anneal_lr:
+        rate = optimizers.learning_rate_schedule(rate, config.num_updates, steps_per_update)
+    inner = {
+        "adam": lambda: optax.adam(rate, eps=eps),
+        "rmsprop": lambda: optax.rmsprop(rate, decay=0.99, eps=eps),  # epsilon inside the root
+    }[getattr(config, "optimizer", "adam")]
+    return optimizers.clipped(inner(), config.max_grad_norm)
 
 
 class Acting(NamedTuple):
@@ -41,33 +101,61 @@ class Acting(NamedTuple):
     greedy: Callable[..., Array]
 
 
-def acting(network: Any, spec: EnvSpec) -> Acting:
+def acting(network: Any, spec: EnvSpec, acts_with: str = "params") -> Acting:
     """Acts by sampling the network's policy; remembers the raw action and the policy.
 
     The raw action is what the policy's density is of, before it is clipped into the box.
+    `acts_with` is the field of the state whose parameters explore; `params` are those of `greedy`.
     """
 
     def draw(key, num_steps):
         return networks.draw_noise(spec, key, num_steps)
 
     def act(state, obs, key):
-        policy, _ = network.apply(state.params, obs)
+        params = getattr(state, acts_with)
+        policy, _ = network.apply(params, obs)
         raw = networks.sample(policy, drawn(draw, key))
         extras = {"raw_action": raw, "policy": networks.parameters(policy)}
-        return networks.to_box(spec, raw), extras
+        return recurrent_networks.with_memory(network, params, obs, networks.to_box(spec, raw)), extras
 
     def greedy(state, obs, key):
         del key
-        return networks.to_box(spec, network.apply(state.params, obs)[0].mode())
+        action = networks.to_box(spec, network.apply(state.params, obs)[0].mode())
+        return recurrent_networks.with_memory(network, state.params, obs, action)
 
     return Acting(draw, act, greedy)
 
 
-def normalized_advantage(advantage: Array, average: Callable[[PyTree], PyTree] = identity) -> Array:
+def actor_critic_loss(
+    network: Any, config: Any, params: PyTree, obs: PyTree, raw_action: Array, advantage: Array,
+    target: Array, mean: Callable[[Array], Array] = jnp.mean,
+) -> tuple[Array, Metrics]:  # fmt: skip
+    """The loss of one policy-gradient step, and its parts.
+
+        mean(-log pi(a | s) A + vf_coef (v(s) - target)^2 / 2 - ent_coef H(pi(s)))
+
+    Advantages and targets are data: no gradient goes through them.
+    """
+    policy, value = network.apply(params, obs)
+    advantage, target = jax.lax.stop_gradient((advantage, target))
+    policy_loss = mean(-policy.log_prob(raw_action) * advantage)
+    value_loss = mean(0.5 * jnp.square(value - target))
+    entropy = mean(policy.entropy())
+    total = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
+    return total, {
+        "losses/policy_loss": policy_loss, "losses/value_loss": value_loss,
+        "losses/entropy": entropy,
+    }  # fmt: skip
+
+
+def normalized_advantage(
+    advantage: Array, average: Callable[[PyTree], PyTree] = identity,
+    mean: Callable[[Array], Array] = jnp.mean,
+) -> Array:  # fmt: skip
     """To mean 0 and variance 1, over all workers together; 0, not NaN, where all are equal."""
-    mean = average(advantage.mean())
-    variance = average(jnp.square(advantage - mean).mean())
-    return (advantage - mean) / jnp.sqrt(variance + 1e-8)
+    center = average(mean(advantage))
+    variance = average(mean(jnp.square(advantage - center)))
+    return (advantage - center) / jnp.sqrt(variance + 1e-8)
 
 
 def next_values(value_of: Callable[[PyTree], Array], trajectory: Transition, value: Array) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from rljax.ops import returns, statistics
+from rljax.remembering import Remembered
 from rljax.types import Agent, Array, EnvSpec, PyTree, identity
 
 CLIP = 10.0
@@ -22,6 +23,16 @@ class NormalizedState(NamedTuple):
     obs: statistics.Moments
     reward: statistics.Moments  # of the discounted sum of rewards, see `ops.returns`
     running_return: Array  # [B]
+
+
+def as_configured(
+    agent: Agent, config: Any, spec: EnvSpec, average: Callable[[PyTree], PyTree] = identity
+) -> Agent:
+    """The agent behind the normalisation that its config asks for."""
+    return normalized(
+        agent, spec, obs=config.normalize_obs, reward=config.normalize_reward, gamma=config.gamma,
+        average=average,
+    )  # fmt: skip
 
 
 def normalized(
@@ -40,6 +51,8 @@ def normalized(
     def see(moments, x):
         if not obs:
             return x
+        if isinstance(x, Remembered):
+            return x._replace(obs=see(moments, x.obs))
         x = statistics.standardize(x, moments)
         return jnp.clip(x, -CLIP, CLIP)
 
@@ -71,7 +84,9 @@ def normalized(
         agent_state, metrics = agent.update(state.agent, seen, key)
         obs_moments = state.obs
         if obs:
-            obs_moments = statistics.update_moments(obs_moments, trajectory.obs, average)
+            shown = trajectory.obs
+            shown = shown.obs if isinstance(shown, Remembered) else shown
+            obs_moments = statistics.update_moments(obs_moments, shown, average)
         return NormalizedState(agent_state, obs_moments, reward_moments, running), metrics
 
     return agent._replace(init=init, act=act, greedy=greedy, update=update)

@@ -13,15 +13,17 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rljax import networks, optimizers
+from rljax import networks, recurrent_networks
 from rljax.agents.actor_critic import (
     ActorCriticConfig,
     acting,
+    check_minibatches,
     default_network,
+    default_optimizer,
     next_values,
     normalized_advantage,
 )
-from rljax.agents.normalize import normalized
+from rljax.agents.normalize import as_configured
 from rljax.config import config, option
 from rljax.ops import policy as policies
 from rljax.ops import returns, statistics
@@ -41,12 +43,7 @@ class PPOConfig(ActorCriticConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        batch = self.num_envs * self.num_steps
-        if batch % self.num_minibatches:
-            raise ValueError(
-                f"`num_minibatches` is {self.num_minibatches}, but it must divide num_envs x "
-                f"num_steps = {self.num_envs} x {self.num_steps} = {batch}."
-            )
+        check_minibatches(self)
 
 
 class PPOState(NamedTuple):
@@ -59,12 +56,14 @@ class Surrogate(NamedTuple):
     """What the policy climbs.
 
     init: `() -> state`; objective: `(state, ratio[N], advantage[N], kl[N]) -> [N]`;
-    adapt: `(state, kl) -> state`, once an update, of the mean KL(old || new) after it.
+    adapt: `(state, kl) -> state`, once an update, of the mean KL(old || new) after it;
+    stop: `(kl) -> bool`, of the mean KL of a minibatch: leaves the rest of the update undone.
     """
 
     init: Callable[[], PyTree]
     objective: Callable[..., Any]
     adapt: Callable[[PyTree, Any], PyTree]
+    stop: Callable[[Any], Any] | None = None
 
 
 def clip(clip_eps: Any) -> Surrogate:
@@ -110,17 +109,11 @@ def ppo(
         or {"clip": clip(config.clip_eps), "kl": adaptive_kl(config.target_kl)}[config.surrogate]
     )
     num_minibatch_steps = config.update_epochs * config.num_minibatches
-    rate = config.learning_rate
-    if config.anneal_lr:
-        rate = optimizers.learning_rate_schedule(rate, config.num_updates, num_minibatch_steps)
-    optimizer = optimizer or optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5)
-    )
-
+    optimizer = optimizer or default_optimizer(config, steps_per_update=num_minibatch_steps)
     draw, act, greedy = acting(network, spec)
 
     def init(key):
-        params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
+        params = network.init(key, recurrent_networks.example(network, spec))
         return PPOState(params, optimizer.init(ravel_pytree(params)[0]), surrogate.init())
 
     def value_of(params, obs):
@@ -156,28 +149,33 @@ def ppo(
             config.gamma, config.gae_lambda,
         )  # fmt: skip
         old_log_prob = networks.like(old_policy).log_prob(raw_action)
-        batch = (trajectory.obs, raw_action, old_policy, old_log_prob, value, advantage, target)
-        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        obs = recurrent_networks.to_learn(network, trajectory)
+        batch = (obs, raw_action, old_policy, old_log_prob, value, advantage, target)
+        num_rows, take = recurrent_networks.rows_of(network, batch)
 
         def minibatch_step(carry, rows):
-            flat, opt_state = carry
-            minibatch = jax.tree.map(lambda x: x[rows], batch)
-            grads, metrics = jax.grad(loss, has_aux=True)(flat, unravel, state.surrogate, minibatch)
+            *before, stopped = carry
+            flat, opt_state = before
+            grads, metrics = jax.grad(loss, has_aux=True)(
+                flat, unravel, state.surrogate, take(rows)
+            )
             updates, opt_state = optimizer.update(average(grads), opt_state, flat)
-            return (flat + updates, opt_state), metrics
+            after = [flat + updates, opt_state]
+            if surrogate.stop is not None:
+                stopped = stopped | surrogate.stop(average(metrics["losses/kl"]))
+                after = jax.tree.map(partial(jnp.where, stopped), before, after)
+            return (*after, stopped), metrics
 
-        rows = statistics.permutations(key, config.update_epochs, advantage.size)
+        rows = statistics.permutations(key, config.update_epochs, num_rows)
         flat, unravel = ravel_pytree(state.params)
-        (flat, opt_state), metrics = jax.lax.scan(
-            minibatch_step, (flat, state.opt_state), rows.reshape(num_minibatch_steps, -1)
-        )
+        (flat, opt_state, _), metrics = jax.lax.scan(
+            minibatch_step, (flat, state.opt_state, jnp.bool_(False)),
+            rows.reshape(num_minibatch_steps, -1),
+        )  # fmt: skip
         params = unravel(flat)
         metrics = average(jax.tree.map(jnp.mean, metrics))
-        policy, _ = network.apply(params, trajectory.obs)
+        policy, _ = network.apply(params, obs)
         kl = average(networks.like(old_policy).kl_divergence(policy).mean())
         return PPOState(params, opt_state, surrogate.adapt(state.surrogate, kl)), metrics
 
-    return normalized(
-        Agent(init, act, greedy, update, draw), spec, obs=config.normalize_obs,
-        reward=config.normalize_reward, gamma=config.gamma, average=average,
-    )  # fmt: skip
+    return as_configured(Agent(init, act, greedy, update, draw), config, spec, average)

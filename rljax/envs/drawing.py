@@ -4,14 +4,14 @@ Everything is drawn from what the agent observes, so there is a picture of any e
 classic control as it is known, grids and images cell by cell, other vectors as bars.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rljax.envs.painters import BLUE, FAINT, INK, ORANGE, PAINTERS, Canvas
+from rljax.envs.painters import BLUE, FAINT, INK, ORANGE, PAINTERS, Canvas, board
 from rljax.envs.wrappers import innermost
 from rljax.types import PyTree, is_key
 
@@ -38,29 +38,40 @@ class Scene(NamedTuple):
 
     state: Any  # the environment's own state, out of its wrappers
     obs: Any  # [*obs_shape]
+    text: str | None = None  # as the environment itself writes it
 
 
-def scenes(states: PyTree, observations: PyTree, copy: int | None = None) -> list[Scene]:
+def scenes(
+    states: PyTree, observations: PyTree, copy: int | None = None,
+    render: Callable[[PyTree], str] | None = None,
+) -> list[Scene]:  # fmt: skip
     """The moments of an episode, from the states and observations that a scan stacked.
 
     Args:
       states: of an environment with any wrappers around it, `[T, ...]`.
       observations: `[T, *obs_shape]`; where it is a tree, its first array is drawn.
       copy: for `[T, B, ...]`, as `batched` makes them: which of the B.
+      render: the environment's own.
     """
 
     def on_host(x):
         return x if is_key(x) else np.asarray(x)
 
-    states = jax.tree.map(on_host, innermost(states))
+    states = jax.tree.map(on_host, states)
     obs = np.asarray(jax.tree.leaves(observations)[0])
     if copy is not None:
         states, obs = jax.tree.map(lambda x: x[:, copy], (states, obs))
-    return [Scene(jax.tree.map(lambda x, t=t: x[t], states), obs[t]) for t in range(len(obs))]
+    moments = [jax.tree.map(lambda x, t=t: x[t], states) for t in range(len(obs))]
+    return [
+        Scene(innermost(state), seen, render and render(state))
+        for state, seen in zip(moments, obs, strict=True)
+    ]
 
 
-def frame_rate(env_id: str) -> int:
+def frame_rate(env_id: str, scenes: Sequence[Scene] = ()) -> int:
     """Frames a second at which an episode is good to watch: games on a grid move cell by cell."""
+    if scenes and scenes[0].text is not None:
+        return 3 if "\n" not in scenes[0].text else 6
     return 30 if env_id.removeprefix("gymnax/") in PAINTERS else 10
 
 
@@ -69,6 +80,8 @@ def frames(env_id: str, scenes: Sequence[Scene]) -> list[np.ndarray]:
     name = env_id.removeprefix("gymnax/")
     if name in PAINTERS:
         return [PAINTERS[name](scene.state, scene.obs) for scene in scenes]
+    if scenes and scenes[0].text is not None:
+        return [board(scene.text or "", scenes[0].text) for scene in scenes]
     if scenes and _grid(scenes[0]) is not None:
         return [_cells(scene) for scene in scenes]
     return _bars([np.ravel(np.asarray(scene.obs, np.float64)) for scene in scenes])
@@ -76,6 +89,8 @@ def frames(env_id: str, scenes: Sequence[Scene]) -> list[np.ndarray]:
 
 def text(env_id: str, scene: Scene) -> str | None:
     """A grid world as text, a character a cell; None where there is no grid of cells."""
+    if scene.text is not None:
+        return scene.text
     name = env_id.removeprefix("gymnax/")
     grid = None if name in PAINTERS else _grid(scene)
     if grid is None or grid.dtype != bool:

@@ -1,4 +1,7 @@
-"""Classic control as it is known: one function an environment, `(state, obs) -> picture`."""
+"""Classic control as it is known: one function an environment, `(state, obs) -> picture`.
+
+And worlds that write themselves as text, from that: `board`.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,6 +13,7 @@ Point = tuple[float, float]
 
 PAPER, INK, FAINT = (250, 249, 246), (52, 58, 72), (221, 219, 212)
 BLUE, ORANGE, GREEN, HILL = (66, 106, 158), (231, 126, 73), (67, 153, 116), (222, 228, 216)
+TILE = (236, 234, 228)
 
 
 class Canvas:
@@ -129,6 +133,29 @@ def _acrobot(state: Any, obs: np.ndarray) -> np.ndarray:
     canvas.line([elbow, tip], 0.2, ORANGE)
     canvas.disc((0, 0), 0.06, PAPER)
     canvas.disc(elbow, 0.06, PAPER)
+    return canvas.array()
+
+
+def board(text: str, before: str = "") -> np.ndarray:
+    """A world in characters: `o` the agent, `#` walls, `X` pits, `G` or `T` the goal.
+
+    `before`: the same with the agent elsewhere; what he stands on now is seen there.
+    """
+    rows = text.split("\n")
+    ground = before.split("\n") if len(before) == len(text) else rows
+    height, width = len(rows), max(map(len, rows))
+    side = max(8, min(72, 480 // width))
+    canvas = Canvas((side * width, side * height), 0, 0, width)
+    tiles = {"#": INK, "X": ORANGE, "G": GREEN, "T": GREEN, "<": HILL}
+    for i, row in enumerate(rows):
+        for j, kind in enumerate(row):
+            middle = (j + 0.5, height - i - 0.5)
+            tile = _moved(_box(0.94, 0.94), middle)
+            canvas.polygon(tile, tiles.get(ground[i][j] if kind == "o" else kind, TILE))
+            if kind == "<":
+                canvas.polygon(_moved([(-0.2, 0), (0.15, 0.2), (0.15, -0.2)], middle), FAINT)
+            if kind == "o":
+                canvas.disc(middle, 0.32, BLUE)
     return canvas.array()
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from rljax.remembering import Remembering
 from rljax.types import Array, Env, Key, PyTree, drawn, is_key
 
 
@@ -34,11 +35,27 @@ class Recorded(NamedTuple):
     length: Array  # int32
 
 
+WRAPPING = (Resetting, Limited, Recorded, Remembering)  # states that hold another in `env`
+
+
+class Lasting(NamedTuple):
+    """A part of an environment's state that outlives its episodes: resets leave it as it is."""
+
+    value: PyTree
+
+
 def innermost(state: PyTree) -> PyTree:
     """The environment's own state, out of those of the wrappers around it."""
-    while isinstance(state, (Resetting, Limited, Recorded)):
+    while isinstance(state, WRAPPING):
         state = state.env
     return state
+
+
+def with_innermost(state: PyTree, inner: PyTree) -> PyTree:
+    """The state of an environment in its wrappers, with another of its own put in."""
+    if isinstance(state, WRAPPING):
+        return state._replace(env=with_innermost(state.env, inner))
+    return inner
 
 
 def auto_reset(env: Env) -> Env:
@@ -99,13 +116,15 @@ def _check_single(env: Env) -> None:
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
-    """`new` where the condition `[...]` holds, of trees of `[..., *]`."""
+    """`new` where the condition `[...]` holds, of trees of `[..., *]`; `Lasting` is never new."""
 
     def where(new, old):
+        if isinstance(new, Lasting):
+            return old
         axes = (1,) * (jnp.ndim(new) - condition.ndim)
         return jnp.where(condition.reshape(*condition.shape, *axes), new, old)
 
-    return jax.tree.map(where, new, old)
+    return jax.tree.map(where, new, old, is_leaf=lambda x: isinstance(x, Lasting))
 
 
 def _over_all_copies(function: Callable[..., PyTree]) -> Callable[..., PyTree]:

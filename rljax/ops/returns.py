@@ -93,3 +93,20 @@ def discounted_sums(reward: Array, done: Array, gamma: float | Array, start: Arr
 
     last, sums = jax.lax.scan(forward, start, (reward, done))
     return sums, last
+
+
+def episode_times(done: Array, start: Array) -> tuple[Array, Array]:
+    """Of each step, how many came before it in its episode.
+
+    Args:
+      done: `[T, B]` bool; start: `[B]` int32, the time of the first step.
+    Returns:
+      Times `[T, B]`, and the `[B]` to carry to the next trajectory.
+    """
+    chex.assert_equal_shape([done[0], start])
+
+    def forward(time, done):
+        return jnp.where(done, 0, time + 1), time
+
+    last, times = jax.lax.scan(forward, start, done)
+    return times, last

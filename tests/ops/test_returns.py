@@ -312,3 +312,12 @@ def test_discounted_sums_of_parts_are_those_of_the_whole(seed, gamma, cut):
     second, last = discounted_sums(reward[cut:], done[cut:], gamma, carried)
     np.testing.assert_allclose(jnp.concatenate([first, second]), expected, atol=1e-5)
     np.testing.assert_allclose(last, total, atol=1e-5)
+
+
+def test_episode_times_count_from_each_start():
+    done = jnp.array([[0, 1], [1, 0], [0, 0], [0, 1]], bool)
+    times, last = returns.episode_times(done, jnp.array([3, 0]))
+    np.testing.assert_array_equal(times, [[3, 0], [4, 0], [0, 1], [1, 2]])
+    np.testing.assert_array_equal(last, [2, 0])
+    again, _ = returns.episode_times(done[:1], last)
+    np.testing.assert_array_equal(again, [[2, 0]])

@@ -1,0 +1,38 @@
+"""flashbax's prioritized buffer of items.
+
+What differs from rljax: it draws from the whole total, not one item from each equal share of it,
+and knows no smallest probability of all items, so that weights are over the largest of a batch.
+"""
+
+import common
+import flashbax
+import jax
+import jax.numpy as jnp
+import replay_common
+
+
+def main():
+    options = replay_common.options("flashbax prioritized replay")
+    buffer = flashbax.make_prioritised_item_buffer(
+        max_length=options.capacity, min_length=replay_common.BATCH,
+        sample_batch_size=replay_common.BATCH, add_batches=True,
+        priority_exponent=replay_common.EXPONENT, device=jax.default_backend(),
+    )  # fmt: skip
+
+    def sample(state, key):
+        batch = buffer.sample(state, key)
+        weights = batch.probabilities
+        return (batch.experience, weights), batch.indices
+
+    def reprioritize(state, indices, td_error):
+        return buffer.set_priorities(state, indices, td_error + replay_common.EPSILON)
+
+    state = buffer.init(replay_common.item(jnp.zeros))
+    microseconds = replay_common.time_jax(options, state, buffer.add, sample, reprioritize)
+    replay_common.answer(
+        microseconds, versions=common.versions("flashbax", "jax"), **common.jax_device()
+    )
+
+
+if __name__ == "__main__":
+    main()

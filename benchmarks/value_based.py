@@ -1,0 +1,119 @@
+"""How fast DQN and PQN train on CartPole-v1, beside rejax's, pair by pair.
+
+    python benchmarks/value_based.py                     both, five pairs
+    python benchmarks/value_based.py --agents dqn --repeats 3 --no-peer
+
+The configurations stand in peers/value_common.py. A rate is that of a whole run after one to warm
+up, compiling excluded; for rljax of a whole call of `rljax.train`. The exit code is 1 where a ratio
+falls short of what is expected of it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+from harness import Failed, Table, rate, seconds, span
+from peers import common, value_common
+
+EXPECTED = {"dqn": 8.0, "pqn": 1.2}  # times rejax's steps per second
+PYTHON = (sys.executable, "-W", "ignore")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--agents", default="dqn,pqn", type=lambda text: text.split(","))
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of each (5)")
+    parser.add_argument("--seeds", type=int, default=1, help="side by side, in both (1)")
+    parser.add_argument("--no-peer", action="store_true", help="rljax alone")
+    parser.add_argument("--timeout", type=float, default=900, help="of one process, seconds (900)")
+    parser.add_argument("--venvs", type=Path, default=harness.HERE / ".venvs")
+    parser.add_argument("--output", metavar="FILE.md", help="where to write the table as well")
+    parser.add_argument("--measure", choices=tuple(EXPECTED), help=argparse.SUPPRESS)
+    parser.add_argument("--timesteps", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure, options.timesteps, options.seeds)
+        return 0
+    return compare(options)
+
+
+def measure(agent: str, timesteps: int, num_seeds: int) -> None:
+    """Whole calls of `rljax.train`; answers in one line of JSON."""
+    import rljax
+
+    def train():
+        return rljax.train(
+            agent, "CartPole-v1", seeds=num_seeds, progress=False, eval_episodes=0,
+            total_timesteps=timesteps, **value_common.STOCK[agent],
+        )  # fmt: skip
+
+    with common.Clock() as first:
+        result = train()
+    clocks, wall = [], result.compile_seconds
+    for _ in range(2):  # the first of these only warms up
+        with common.Clock() as clock:
+            result = train()
+        clocks.append(clock)
+    first.cpu = max(0.0, first.cpu - clocks[-1].cpu)
+    first.wall = wall
+    played = rljax.evaluate(result, 100)["returns"]
+    common.answer(
+        num_seeds * int(result.steps[-1]), clocks[1:], first, final_return=float(played.mean()),
+        versions=common.versions("jax", "flax", "gymnax"), processor="", **common.jax_device(),
+    )  # fmt: skip
+
+
+def compare(options: argparse.Namespace) -> int:
+    table = Table(
+        "Value-based agents",
+        f"CartPole-v1, {options.seeds} seed(s), pairs of processes ({options.repeats}), one after "
+        "the other; compiling is in CPU seconds, and not part of the rates.",
+        "agent", ">rljax steps/s", ">rejax steps/s", ">ratio", ">min - max", ">expected",
+        ">rljax compile", ">rejax compile", ">rljax return", ">rejax return",
+    )  # fmt: skip
+    failed = 0
+    peer = None
+    if not options.no_peer:
+        peer = harness.environment("rejax", options.venvs, "", [])
+    for agent in options.agents:
+        how = {"seeds": options.seeds, "timesteps": value_common.TIMESTEPS[agent]}
+        pairs: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
+        try:
+            for _ in range(options.repeats):
+                program = [*PYTHON, harness.HERE / "value_based.py"]
+                ours = harness.ask(program, options.timeout, measure=agent, **how)
+                theirs = None
+                if peer is not None:
+                    program = [peer, "-W", "ignore", harness.PEERS / "rejax_value.py"]
+                    theirs = harness.ask(program, options.timeout, algorithm=agent, **how)
+                pairs.append((ours, theirs))
+        except Failed as failure:
+            failed += 1
+            table.remarks.append(f"{agent} failed: {failure}")
+        if not pairs:
+            continue
+        rates = np.array(
+            [[x["steps_per_second"][0] if x else np.nan for x in pair] for pair in pairs]
+        )
+        ratios = rates[:, 0] / rates[:, 1]
+        known = [[x for x in side if x] for side in zip(*pairs, strict=True)]
+        compiling = [seconds(np.median([x["compile_cpu_seconds"] for x in s]) if s else None)
+                     for s in known]  # fmt: skip
+        returns = [f"{np.mean([x['final_return'] for x in s]):.0f}" if s else "-" for s in known]
+        shown = span(list(ratios), lambda x: f"{x:.2f}") if peer else ["-", "-"]
+        theirs = rate(float(np.median(rates[:, 1]))) if peer else "-"
+        table.add(
+            agent, rate(float(np.median(rates[:, 0]))), theirs, *shown, f"{EXPECTED[agent]:g}",
+            *compiling, *returns,
+        )  # fmt: skip
+        failed += bool(peer and np.median(ratios) < EXPECTED[agent])
+    print(table.text())
+    harness.write(options.output, "Value-based agents", "", [table])
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""PQN against a second, plainer implementation, and its promises one by one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from probes import random_trajectory
+
+import rljax
+from rljax import value_networks
+from rljax.agents.pqn import PQNConfig, pqn
+from rljax.types import EnvSpec
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+T, B = 6, 3
+SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
+CONFIG = PQNConfig(
+    num_envs=B, num_steps=T, total_timesteps=T * B * 10, hidden_sizes=(5,), learning_rate=0.03,
+    update_epochs=8, num_minibatches=1, gamma=0.9, trace_lambda=0.65, anneal_lr=False,
+    max_grad_norm=0.3,
+)  # fmt: skip
+NETWORK = value_networks.q_network(SPEC, (5,), "relu", layer_norm=True)
+
+
+def plain_targets(trajectory, params):
+    """Q(lambda) of algorithm 1 by recursion over one environment at a time, in float64."""
+    beyond = np.asarray(NETWORK.apply(params, trajectory.next_obs).max(axis=-1), np.float64)
+    targets = np.zeros((T, B))
+    for b in range(B):
+        following = None
+        for t in reversed(range(T)):
+            reward, dead = float(trajectory.reward[t, b]), bool(trajectory.terminated[t, b])
+            if dead:
+                target = reward
+            elif following is None or bool(trajectory.truncated[t, b]):
+                target = reward + 0.9 * beyond[t, b]
+            else:
+                target = reward + 0.9 * (0.35 * beyond[t, b] + 0.65 * following)
+            targets[t, b] = following = target
+    return jnp.asarray(targets, jnp.float32)
+
+
+def test_an_update_is_that_of_the_paper_written_out():
+    """Full-batch epochs of RAdam on clipped gradients of the error to fixed targets."""
+    agent = pqn(CONFIG, SPEC)
+    state = agent.init(jax.random.key(0))
+    trajectory = random_trajectory(3, T, B, SPEC)
+    values = NETWORK.apply(state.params, trajectory.obs)
+    trajectory = trajectory._replace(extras={"value": values.max(axis=-1)})
+    target = plain_targets(trajectory, state.params)
+    chosen = jax.nn.one_hot(trajectory.action, 4)
+
+    @jax.jit
+    def slope(params):
+        def loss(params):
+            value = (NETWORK.apply(params, trajectory.obs) * chosen).sum(axis=-1)
+            return 0.5 * jnp.square(value - target).mean()
+
+        return jax.grad(loss)(params)
+
+    params, radam, norms = state.params, optax.radam(0.03), []
+    moments = radam.init(params)
+    for _ in range(CONFIG.update_epochs):
+        grads = slope(params)
+        norms.append(float(optax.global_norm(grads)))
+        grads = jax.tree.map(lambda x: x * min(1.0, 0.3 / norms[-1]), grads)
+        steps, moments = radam.update(grads, moments)
+        params = optax.apply_updates(params, steps)
+    assert max(norms) > 0.3
+    after, metrics = jax.jit(agent.update)(state, trajectory, jax.random.key(1))
+    for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-4)
+    assert int(after.env_steps.value) == T * B and metrics["losses/td_loss"] > 0
+
+
+def test_acting_remembers_the_largest_value():
+    agent = pqn(CONFIG, SPEC)
+    state = agent.init(jax.random.key(0))
+    obs = jax.random.normal(jax.random.key(1), (B, 3))
+    values = NETWORK.apply(state.params, obs)
+    for steps, explores in ((0, True), (10**6, False)):  # the epsilon of 0.05 takes no part
+        now = state._replace(env_steps=state.env_steps._replace(value=jnp.int32(steps)))
+        never = jnp.full(B, 0.5), jax.random.uniform(jax.random.key(2), (B, 4)), None
+        action, extras = agent.act(now, obs, never)
+        np.testing.assert_allclose(extras["value"], values.max(axis=-1), rtol=1e-6)
+        expected = never[1].argmax(axis=-1) if explores else values.argmax(axis=-1)
+        np.testing.assert_array_equal(action, expected)
+    np.testing.assert_array_equal(
+        agent.greedy(state, obs, jax.random.key(0)), values.argmax(axis=-1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_minibatches": 7}, "`num_minibatches` is 7"),
+        ({"trace_lambda": 1.5}, "`trace_lambda` is 1.5"),
+    ],
+)
+def test_bad_options_are_told_in_one_sentence(options, message):
+    with pytest.raises(ValueError) as error:
+        dataclasses.replace(CONFIG, **options)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_it_needs_discrete_actions():
+    with pytest.raises(ValueError, match="`pqn` needs discrete actions"):
+        rljax.train("pqn", "Pendulum-v1", progress=False)
+    with pytest.raises(ValueError, match="pqn needs discrete actions"):
+        pqn(CONFIG, SPEC._replace(num_actions=0, action_shape=(2,)))
+
+
+@pytest.mark.slow
+def test_it_learns_cartpole():
+    """Sixteen seeds, all of them; no seed is picked."""
+    run = rljax.train("pqn", "CartPole-v1", seeds=16, total_timesteps=200_000, progress=False)
+    returns = run.evaluation["returns"].mean(axis=-1)
+    assert (returns >= 450).sum() >= 12, returns
