@@ -44,33 +44,51 @@ def measure(agent: str, timesteps: int, num_seeds: int) -> None:
     """Whole calls of `rljax.train`; answers in one line of JSON."""
     import rljax
 
+    pieces = {} if agent == "pqn" else {"network": linear_streams()}
+
     def train():
         return rljax.train(
             agent, "CartPole-v1", seeds=num_seeds, progress=False, eval_episodes=0,
-            total_timesteps=timesteps, **value_common.STOCK[agent],
+            total_timesteps=timesteps, **value_common.STOCK[agent], **pieces,
         )  # fmt: skip
 
-    with common.Clock() as first:
+    with common.Clock() as compiling:
         result = train()
-    clocks, wall = [], result.compile_seconds
+    compiling.wall = result.compile_seconds
+    clocks = []
     for _ in range(2):  # the first of these only warms up
         with common.Clock() as clock:
             result = train()
+        clock.wall -= result.compile_seconds  # with a network of its own it compiles every time
         clocks.append(clock)
-    first.cpu = max(0.0, first.cpu - clocks[-1].cpu)
-    first.wall = wall
-    played = rljax.evaluate(result, 100)["returns"]
+    played = rljax.evaluate(result, 100, **pieces)["returns"]
     common.answer(
-        num_seeds * int(result.steps[-1]), clocks[1:], first, final_return=float(played.mean()),
+        num_seeds * int(result.steps[-1]), clocks[1:], compiling, final_return=float(played.mean()),
         versions=common.versions("jax", "flax", "gymnax"), processor="", **common.jax_device(),
     )  # fmt: skip
+
+
+def linear_streams() -> Any:
+    """rejax's dueling network: its streams are single layers, those of rljax have a hidden one."""
+    import flax.linen as nn
+
+    from rljax.value_networks import Layers
+
+    class LinearStreams(nn.Module):
+        @nn.compact
+        def __call__(self, obs):
+            x = Layers(value_common.DQN["hidden_sizes"], value_common.DQN["activation"])(obs)
+            advantage = nn.Dense(2)(x)
+            return nn.Dense(1)(x) + advantage - advantage.mean(axis=-1, keepdims=True)
+
+    return LinearStreams()
 
 
 def compare(options: argparse.Namespace) -> int:
     table = Table(
         "Value-based agents",
         f"CartPole-v1, {options.seeds} seed(s), pairs of processes ({options.repeats}), one after "
-        "the other; compiling is in CPU seconds, and not part of the rates.",
+        "the other; compiling is in wall seconds, and not part of the rates.",
         "agent", ">rljax steps/s", ">rejax steps/s", ">ratio", ">min - max", ">expected",
         ">rljax compile", ">rejax compile", ">rljax return", ">rejax return",
     )  # fmt: skip
@@ -100,7 +118,7 @@ def compare(options: argparse.Namespace) -> int:
         )
         ratios = rates[:, 0] / rates[:, 1]
         known = [[x for x in side if x] for side in zip(*pairs, strict=True)]
-        compiling = [seconds(np.median([x["compile_cpu_seconds"] for x in s]) if s else None)
+        compiling = [seconds(np.median([x["compile_seconds"] for x in s]) if s else None)
                      for s in known]  # fmt: skip
         returns = [f"{np.mean([x['final_return'] for x in s]):.0f}" if s else "-" for s in known]
         shown = span(list(ratios), lambda x: f"{x:.2f}") if peer else ["-", "-"]

@@ -38,7 +38,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | {"priority_threshold": 0.5}
     for name, row in AGENTS.items() if row.table
 }  # fmt: skip
-OPTIONS |= {"a3c": {"pull_period": 2}, "impala": {"pull_period": 2}, "dppo": {"surrogate": "hinge"}}
+OPTIONS |= {"a3c": {"pull_period": 2}, "impala": {"pull_period": 2}}
+OPTIONS["dppo"] = {"surrogate": "hinge", "target_kl": 2e-4}  # so small that the hinge is felt
 _REPLAY = {
     "buffer_size": 40, "batch_size": 8, "learning_starts": 12, "train_frequency": 5,
     "gradient_steps": 2, "target_update_interval": 10, "eps_end": 0.5,
@@ -371,10 +372,10 @@ def read_values(values_of):
 
 
 VALUES = {
-    "num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 1200, "learning_rate": 0.02,
-    "anneal_lr": True, "buffer_size": 2048, "batch_size": 32, "learning_starts": 64,
+    "num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 1200, "learning_rate": 0.01,
+    "anneal_lr": True, "buffer_size": 2048, "batch_size": 128, "learning_starts": 256,
     "train_frequency": 8, "target_update_interval": 64, "trace_lambda": GAE_LAMBDA, "v_min": -2.0,
-    "v_max": 12.0, "num_atoms": 29, "num_quantiles": 16, "kappa": 0.0, "update_epochs": 2,
+    "v_max": 12.0, "num_atoms": 29, "num_quantiles": 40, "kappa": 0.0, "update_epochs": 2,
     "num_minibatches": 1, "exploration_fraction": 0.5, "eps_end": 0.2,
 }  # fmt: skip
 
@@ -405,8 +406,9 @@ FAMILIES |= {
         VALUES, quantities(VALUES["num_atoms"]), read_values(mean_atom),
         lambda: n_step_of_a_death(3),
     ),
-    "quantiles": Family(
-        VALUES, quantities(VALUES["num_quantiles"]), read_values(lambda x: x.mean(axis=-1)),
+    "quantiles": Family(  # their mean is right only as far as they are many
+        VALUES | {"batch_size": 32}, quantities(VALUES["num_quantiles"]),
+        read_values(lambda x: x.mean(axis=-1)),
         lambda: n_step_of_a_death(1),
     ),
 }  # fmt: skip

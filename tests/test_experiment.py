@@ -322,7 +322,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), REFUSED, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=map(str, range(len(REFUSED))))
 def test_mistakes_are_refused_in_one_sentence_before_compiling(options, message, monkeypatch):
     monkeypatch.setattr(runs.Runs, "__init__", lambda *args, **kwargs: pytest.fail("it compiles"))
     options = dict(options)

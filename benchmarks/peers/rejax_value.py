@@ -1,8 +1,8 @@
 """rejax's DQN or PQN: `--algorithm dqn` or `pqn`.
 
-What differs from the configuration that rljax runs: its DQN draws batches without replacement, and
-its dueling streams are single layers; its PQN takes Adam for RAdam; both clip gradients element by
-element and count time limits as deaths. Its evaluations during training are switched off; one is
+What differs from the configuration that rljax runs: its DQN draws batches without replacement;
+its PQN takes Adam for RAdam; both clip gradients element by element and count time limits as
+deaths. Its evaluations during training are switched off; one is
 made afterwards, not timed.
 """
 

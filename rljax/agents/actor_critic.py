@@ -116,7 +116,8 @@ def acting(network: Any, spec: EnvSpec, acts_with: str = "params") -> Acting:
         policy, _ = network.apply(params, obs)
         raw = networks.sample(policy, drawn(draw, key))
         extras = {"raw_action": raw, "policy": networks.parameters(policy)}
-        return recurrent_networks.with_memory(network, params, obs, networks.to_box(spec, raw)), extras
+        action = networks.to_box(spec, raw)
+        return recurrent_networks.with_memory(network, params, obs, action), extras
 
     def greedy(state, obs, key):
         del key

@@ -39,11 +39,8 @@ def init(capacity: int, branching: int = 8) -> SumTree:
     rows = [-(-capacity // branching)]
     while rows[-1] > 1:
         rows.append(-(-rows[-1] // branching))
-    above = (
-        jnp.stack([jnp.zeros(shape := (count, branching)), jnp.full(shape, jnp.inf)])
-        for count in rows[1:]
-    )
-    return SumTree(jnp.zeros((rows[0], branching)), tuple(above))
+    leaves, *above = (jnp.zeros((count, branching)) for count in rows)
+    return SumTree(leaves, tuple(jnp.stack([x, jnp.full_like(x, jnp.inf)]) for x in above))
 
 
 def get(tree: SumTree, indices: Array) -> Array:
@@ -96,19 +93,20 @@ def find(tree: SumTree, queries: Array) -> tuple[Array, Array]:
       which could come too late for a `set` that follows.
     """
     branching = tree.leaves.shape[1]
-    before = jnp.asarray(np.triu(np.ones((branching, branching), np.float32), 1))
+    children = jnp.arange(branching)[:, None]
+    before = jnp.asarray(np.tril(np.ones((branching, branching), np.float32), -1))
     node, rest = jnp.zeros(queries.shape, jnp.int32), jnp.maximum(queries, 0.0)
     priorities = rest
     for level in (*reversed(tree.above), tree.leaves):
         at = (0, node) if level.ndim == 3 else node
-        row = level.at[at].get(mode="promise_in_bounds")
+        row = level.at[at].get(mode="promise_in_bounds").T  # [branching, N]
         # where each child begins; zeros add nothing, so children of zero begin where the next does
-        begin = jnp.matmul(row, before, precision=jax.lax.Precision.HIGHEST)
-        eligible = (row > 0) & (begin <= rest[:, None])
-        child = jnp.where(eligible, jnp.arange(branching)[None], 0).max(1)
-        rest = rest - jnp.where(eligible, begin, 0.0).max(1)
+        begin = jnp.matmul(before, row, precision=jax.lax.Precision.HIGHEST)
+        eligible = (row > 0) & (begin <= rest[None])
+        child = jnp.where(eligible, children, 0).max(0)
+        rest = rest - jnp.where(eligible, begin, 0.0).max(0)
         node = node * branching + child
-        priorities = jnp.where(jnp.arange(branching)[None] == child[:, None], row, 0.0).max(1)
+        priorities = jnp.where(children == child[None], row, 0.0).max(0)
     return node, priorities
 
 

@@ -130,8 +130,11 @@ def test_an_update_stops_where_the_policy_has_gone_too_far():
 
     once, often = after(1), after(4)
     # the KL is 0 in the first epoch, and then above four times the smaller target
-    assert bits(often(1e-6)) == bits(once(1e-6)) == bits(once(1e9))
-    assert bits(often(1e9)) != bits(once(1e9))
+    first, stopped, free = once(1e9), often(1e-6), often(1e9)
+    for x, y in zip(jax.tree.leaves(stopped), jax.tree.leaves(first), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-4)  # shuffled in another order
+    first, free = (ravel_pytree(params)[0] for params, _ in (first, free))
+    assert np.abs(free - first).max() > 0.05
 
 
 def test_fifty_updates_on_four_devices_leave_workers_equal():

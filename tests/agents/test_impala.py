@@ -57,7 +57,8 @@ def test_the_gradient_is_the_learners_with_the_ratio_to_what_acted():
         lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), state.params
     )
     state, trajectory = state._replace(params=moved), rollout(5, state.local)
-    after, metrics = jax.jit(agent.update)(state, trajectory, jax.random.key(0))
+    update = jax.jit(agent.update)
+    after, metrics = update(state, trajectory, jax.random.key(0))
     new, old = (
         NETWORK.apply(params, trajectory.obs)[0].log_prob(trajectory.action)
         for params in (moved, state.local)
@@ -81,5 +82,5 @@ def test_the_gradient_is_the_learners_with_the_ratio_to_what_acted():
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["losses/ratio"], ratio.mean(), rtol=1e-5)
     assert bits(after.local) == bits(state.local)  # of two updates it is the first
-    after, _ = jax.jit(agent.update)(after, trajectory, jax.random.key(0))
+    after, _ = update(after, trajectory, jax.random.key(0))
     assert bits(after.local) == bits(after.params)

