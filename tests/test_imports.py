@@ -25,8 +25,15 @@ ALLOWED = {
     "replay": ("types", "config", "ops"),
     "envs": ("types", "config", "ops", "remembering"),
     "agents": (
-        "types", "config", "ops", "optimizers", "networks", "recurrent_networks", "remembering",
-        "replay", "value_networks",
+        "types",
+        "config",
+        "ops",
+        "optimizers",
+        "networks",
+        "recurrent_networks",
+        "remembering",
+        "replay",
+        "value_networks",
     ),  # fmt: skip
     "training": ("types", "config", "ops"),
     "checkpoint": ("types",),

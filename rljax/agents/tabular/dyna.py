@@ -5,7 +5,7 @@ what each action last led to: it is right in worlds without chance.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +139,8 @@ def _dyna(config, spec, *, by_pairs, average, all_actions=False):
         q, error = correct(
             state.params.q, step.obs, step.action, step.reward, step.terminated, step.next_obs
         )
-        model, visited = observe(*state.model, step)
+        known: Any = state.model
+        model, visited = observe(known[0], known[1], step)
 
         def plan(q, noise):
             obs, action = draw(model, visited, noise)
