@@ -29,13 +29,12 @@ def main() -> None:
 
     def sample(state, key):
         drawn = buffer.sample(state, key)
-        weights = (drawn.probability / drawn.least) ** -0.4
-        return (drawn.transitions, weights), drawn.indices
+        return (drawn.transitions, drawn.probability, drawn.least), drawn.indices
 
     state = buffer.init(Transition(**replay_common.item(jnp.zeros)))
-    microseconds = replay_common.time_jax(options, state, add, sample, buffer.reprioritize)
+    clocks = replay_common.time_jax(options, state, add, sample, buffer.reprioritize)
     facts = {"versions": common.versions("jax", "jaxlib"), "processor": measure.processor()}
-    replay_common.answer(microseconds, **facts, **common.jax_device())
+    replay_common.answer(options, clocks, **facts, **common.jax_device())
 
 
 if __name__ == "__main__":

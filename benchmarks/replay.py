@@ -28,9 +28,9 @@ def main() -> int:
     for what in options.only:
         table = Table(
             {"cycle": "Add 64, draw 256, reprioritize 256", "sample": "Draw 256"}[what],
-            f"Microseconds a call, of {options.calls} in one go; processes by turns "
-            f"({options.repeats}), each the median of five goes. The ratio is rljax over the "
-            "other, turn by turn.",
+            f"Microseconds a call (of CPU time, on a CPU), {options.calls} in one go; processes "
+            f"by turns ({options.repeats}), each the median of five goes. The ratio is rljax over "
+            "the other, turn by turn.",
             "capacity", "program", ">us", ">min - max", ">ratio", ">min - max",
         )  # fmt: skip
         tables.append(table)
@@ -73,7 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", **words, default=tuple(CAPACITIES), help="of cycle,sample")
     parser.add_argument("--peers", **words, default=(), help="of " + ",".join(PEERS))
     parser.add_argument("--repeats", type=int, default=5, help="turns (5)")
-    parser.add_argument("--calls", type=int, default=1000, help="in one go (1000)")
+    parser.add_argument("--calls", type=int, default=3000, help="in one go (3000)")
     parser.add_argument("--output", metavar="FILE.md", help="where to write the tables as well")
     parser.add_argument("--timeout", type=float, default=300, help="of one process, seconds (300)")
     parser.add_argument("--venvs", type=Path, default=harness.HERE / ".venvs")

@@ -274,7 +274,7 @@ def walk() -> Iterator[Figure]:
     def rms(state):
         return jnp.sqrt(jnp.square(state.agent.params.v[1:-1] - jnp.asarray(TRUTH)).mean())
 
-    def run(name, learners=1000, **options):
+    def run(name, learners=2000, **options):
         played = play(name, "rljax/RandomWalk", learners, 10, gamma=1.0, watch=rms, **options)
         return played.seen.mean(axis=1)
 

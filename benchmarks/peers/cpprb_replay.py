@@ -34,8 +34,7 @@ def main():
         cycle(number)
     clocks, _ = common.timed(run, options.runs)
     replay_common.answer(
-        [1e6 * clock.wall / options.calls for clock in clocks],
-        versions=common.versions("cpprb", "numpy"), backend="cpu", device="cpu", num_devices=1,
+        options, clocks, versions=common.versions("cpprb", "numpy"), device="cpu", num_devices=1,
     )  # fmt: skip
 
 

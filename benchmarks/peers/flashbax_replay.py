@@ -21,17 +21,15 @@ def main():
 
     def sample(state, key):
         batch = buffer.sample(state, key)
-        weights = batch.probabilities
-        return (batch.experience, weights), batch.indices
+        return (batch.experience, batch.probabilities), batch.indices
 
     def reprioritize(state, indices, td_error):
         return buffer.set_priorities(state, indices, td_error + replay_common.EPSILON)
 
     state = buffer.init(replay_common.item(jnp.zeros))
-    microseconds = replay_common.time_jax(options, state, buffer.add, sample, reprioritize)
-    replay_common.answer(
-        microseconds, versions=common.versions("flashbax", "jax"), **common.jax_device()
-    )
+    clocks = replay_common.time_jax(options, state, buffer.add, sample, reprioritize)
+    versions = common.versions("flashbax", "jax")
+    replay_common.answer(options, clocks, versions=versions, **common.jax_device())
 
 
 if __name__ == "__main__":

@@ -20,14 +20,15 @@ class ReplayConfig(RunConfig):
     """
 
     total_timesteps: int = option(100_000, "environment steps of the whole run", low=1)
+    num_envs: int = option(4, "environments side by side (B)", low=1)
     num_steps: int = option(1, "steps of each environment between updates (T)", low=1)
     learning_rate: float = option(1e-3, "step size of the optimizer", above=0)
     anneal_lr: bool = option(False, "let the step size fall linearly to 0 over the run")
     max_grad_norm: float = option(10.0, "largest global norm of a gradient", above=0)
     buffer_size: int = option(50_000, "transitions that replay holds", low=1)
-    batch_size: int = option(64, "transitions of a gradient step", low=1)
+    batch_size: int = option(128, "transitions of a gradient step", low=1)
     learning_starts: int = option(1_000, "environment steps before the first training", low=1)
-    train_frequency: int = option(2, "environment steps from one training to the next", low=1)
+    train_frequency: int = option(4, "environment steps from one training to the next", low=1)
     gradient_steps: int = option(1, "steps of the optimizer in each training", low=1)
     tau: float = option(1.0, "how far the target moves to the new parameters", low=0, high=1)
     target_update_interval: int = option(

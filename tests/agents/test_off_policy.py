@@ -99,15 +99,15 @@ def test_items_have_the_types_of_the_example():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"buffer_size": 63}, "`buffer_size` is 63, but a batch takes 64"),
+        ({"buffer_size": 127}, "`buffer_size` is 127, but a batch takes 128"),
         ({"num_envs": 8, "num_steps": 300, "buffer_size": 2000}, "`buffer_size` is 2000, but one"),
         ({"learning_starts": 50_001}, "`learning_starts` is 50001, but replay holds 50000"),
         (
             {"learning_starts": 1000, "total_timesteps": 999},
             "`learning_starts` is 1000, but the run takes 999 steps",
         ),
-        ({"learning_starts": 63}, "`learning_starts` is 63, but the first batch needs 64"),
-        ({"learning_starts": 79, "n_step": 3}, "the first batch needs 80 steps"),
+        ({"learning_starts": 127}, "`learning_starts` is 127, but the first batch needs 128"),
+        ({"learning_starts": 135, "n_step": 3}, "the first batch needs 136 steps"),
         ({"train_frequency": 0}, "`train_frequency` is 0, but it must be at least 1"),
         ({"tau": 1.5}, "`tau` is 1.5, but it must be at least 0 and at most 1"),
         ({"priority_exponent": -0.1}, "`priority_exponent` is -0.1"),

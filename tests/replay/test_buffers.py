@@ -1,5 +1,6 @@
 """Replay: what is held, how often it is drawn, and that the ring stays where it is."""
 
+import functools
 import math
 import re
 
@@ -40,12 +41,21 @@ def kinds(capacity, batch_size):
 KINDS = tuple(kinds(1, 1))
 
 
+@functools.cache
+def add_to(buffer):
+    return jax.jit(buffer.add)
+
+
+@functools.cache
+def sample_from(buffer):
+    return jax.jit(jax.vmap(buffer.sample, (None, 0)))
+
+
 def filled(buffer, count, start=0):
     """A replay to which `count` items were added one by one."""
     state = buffer.init(item(0))
-    add = jax.jit(buffer.add)
     for number in range(start, start + count):
-        state = add(state, items(number, 1, 1))
+        state = add_to(buffer)(state, items(number, 1, 1))
     return state
 
 
@@ -56,7 +66,7 @@ def ring_of(state):
 def draw_many(buffer, state, times, key=None):
     """Samples `[times, N]`."""
     keys = jax.random.split(jax.random.key(0) if key is None else key, times)
-    return jax.jit(jax.vmap(buffer.sample, (None, 0)))(state, keys)
+    return sample_from(buffer)(state, keys)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,7 +75,7 @@ def test_the_ring_keeps_the_latest(kind):
     buffer = kinds(5, 4)[kind]
     state = buffer.init(item(0))
     for number in range(7):
-        state = buffer.add(state, items(number, 1, 1))
+        state = add_to(buffer)(state, items(number, 1, 1))
         assert buffer.size(state) == min(number + 1, 5)
         drawn = draw_many(buffer, state, 500).transitions.reward
         assert set(np.unique(drawn)) == set(range(max(0, number - 4), number + 1))
@@ -297,10 +307,10 @@ def test_ranks_by_hand(exponent):
 def test_ranks_between_two_sorts_are_exact_about_themselves():
     """Draws follow the probabilities that are reported, sorted or not."""
     buffer = replay.rank_based(64, 16, sort_every=24)
-    state, add = filled(buffer, 40), jax.jit(buffer.add)
+    state = filled(buffer, 40)
     error = jnp.asarray(np.random.default_rng(0).exponential(size=40).astype(np.float32))
     state = buffer.reprioritize(state, jnp.arange(40), error)
-    state = add(state, items(40, 1, 3))
+    state = add_to(buffer)(state, items(40, 1, 3))
     drawn = draw_many(buffer, state, 5000)
     counts = np.bincount(drawn.indices.ravel(), minlength=43)
     expected = np.zeros(43)
@@ -346,17 +356,18 @@ def over_three_runs(buffer, num_steps=3):
 
     def one(work):
         def step(carry, _):
-            state, key = carry
+            state, key, total = carry
             key, use = jax.random.split(key)
             state = buffer.add(state, items(0, 2, 3))
             drawn = buffer.sample(state, use)
-            error = drawn.transitions.reward
-            return (buffer.reprioritize(state, drawn.indices, error), key), None
+            state = buffer.reprioritize(state, drawn.indices, drawn.transitions.reward)
+            total += (drawn.probability / drawn.least).sum()  # nothing is left out as unused
+            return (state, key, total), None
 
         return jax.lax.scan(step, work, None, num_steps)[0]
 
     def start(key):
-        return buffer.init(item(0)), key
+        return buffer.init(item(0)), key, jnp.float32(0)
 
     begin = jax.vmap(start)(jax.random.split(jax.random.key(0), 3))
     return begin, runs.over_runs(one, 3)
