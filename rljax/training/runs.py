@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,11 @@ from rljax.training.parallel import OFTEN, ONCE, ONE_THREAD, WORKERS, Spread
 from rljax.types import Array, Key, Learner, PyTree, Shared
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
-_COMPILED: dict[Hashable, Any] = {}  # so that a second call does not compile again
+
+# So that a second call does not compile again. Not more than this many: a program of the CPU takes
+# hundreds of memory maps, of which Linux gives a process 65,530 before XLA aborts it.
+MOST_KEPT = 16
+_COMPILED: OrderedDict[Hashable, Any] = OrderedDict()
 
 
 class Start(NamedTuple):
@@ -138,6 +143,9 @@ class Runs:
             )
         if cache_key is not None:
             _COMPILED[cache_key] = begin, chunk_call
+            _COMPILED.move_to_end(cache_key)
+            if len(_COMPILED) > MOST_KEPT:
+                _COMPILED.popitem(last=False)
         self._chunk = chunk_call
         self.compile_seconds = time.perf_counter() - began
 
