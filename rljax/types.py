@@ -51,6 +51,7 @@ class EnvSpec(NamedTuple):
     max_episode_steps: int = 0  # 0: no time limit is known
     env_id: str = "Env"
     model: Any = None  # `ops.planning.Model`, exact, where the environment knows it
+    obs_dtype: Any = "float32"  # as replay keeps observations: "uint8" for images of bytes
 
 
 class Transition(NamedTuple):
@@ -129,13 +130,16 @@ class Replay(NamedTuple):
     sample:       `(state, key) -> Sample`
     reprioritize: `(state, indices[N], td_error[N]) -> state`; uniform replay returns its state
     size:         `(state) -> int32`, how many items it holds
+    draw:         `(key, n) -> noise[n, ...]`, the chance of `n` samples; `sample` takes a key or
+                  one row of it, so that an update draws for all its samples at once
     """
 
     init: Callable[[PyTree], PyTree]
     add: Callable[[PyTree, PyTree], PyTree]
-    sample: Callable[[PyTree, Key], Sample]
+    sample: Callable[[PyTree, Any], Sample]
     reprioritize: Callable[[PyTree, Array, Array], PyTree]
     size: Callable[[PyTree], Array]
+    draw: Callable[[Key, int], PyTree] = jax.random.split
 
 
 class TrainState(NamedTuple):

@@ -1,9 +1,17 @@
-"""Every test runs on the CPU, which plays four devices, and no array may broadcast in silence."""
+"""Every test runs on the CPU, which plays four devices, and no array may broadcast in silence.
 
+Most of the time goes into compiling, so what was compiled is kept for the next run, in
+`~/.cache/rljax-tests`; set JAX_COMPILATION_CACHE_DIR to keep it elsewhere.
+"""
+
+import gc
+import hashlib
 import importlib
 import os
+import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -15,7 +23,22 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=4".strip()
 
 
-def pytest_configure():
+def compiled_before():
+    """The folder of compiled programs: one for each kind of processor, emptied when too large."""
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text().split("flags")[-1].split("\n")[0] if cpu.exists() else ""
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = home / "rljax-tests" / hashlib.sha256(flags.encode()).hexdigest()[:8]
+    if folder.exists() and sum(file.stat().st_size for file in folder.iterdir()) > 2**30:
+        shutil.rmtree(folder)
+    return folder
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # the first process; those of xdist inherit it
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled_before()))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     import jax  # not before the flags are set
 
     with warnings.catch_warnings():
@@ -54,8 +77,6 @@ def _few_programs():
     except OSError:
         return
     if count > 15_000:
-        import gc
-
         import jax
 
         jax.clear_caches()

@@ -16,11 +16,11 @@ from jax.flatten_util import ravel_pytree
 from rljax import value_networks
 from rljax.agents import off_policy
 from rljax.agents.epsilon_greedy import acting, check_discrete
-from rljax.agents.normalize import normalized
+from rljax.agents.normalize import standardized
 from rljax.agents.off_policy import ReplayConfig
 from rljax.config import config, option
 from rljax.networks import ACTIVATIONS
-from rljax.ops import td
+from rljax.ops import statistics, td
 from rljax.replay import check_memory
 from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Replay, Shared, identity
 
@@ -48,8 +48,9 @@ class DQNState(NamedTuple):
     params: PyTree
     target_params: PyTree
     opt_state: PyTree
-    replay: PyTree
+    replay: PyTree  # observations as they were
     env_steps: Shared  # int32
+    moments: PyTree = ()  # of observations, where they are normalised
 
 
 class Objective(NamedTuple):
@@ -116,27 +117,29 @@ def dqn(
         bootstrap = bootstrap or (td.double_bootstrap if config.double else td.max_bootstrap)
         objective = td_objective(bootstrap, loss or td.LOSSES[config.loss])
 
-    def outputs(params, obs, key):
+    normalizes = config.normalize_obs and not spec.num_states
+
+    def outputs(params, moments, obs, key):
         rngs = None if key is None else {"noise": key}
-        return network.apply(params, obs, rngs=rngs)
+        return network.apply(params, standardized(moments, obs) if normalizes else obs, rngs=rngs)
 
     draw, act, greedy = acting(
-        config, spec, lambda params, obs, key: objective.values(outputs(params, obs, key))
-    )
+        config, spec,
+        lambda state, obs, key: objective.values(outputs(state.params, state.moments, obs, key)),
+    )  # fmt: skip
 
     def init(key):
         params = network.init(key, item.obs[None])
         return DQNState(
             params, jax.tree.map(jnp.copy, params), optimizer.init(ravel_pytree(params)[0]),
             replay.init(item), Shared(jnp.int32(0)),
+            statistics.init_moments(spec.obs_shape) if normalizes else (),
         )  # fmt: skip
 
-    def weighted_loss(flat, unravel, target_params, sample, beta, key):
-        online_key, target_key = (None, None) if key is None else jax.random.split(key)
+    def weighted_loss(flat, target, network_of, sample, beta, keys):
         loss, td_error, value = objective.errors(
-            lambda obs: outputs(unravel(flat), obs, online_key),
-            lambda obs: outputs(unravel(target_params), obs, target_key),
-            sample.transitions, off_policy.discount_of(sample.transitions, config.gamma),
+            network_of(flat, keys[0]), network_of(target, keys[1]), sample.transitions,
+            off_policy.discount_of(sample.transitions, config.gamma),
         )  # fmt: skip
         weight = td.importance_weights(sample.probability, sample.least, beta)
         return (weight * loss).mean(), (td_error, jnp.stack([loss.mean(), value.mean()]))
@@ -148,33 +151,40 @@ def dqn(
         done, due = (off_policy.gradient_steps_by(config, steps) for steps in (before, now))
         progress = now / config.total_timesteps
         beta = config.importance_exponent + (1.0 - config.importance_exponent) * progress
-        keys = jax.random.split(key, (off_policy.most_gradient_steps(config), 2))
+        most = off_policy.most_gradient_steps(config)
+        network_keys = None
+        if config.noisy:
+            key, noise_key = jax.random.split(key)
+            network_keys = jax.random.split(noise_key, (most, 2))
+        chance = replay.draw(key, most), network_keys
+        moves = off_policy.target_is_due(config, done + jnp.arange(most))
         flat, unravel = ravel_pytree(state.params)
+
+        def network_of(flat, key):
+            return lambda obs: outputs(unravel(flat), state.moments, obs, key)
 
         def gradient_step(i, carry):
             flat, target, opt_state, memory, sums = carry
-            sample_key, noise_key = keys[i - done]
-            sample = replay.sample(memory, sample_key)
+            (noise, keys), is_due = jax.tree.map(lambda x: x[i - done], (chance, moves))
+            sample = replay.sample(memory, noise)
             grads, (td_error, seen) = jax.grad(weighted_loss, has_aux=True)(
-                flat, unravel, target, sample, beta, noise_key if config.noisy else None
+                flat, target, network_of, sample, beta, (None, None) if keys is None else keys
             )
             memory = replay.reprioritize(memory, sample.indices, td_error)
             updates, opt_state = optimizer.update(average(grads), opt_state, flat)
             flat = flat + updates
-            moves = off_policy.target_is_due(config, i)
-            target = off_policy.moved_target(target, flat, config.tau, moves)
+            target = off_policy.moved_target(target, flat, config.tau, is_due)
             return flat, target, opt_state, memory, sums + seen
 
         carry = flat, ravel_pytree(state.target_params)[0], state.opt_state, memory, jnp.zeros(2)
         carry = jax.lax.fori_loop(done, due, gradient_step, carry)
         flat, target, opt_state, memory, sums = carry
-        state = DQNState(unravel(flat), unravel(target), opt_state, memory, Shared(now))
+        moments = state.moments
+        if normalizes:
+            moments = statistics.update_moments(moments, trajectory.obs, average)
+        state = DQNState(unravel(flat), unravel(target), opt_state, memory, Shared(now), moments)
         loss, value = average(sums)
         count = (due - done).astype(jnp.float32)
         return state, {"losses/td_loss": Mean(loss, count), "losses/q_value": Mean(value, count)}
 
-    numbered = spec.num_states > 0
-    return normalized(
-        Agent(init, act, greedy, update, draw), spec, obs=config.normalize_obs and not numbered,
-        reward=False, average=average,
-    )  # fmt: skip
+    return Agent(init, act, greedy, update, draw)

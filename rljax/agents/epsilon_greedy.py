@@ -24,7 +24,7 @@ def check_discrete(name: str, spec: EnvSpec) -> None:
 
 
 def acting(config: Any, spec: EnvSpec, values_of: Callable[..., Array]) -> Acting:
-    """Acts epsilon-greedily by `values_of(params, obs, key) -> values[B, A]`.
+    """Acts epsilon-greedily by `values_of(state, obs, key) -> values[B, A]`.
 
     Epsilon falls with the state's `env_steps`; ties go to each of the best alike. Where
     `config.noisy`, there is no epsilon, and the key is that of the network's noise; otherwise, and
@@ -33,23 +33,24 @@ def acting(config: Any, spec: EnvSpec, values_of: Callable[..., Array]) -> Actin
     noisy = getattr(config, "noisy", False)
 
     def draw(key, num_steps):
-        explore_key, order_key, noise_key = jax.random.split(key, 3)
-        shape = (num_steps, spec.num_envs)
-        explore = jax.random.uniform(explore_key, shape)
-        order = jax.random.uniform(order_key, (*shape, spec.num_actions))
-        return explore, order, jax.random.split(noise_key, num_steps) if noisy else None
+        noise_keys = None
+        if noisy:
+            key, noise_key = jax.random.split(key)
+            noise_keys = jax.random.split(noise_key, num_steps)
+        return jax.random.uniform(key, (num_steps, spec.num_envs, spec.num_actions + 1)), noise_keys
 
     def act(state, obs, key):
-        explore, order, noise_key = drawn(draw, key)
-        values = values_of(state.params, obs, noise_key)
+        uniform, noise_key = drawn(draw, key)
+        values = values_of(state, obs, noise_key)
         epsilon = 0.0 if noisy else td.epsilon_schedule(
             state.env_steps.value, config.eps_start, config.eps_end,
             config.exploration_fraction * config.total_timesteps,
         )  # fmt: skip
-        return td.epsilon_greedy(values, epsilon, explore, order), {"value": values.max(axis=-1)}
+        action = td.epsilon_greedy(values, epsilon, uniform[..., 0], uniform[..., 1:])
+        return action, {"value": values.max(axis=-1)}
 
     def greedy(state, obs, key):
         del key
-        return values_of(state.params, obs, None).argmax(axis=-1)
+        return values_of(state, obs, None).argmax(axis=-1)
 
     return Acting(draw, act, greedy)

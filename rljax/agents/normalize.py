@@ -3,7 +3,8 @@
 The statistics live in the agent's state. They stand still during a rollout and during the update
 that learns from it, and move once after it, so the policy that is updated is the policy that acted
 (the first ratio of PPO is one), the observation at a time limit is seen with the same eyes as the
-others, evaluation moves nothing, and whoever saves the agent saves them.
+others, evaluation moves nothing, and whoever saves the agent saves them. Agents that learn from
+replay keep observations as they were, and standardise what they draw: see `agents/dqn.py`.
 """
 
 from collections.abc import Callable
@@ -35,6 +36,13 @@ def as_configured(
     )  # fmt: skip
 
 
+def standardized(moments: statistics.Moments, obs: PyTree) -> PyTree:
+    """Observations in standard deviations from their mean, clipped to +-10; a memory passes."""
+    if isinstance(obs, Remembered):
+        return obs._replace(obs=standardized(moments, obs.obs))
+    return jnp.clip(statistics.standardize(obs, moments), -CLIP, CLIP)
+
+
 def normalized(
     agent: Agent, spec: EnvSpec, *, obs: bool = True, reward: bool = True, gamma: Any = 0.99,
     average: Callable[[PyTree], PyTree] = identity,
@@ -49,12 +57,7 @@ def normalized(
         return agent
 
     def see(moments, x):
-        if not obs:
-            return x
-        if isinstance(x, Remembered):
-            return x._replace(obs=see(moments, x.obs))
-        x = statistics.standardize(x, moments)
-        return jnp.clip(x, -CLIP, CLIP)
+        return standardized(moments, x) if obs else x
 
     def init(key):
         return NormalizedState(

@@ -86,13 +86,23 @@ def make_replay(config: ReplayConfig) -> Replay:
 
 def example(spec: EnvSpec) -> Transition:
     """One transition of an environment, for `Replay.init`."""
-    obs = jnp.zeros(spec.obs_shape, jnp.int32 if spec.num_states else jnp.float32)
+    obs = jnp.zeros(spec.obs_shape, jnp.int32 if spec.num_states else spec.obs_dtype)
     action = jnp.zeros(spec.action_shape) if not spec.num_actions else jnp.int32(0)
     return Transition(obs, action, jnp.float32(0), jnp.bool_(False), jnp.bool_(False), obs)
 
 
 def as_items(trajectory: Transition, like: Transition) -> Transition:
-    """A trajectory as replay keeps it: without extras, in the types of the example."""
+    """A trajectory as replay keeps it: without extras, in the types of the example.
+
+    Raises:
+      ValueError: observations are of a type that the example's cannot hold.
+    """
+    given, kept = trajectory.obs.dtype, like.obs.dtype
+    if not jnp.can_cast(given, kept, "same_kind"):
+        raise ValueError(
+            f"observations are {given}, but the spec says that replay keeps them as {kept}: set "
+            f'`obs_dtype` of the EnvSpec to "{given}".'
+        )
     trajectory = trajectory._replace(extras=())
     return jax.tree.map(lambda x, kind: x.astype(kind.dtype), trajectory, like)
 

@@ -78,7 +78,9 @@ def pqn(
         optax.clip_by_global_norm(config.max_grad_norm), optax.radam(rate)
     )
 
-    draw, act, greedy = acting(config, spec, lambda params, obs, key: network.apply(params, obs))
+    draw, act, greedy = acting(
+        config, spec, lambda state, obs, key: network.apply(state.params, obs)
+    )
 
     def init(key):
         params = network.init(key, example(spec).obs[None])

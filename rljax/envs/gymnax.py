@@ -217,7 +217,11 @@ def _spec(env: Any, env_params: Any, name: str) -> EnvSpec:
         )
     limit = int(getattr(env_params, "max_steps_in_episode", 0))
     num_states = int(getattr(observation, "n", 0))
-    spec = EnvSpec(tuple(shape), num_states=num_states, max_episode_steps=limit, env_id=name)
+    pixels = getattr(observation, "dtype", None) == np.uint8
+    spec = EnvSpec(
+        tuple(shape), num_states=num_states, max_episode_steps=limit, env_id=name,
+        obs_dtype="uint8" if pixels else "float32",
+    )  # fmt: skip
     if hasattr(action, "n"):
         return spec._replace(num_actions=int(action.n))
     if not hasattr(action, "low"):

@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from rljax.replay import ring, sum_tree
-from rljax.types import Array, Key, Replay, Sample
+from rljax.types import Array, Replay, Sample, drawn
 
 
 def uniform(capacity: int, batch_size: int) -> Replay:
     """Replay that draws every item it holds with the same probability, with replacement.
+
+    The remainder of 32 random bits: right to one part in 2^32 / (items held).
 
     `add` takes a third argument, `skip`: how many of its first items are not to be stored.
 
@@ -31,9 +33,13 @@ def uniform(capacity: int, batch_size: int) -> Replay:
     def add(state, items, skip=0):
         return ring.add(state, items, skip)[0]
 
+    def draw(key, num_samples):
+        return jax.random.bits(key, (num_samples, batch_size))
+
     def sample(state, key):
-        indices = jax.random.randint(key, (batch_size,), 0, size(state))
-        probability = 1.0 / size(state).astype(jnp.float32)
+        held = size(state)
+        indices = jax.lax.rem(drawn(draw, key), held.astype(jnp.uint32)).astype(jnp.int32)
+        probability = 1.0 / held.astype(jnp.float32)
         batch = ring.read(state, indices)
         return Sample(batch, indices, jnp.full((batch_size,), probability), probability)
 
@@ -44,7 +50,7 @@ def uniform(capacity: int, batch_size: int) -> Replay:
     def size(state):
         return state.size.value
 
-    return Replay(init, add, sample, reprioritize, size)
+    return Replay(init, add, sample, reprioritize, size, draw)
 
 
 class PrioritizedState(NamedTuple):
@@ -81,9 +87,12 @@ def prioritized(
         priorities = jnp.full(slots.shape, state.highest)
         return state._replace(ring=items, tree=sum_tree.set(state.tree, slots, priorities))
 
+    def draw(key, num_samples):
+        return jax.random.uniform(key, (num_samples, batch_size))
+
     def sample(state, key):
         total = sum_tree.total(state.tree)
-        queries = stratified(key, batch_size, total)
+        queries = stratified(drawn(draw, key), total)
         indices, priorities = sum_tree.find(state.tree, queries)
         batch = ring.read(state.ring, indices)
         return Sample(batch, indices, priorities / total, sum_tree.least(state.tree) / total)
@@ -96,10 +105,10 @@ def prioritized(
     def size(state):
         return state.ring.size.value
 
-    return Replay(init, add, sample, reprioritize, size)
+    return Replay(init, add, sample, reprioritize, size, draw)
 
 
-def stratified(key: Key, count: int, total: Array) -> Array:
-    """One uniform number in each of `count` equal parts of `[0, total)`, in order: `[count]`."""
-    parts = jnp.arange(count, dtype=jnp.float32)
-    return (parts + jax.random.uniform(key, (count,))) * (total / count)
+def stratified(uniform: Array, total: Array) -> Array:
+    """Places in each of N equal parts of `[0, total)`, from uniform numbers: `[N] -> [N]`."""
+    parts = jnp.arange(uniform.size, dtype=jnp.float32)
+    return (parts + uniform) * (total / uniform.size)

@@ -65,7 +65,7 @@ def n_step(replay: Replay, n: int, gamma: Any, num_envs: int) -> Replay:
     def size(state):
         return replay.size(state.replay)
 
-    return Replay(init, add, sample, reprioritize, size)
+    return Replay(init, add, sample, reprioritize, size, replay.draw)
 
 
 def n_step_items(steps: Transition, n: int, gamma: Any) -> Transition:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from rljax.replay import ring
 from rljax.replay.buffers import stratified
-from rljax.types import Array, Replay, Sample, Shared
+from rljax.types import Array, Replay, Sample, Shared, drawn
 
 
 class RankState(NamedTuple):
@@ -67,9 +67,12 @@ def rank_based(
         )
         return state._replace(ring=items, error=error, order=order, unsorted=Shared(unsorted))
 
+    def draw(key, num_samples):
+        return jax.random.uniform(key, (num_samples, batch_size))
+
     def sample(state, key):
         total = state.cumulative[size(state) - 1]
-        queries = stratified(key, batch_size, total)
+        queries = stratified(drawn(draw, key), total)
         places = jnp.searchsorted(state.cumulative, queries, side="right")
         places = jnp.minimum(places, size(state) - 1)  # a query may round up to the total
         indices = state.order[places]
@@ -85,4 +88,4 @@ def rank_based(
     def size(state):
         return state.ring.size.value
 
-    return Replay(init, add, sample, reprioritize, size)
+    return Replay(init, add, sample, reprioritize, size, draw)

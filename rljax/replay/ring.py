@@ -1,5 +1,7 @@
 """A ring of items, each leaf with its own type: what all kinds of replay store their items in."""
 
+import dataclasses
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -12,10 +14,24 @@ from rljax.types import Array, PyTree, Shared
 NOWHERE = np.iinfo(np.int32).max  # a slot beyond every ring and tree: what goes there is left out
 
 
-class Ring(NamedTuple):
-    """`data[capacity, ...]`; the oldest item is at `cursor` once the ring is full."""
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How an item is made up: the shape and type of each field. It is structure, not data."""
 
-    data: PyTree
+    structure: Any
+    fields: tuple[jax.ShapeDtypeStruct, ...]
+
+
+class Ring(NamedTuple):
+    """The oldest item is at `cursor` once the ring is full.
+
+    An item is a row of words: its fields side by side, as bits, an array for each size of word. So
+    an item is read or written at one place, which takes a third of the time of six fields apart.
+    """
+
+    words: dict[str, Array]  # [capacity, W] uint8, uint32, ...
+    layout: Layout
     cursor: Shared  # int32, below the capacity: the slot of the next item
     size: Shared  # int32, up to the capacity
 
@@ -81,8 +97,10 @@ def shapes(item: PyTree) -> PyTree:
 def init(capacity: int, item: PyTree) -> Ring:
     """An empty ring for items such as this one, which may be shapes alone."""
     check_memory(capacity, item)
-    data = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes(item))
-    return Ring(data, Shared(jnp.int32(0)), Shared(jnp.int32(0)))
+    fields, structure = jax.tree.flatten(shapes(item))
+    one = jax.eval_shape(lambda: _pack([jnp.zeros((1, *x.shape), x.dtype) for x in fields]))
+    words = {kind: jnp.zeros((capacity, x.shape[1]), x.dtype) for kind, x in one.items()}
+    return Ring(words, Layout(structure, tuple(fields)), Shared(jnp.int32(0)), Shared(jnp.int32(0)))
 
 
 def add(ring: Ring, items: PyTree, skip: Array | int = 0) -> tuple[Ring, Array]:
@@ -93,7 +111,7 @@ def add(ring: Ring, items: PyTree, skip: Array | int = 0) -> tuple[Ring, Array]:
       ValueError: there are more items than the ring has slots.
     """
     num_steps, num_envs = jax.tree.leaves(items)[0].shape[:2]
-    capacity, count = jax.tree.leaves(ring.data)[0].shape[0], num_steps * num_envs
+    capacity, count = jax.tree.leaves(ring.words)[0].shape[0], num_steps * num_envs
     if count > capacity:
         raise ValueError(
             f"{num_steps} x {num_envs} = {count} items are added at once, but replay holds only "
@@ -103,17 +121,58 @@ def add(ring: Ring, items: PyTree, skip: Array | int = 0) -> tuple[Ring, Array]:
     slots = jnp.where(places < 0, NOWHERE, (ring.cursor.value + places) % capacity)
     stored = jnp.int32(count - skip)
 
-    def store(data, new):
-        return data.at[slots].set(new.reshape(count, *new.shape[2:]), mode="drop")
+    def in_rows(x, field):
+        return x.astype(field.dtype).reshape(count, *field.shape)
 
+    fields = ring.layout.structure.flatten_up_to(items)
+    new = _pack(list(map(in_rows, fields, ring.layout.fields)))
+    words = {kind: x.at[slots].set(new[kind], mode="drop") for kind, x in ring.words.items()}
     cursor = (ring.cursor.value + stored) % capacity
     size = jnp.minimum(ring.size.value + stored, capacity)
-    return Ring(jax.tree.map(store, ring.data, items), Shared(cursor), Shared(size)), slots
+    return Ring(words, ring.layout, Shared(cursor), Shared(size)), slots
 
 
 def read(ring: Ring, indices: Array) -> PyTree:
     """The items in these slots, `[N, ...]`."""
-    return jax.tree.map(lambda x: x.at[indices].get(mode="promise_in_bounds"), ring.data)
+    rows = {k: x.at[indices].get(mode="promise_in_bounds") for k, x in ring.words.items()}
+    return _unpack(rows, ring.layout)
+
+
+def contents(ring: Ring) -> PyTree:
+    """All slots in their order, `[capacity, ...]`, zeros where there is no item yet."""
+    return _unpack(ring.words, ring.layout)
+
+
+def _word(dtype: np.dtype) -> np.dtype:
+    """What holds the bits of a type: unsigned integers of its size, or else the type itself."""
+    return np.dtype(f"uint{8 * dtype.itemsize}") if dtype.kind in "biuf" else dtype
+
+
+def _pack(fields: list[Array]) -> dict[str, Array]:
+    """Fields `[N, ...]` side by side: `[N, W]` for each size of word."""
+    parts: dict[str, list[Array]] = {}
+    for field in fields:
+        word = _word(field.dtype)
+        is_bits = field.dtype == bool or word == field.dtype
+        bits = field.astype(word) if is_bits else jax.lax.bitcast_convert_type(field, word)
+        width = math.prod(field.shape[1:])
+        parts.setdefault(word.name, []).append(bits.reshape(field.shape[0], width))
+    return {kind: jnp.concatenate(columns, axis=1) for kind, columns in parts.items()}
+
+
+def _unpack(words: dict[str, Array], layout: Layout) -> PyTree:
+    """The items that `_pack` put side by side."""
+    fields, begin = [], dict.fromkeys(words, 0)
+    for field in layout.fields:
+        kind, width = _word(field.dtype).name, math.prod(field.shape)
+        bits = words[kind][:, begin[kind] : begin[kind] + width]
+        begin[kind] += width
+        if field.dtype == bool or field.dtype == bits.dtype:
+            bits = bits.astype(field.dtype)
+        else:
+            bits = jax.lax.bitcast_convert_type(bits, field.dtype)
+        fields.append(bits.reshape(bits.shape[0], *field.shape))
+    return jax.tree.unflatten(layout.structure, fields)
 
 
 def _zeros(x: Any) -> Array:

@@ -17,7 +17,7 @@ from rljax.agents.dqn import DQNConfig, dqn
 from rljax.envs import wrappers
 from rljax.ops import td
 from rljax.plan import make_plan
-from rljax.replay import prioritized
+from rljax.replay import prioritized, ring
 from rljax.training import parallel, runs
 from rljax.training.learner import make_learner
 from rljax.types import EnvSpec, Replay, Sample, Shared, Transition
@@ -377,3 +377,39 @@ def test_it_learns_cartpole():
     run = rljax.train("dqn", "CartPole-v1", seeds=16, total_timesteps=100_000, progress=False)
     returns = run.evaluation["returns"].mean(axis=-1)
     assert (returns >= 450).sum() >= 12, returns
+
+
+def test_replay_keeps_observations_as_they_were_and_normalises_what_it_draws():
+    """Those stored early are seen with today's statistics, not with those of their day."""
+    agent = dqn(dataclasses.replace(CONFIG, normalize_obs=True), SPEC)
+    state, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+    shown = []
+    for time in range(4):
+        trajectory = rollout_of(CONFIG, seed=time)
+        trajectory = trajectory._replace(obs=100.0 + 5.0 * trajectory.obs)
+        shown.append(np.asarray(trajectory.obs).reshape(-1, 3))
+        state, _ = update(state, trajectory, jax.random.key(time))
+    seen = np.concatenate(shown)
+    held = ring.contents(state.replay).obs[: len(seen)]
+    np.testing.assert_array_equal(held, seen)
+    apart = np.clip((seen[:2] - seen.mean(0)) / seen.std(0), -10, 10)
+    network = value_networks.q_network(SPEC, (5,), "relu")
+    expected = network.apply(state.params, jnp.asarray(apart)).max(axis=-1)
+    _, extras = agent.act(state, jnp.asarray(seen[:2]), jax.random.key(0))
+    np.testing.assert_allclose(extras["value"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_observations_of_bytes_stay_bytes():
+    image = EnvSpec(obs_shape=(4, 4, 2), num_actions=4, num_envs=2, obs_dtype="uint8")
+    agent = dqn(CONFIG, image)
+    state = agent.init(jax.random.key(0))
+    obs = jnp.arange(3 * 2 * 32, dtype=jnp.uint8).reshape(3, 2, 4, 4, 2)
+    trajectory = rollout_of(CONFIG)._replace(obs=obs, next_obs=obs + 1)
+    state, _ = jax.jit(agent.update)(state, trajectory, jax.random.key(0))
+    assert sum(x.nbytes for x in state.replay.words.values()) == 40 * (2 * 32 + 2 + 8)
+    held = ring.contents(state.replay)
+    assert held.obs.dtype == jnp.uint8
+    np.testing.assert_array_equal(held.next_obs[:6], (obs + 1).reshape(6, 4, 4, 2))
+    floats = trajectory._replace(obs=obs / 255.0)
+    with pytest.raises(ValueError, match='float32.* uint8: set `obs_dtype` .* to "float32"'):
+        agent.update(state, floats, jax.random.key(0))

@@ -79,7 +79,7 @@ def test_the_ring_keeps_the_latest(kind):
         assert buffer.size(state) == min(number + 1, 5)
         drawn = draw_many(buffer, state, 500).transitions.reward
         assert set(np.unique(drawn)) == set(range(max(0, number - 4), number + 1))
-    np.testing.assert_array_equal(ring_of(state).data.reward, [5, 6, 2, 3, 4])
+    np.testing.assert_array_equal(ring.contents(ring_of(state)).reward, [5, 6, 2, 3, 4])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,7 +94,7 @@ def test_batches_of_any_shape_wrap_around(kind, shape):
             held[(call * count + place) % 13] = 100 * call + place
     assert buffer.size(state) == 13
     expected = [held[slot] for slot in range(13)]
-    np.testing.assert_array_equal(ring_of(state).data.reward, expected)
+    np.testing.assert_array_equal(ring.contents(ring_of(state)).reward, expected)
     assert set(np.unique(draw_many(buffer, state, 500).transitions.reward)) == set(expected)
 
 
@@ -118,7 +118,9 @@ def test_what_is_skipped_is_not_stored(kind):
     assert set(np.unique(draw_many(buffer, state, 100).transitions.reward)) == {4, 5}
     state = buffer.add(state, items(10, 3, 2), jnp.int32(0))
     state = buffer.add(state, items(20, 3, 2), jnp.int32(5))
-    np.testing.assert_array_equal(ring_of(state).data.reward, [25, 5, 10, 11, 12, 13, 14, 15])
+    np.testing.assert_array_equal(
+        ring.contents(ring_of(state)).reward, [25, 5, 10, 11, 12, 13, 14, 15]
+    )
     assert buffer.size(buffer.add(state, items(30, 3, 2), 6)) == 8
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rljax import replay
+from rljax.replay import ring
 from rljax.training import runs
 from rljax.types import Shared, Transition
 
@@ -59,7 +60,7 @@ def example(steps):
 
 def held(buffer, state, inner):
     """All that the ring holds, in the order of its slots."""
-    data = state.replay.data if inner == "uniform" else state.replay.ring.data
+    data = ring.contents(state.replay if inner == "uniform" else state.replay.ring)
     return jax.tree.map(lambda x: np.asarray(x[: int(buffer.size(state))]), data)
 
 
@@ -200,7 +201,10 @@ def test_gamma_may_be_a_tracer_and_runs_go_side_by_side():
     state, _ = jax.jit(runs.over_runs(run, 2))(begin)
     assert isinstance(state.missing, Shared) and state.missing.value.tolist() == [0, 0]
     for i in range(2):
-        data = jax.tree.map(lambda x, i=i: np.asarray(x[i][:20]), state.replay.data)
+        data = jax.tree.map(
+            lambda x, i=i: np.asarray(x[:20]),
+            ring.contents(jax.tree.map(lambda x, i=i: x[i], state.replay)),
+        )
         wanted = [expected[i][obs][1] for obs in data.obs.tolist()]
         np.testing.assert_allclose(data.reward, wanted, rtol=1e-5, atol=1e-5)
 
