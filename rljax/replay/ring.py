@@ -14,13 +14,18 @@ from rljax.types import Array, PyTree, Shared
 NOWHERE = np.iinfo(np.int32).max  # a slot beyond every ring and tree: what goes there is left out
 
 
+class Field(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How an item is made up: the shape and type of each field. It is structure, not data."""
+    """How an item is made up. It is structure, not data: it has no leaves."""
 
     structure: Any
-    fields: tuple[jax.ShapeDtypeStruct, ...]
+    fields: tuple[Field, ...]
 
 
 class Ring(NamedTuple):
@@ -97,10 +102,11 @@ def shapes(item: PyTree) -> PyTree:
 def init(capacity: int, item: PyTree) -> Ring:
     """An empty ring for items such as this one, which may be shapes alone."""
     check_memory(capacity, item)
-    fields, structure = jax.tree.flatten(shapes(item))
-    one = jax.eval_shape(lambda: _pack([jnp.zeros((1, *x.shape), x.dtype) for x in fields]))
+    leaves, structure = jax.tree.flatten(shapes(item))
+    layout = Layout(structure, tuple(Field(x.shape, x.dtype) for x in leaves))
+    one = jax.eval_shape(lambda: _pack([jnp.zeros((1, *x.shape), x.dtype) for x in leaves]))
     words = {kind: jnp.zeros((capacity, x.shape[1]), x.dtype) for kind, x in one.items()}
-    return Ring(words, Layout(structure, tuple(fields)), Shared(jnp.int32(0)), Shared(jnp.int32(0)))
+    return Ring(words, layout, Shared(jnp.int32(0)), Shared(jnp.int32(0)))
 
 
 def add(ring: Ring, items: PyTree, skip: Array | int = 0) -> tuple[Ring, Array]:
