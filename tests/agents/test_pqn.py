@@ -84,10 +84,11 @@ def test_acting_remembers_the_largest_value():
     values = NETWORK.apply(state.params, obs)
     for steps, explores in ((0, True), (10**6, False)):  # the epsilon of 0.05 takes no part
         now = state._replace(env_steps=state.env_steps._replace(value=jnp.int32(steps)))
-        never = jnp.full(B, 0.5), jax.random.uniform(jax.random.key(2), (B, 4)), None
+        order = jax.random.uniform(jax.random.key(2), (B, 4))
+        never = jnp.concatenate([jnp.full((B, 1), 0.5), order], axis=-1), None
         action, extras = agent.act(now, obs, never)
         np.testing.assert_allclose(extras["value"], values.max(axis=-1), rtol=1e-6)
-        expected = never[1].argmax(axis=-1) if explores else values.argmax(axis=-1)
+        expected = order.argmax(axis=-1) if explores else values.argmax(axis=-1)
         np.testing.assert_array_equal(action, expected)
     np.testing.assert_array_equal(
         agent.greedy(state, obs, jax.random.key(0)), values.argmax(axis=-1)
