@@ -72,6 +72,7 @@ def test_everyone_finds_the_treasure_and_paradise(name):
         assert (seen.lengths == shortest).all(), env_id
 
 
+@pytest.mark.slow
 def test_sarsa_hides():  # TARGETS 1.3
     """Sarsa with a small step size fears the pits more than it loves paradise."""
     shares = {}
@@ -102,6 +103,7 @@ def test_the_cliff():  # T5
     np.testing.assert_allclose(late["expected_sarsa"], -20.95, atol=1)
 
 
+@pytest.mark.slow
 def test_planning_saves_steps():  # T11
     totals = [
         play(
@@ -119,7 +121,7 @@ def test_the_random_walk():  # T12 to T15
         return jnp.sqrt(jnp.square(state.agent.params.v[1:-1] - truth).mean())
 
     def run(name, **options):
-        played = play(name, "rljax/RandomWalk", 2000, 10, gamma=1.0, watch=rms, **options)
+        played = play(name, "rljax/RandomWalk", 600, 10, gamma=1.0, watch=rms, **options)
         return played.seen.mean()
 
     def close(name, expected, tolerance, **options):
