@@ -32,7 +32,7 @@ class Ring(NamedTuple):
     """The oldest item is at `cursor` once the ring is full.
 
     An item is a row of words: its fields side by side, as bits, an array for each size of word. So
-    an item is read or written at one place, which takes a third of the time of six fields apart.
+    an item is read or written at one place, in less than half the time of six fields apart.
     """
 
     words: dict[str, Array]  # [capacity, W] uint8, uint32, ...
