@@ -1,7 +1,7 @@
 """Whether the configurations learn what they should: many seeds of each, greedy evaluation.
 
     python benchmarks/learning.py                                  all of configs/
-    python benchmarks/learning.py configs/ppo/CartPole-v1.toml --seeds 32 --output results
+    python benchmarks/learning.py configs/ppo/CartPole-v1.toml --num-seeds 32 --output results
 
 What is expected stands in expected.toml. The exit code is 1 where a configuration falls short.
 """
@@ -64,7 +64,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="TOML files (all of configs/)")
-    parser.add_argument("--seeds", type=int, help="of each (as in expected.toml, or the file)")
+    parser.add_argument("--num-seeds", type=int, help="of each (as in expected.toml, or the file)")
     parser.add_argument("--episodes", type=int, default=100, help="of each policy (100)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="for the table and the figures")
     return parser.parse_args()
@@ -87,14 +87,16 @@ def one(
     path: Path, name: str, expected: Expected | None, table: Table, options: argparse.Namespace
 ) -> bool:
     """Trains and judges one configuration. Returns whether it failed."""
-    from rljax import config, experiment, figures, plan, stats
+    from rljax import config
+    from rljax.experiment import plan, run
+    from rljax.results import figures, statistics
 
     began = time.perf_counter()
     try:
         record: dict[str, Any] = config.load(path)
-        if seeds := options.seeds or (expected and expected.seeds):
+        if seeds := options.num_seeds or (expected and expected.num_seeds):
             record["num_seeds"] = seeds
-        result = experiment.run(plan.plan_of(record), eval_episodes=options.episodes)
+        result = run.run(plan.plan_of(record), eval_episodes=options.episodes)
         if result.sweep:
             raise ValueError(f"it sweeps {', '.join(result.sweep)}: give one value of each.")
     except (ValueError, FloatingPointError) as error:
@@ -105,12 +107,12 @@ def one(
     verdict, over = judge(scores, expected)
     table.add(
         name, figures.human(float(result.steps[-1])), f"{scores.mean():.4g}",
-        stats.describe(scores), over, f"{expected.mean:g}" if expected else "-", verdict,
+        statistics.describe(scores), over, f"{expected.mean:g}" if expected else "-", verdict,
         harness.seconds(time.perf_counter() - began),
     )  # fmt: skip
     if expected:
         table.remarks.append(
-            f"{name}: a mean of {expected.mean:g}, and {expected.passing} of {expected.seeds} "
+            f"{name}: a mean of {expected.mean:g}, and {expected.passing} of {expected.num_seeds} "
             f"seeds at {expected.floor:g}; {expected.source}"
         )
     if options.output:
@@ -122,7 +124,7 @@ def judge(scores: np.ndarray, expected: Expected | None) -> tuple[str, str]:
     """The verdict, and how many seeds reach the floor. `scores` `[seeds]`; NaN reaches nothing."""
     if expected is None:
         return "no target", "-"
-    needed = math.ceil(len(scores) * expected.passing / expected.seeds)
+    needed = math.ceil(len(scores) * expected.passing / expected.num_seeds)
     over = int((scores >= expected.floor).sum())
     shown = f"{over} of {len(scores)}"
     if not scores.mean() >= expected.mean:

@@ -59,14 +59,14 @@ def measured(options: argparse.Namespace) -> dict:
     jax.config.update("jax_num_cpu_devices", devices)
     from measure import facts
 
-    from rljax.plan import make_plan
+    from rljax.experiment.plan import make_plan
     from rljax.training import parallel, runs
 
     if len(jax.devices()) < devices:
         sys.exit(f"JAX sees {len(jax.devices())} devices here")
     workers = devices if options.measure == "workers" else 1
     plan = make_plan(
-        options.agent, options.env, seeds=1 if workers == devices else devices,
+        options.agent, options.env, num_seeds=1 if workers == devices else devices,
         devices=workers, num_envs=options.num_envs * workers, num_steps=options.num_steps,
         total_timesteps=10**9,
     )  # fmt: skip

@@ -74,7 +74,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", **words, default=tuple(SECTIONS), help="of " + ",".join(SECTIONS))
     parser.add_argument("--peers", **words, default=(), help="of " + ",".join(PEERS))
     parser.add_argument("--repeats", type=int, help="of each figure, and pairs (5)")
-    parser.add_argument("--seeds", **words, default=("1", "8", "32"), help="of the loop (1,8,32)")
+    parser.add_argument(
+        "--num-seeds", **words, default=("1", "8", "32"), help="of the loop (1,8,32)"
+    )
     parser.add_argument("--peer-seeds", **words, default=("1", "8"), help="of pairs (1,8)")
     parser.add_argument("--purejaxrl", metavar="PATH", help="a checkout of PureJaxRL")
     parser.add_argument("--output", metavar="FILE.md", help="where to write the tables as well")
@@ -94,7 +96,7 @@ def parse() -> argparse.Namespace:
     options.seconds = 0.2 if options.quick else 2.0
     options.updates = 20 if options.quick else 976
     if options.quick:
-        options.seeds, options.peer_seeds = options.seeds[:2], options.peer_seeds[:1]
+        options.num_seeds, options.peer_seeds = options.num_seeds[:2], options.peer_seeds[:1]
     return options
 
 
@@ -134,7 +136,9 @@ def loop_table(options: argparse.Namespace) -> Attempts:
     )  # fmt: skip
     attempt = Attempts(table)
     shapes = SHAPES[:2] if options.quick else SHAPES
-    for env_id, (num_envs, num_steps), seeds in itertools.product(ENV_IDS, shapes, options.seeds):
+    for env_id, (num_envs, num_steps), seeds in itertools.product(
+        ENV_IDS, shapes, options.num_seeds
+    ):
         if options.backend == "cpu" and num_envs * num_steps * int(seeds) > LARGEST:
             table.remarks.append(
                 f"{env_id}, {num_envs} x {num_steps}, {seeds} seeds: left out on a CPU, a rollout "
@@ -143,12 +147,12 @@ def loop_table(options: argparse.Namespace) -> Attempts:
             continue
         ceiling = None
         for what in ("random", "gymnax", "ppo"):
-            if what == "gymnax" and seeds != options.seeds[0]:
+            if what == "gymnax" and seeds != options.num_seeds[0]:
                 continue
             cells = [env_id, f"{num_envs} x {num_steps}", seeds, what]
             measured = attempt(
                 cells, measure, what, options, env_id=env_id, num_envs=num_envs,
-                num_steps=num_steps, seeds=seeds, runs=options.repeats, seconds=options.seconds,
+                num_steps=num_steps, num_seeds=seeds, runs=options.repeats, seconds=options.seconds,
             )  # fmt: skip
             if measured is None:
                 continue

@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--agents", default="dqn,pqn", type=lambda text: text.split(","))
     parser.add_argument("--repeats", type=int, default=5, help="pairs of each (5)")
-    parser.add_argument("--seeds", type=int, default=1, help="side by side, in both (1)")
+    parser.add_argument("--num-seeds", type=int, default=1, help="side by side, in both (1)")
     parser.add_argument("--no-peer", action="store_true", help="rljax alone")
     parser.add_argument("--timeout", type=float, default=900, help="of one process, seconds (900)")
     parser.add_argument("--venvs", type=Path, default=harness.HERE / ".venvs")
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--timesteps", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(options.measure, options.timesteps, options.seeds)
+        measure(options.measure, options.timesteps, options.num_seeds)
         return 0
     return compare(options)
 
@@ -48,7 +48,7 @@ def measure(agent: str, timesteps: int, num_seeds: int) -> None:
 
     def train():
         return rljax.train(
-            agent, "CartPole-v1", seeds=num_seeds, progress=False, eval_episodes=0,
+            agent, "CartPole-v1", num_seeds=num_seeds, progress=False, eval_episodes=0,
             total_timesteps=timesteps, **value_common.STOCK[agent], **pieces,
         )  # fmt: skip
 
@@ -72,7 +72,7 @@ def linear_streams() -> Any:
     """rejax's dueling network: its streams are single layers, those of rljax have a hidden one."""
     import flax.linen as nn
 
-    from rljax.value_networks import Layers
+    from rljax.networks.action_values import Layers
 
     class LinearStreams(nn.Module):
         @nn.compact
@@ -87,7 +87,7 @@ def linear_streams() -> Any:
 def compare(options: argparse.Namespace) -> int:
     table = Table(
         "Value-based agents",
-        f"CartPole-v1, {options.seeds} seed(s), pairs of processes ({options.repeats}), one after "
+        f"CartPole-v1, {options.num_seeds} seed(s), pairs of processes ({options.repeats}), one after "
         "the other; compiling is in wall seconds, and not part of the rates.",
         "agent", ">rljax steps/s", ">rejax steps/s", ">ratio", ">min - max", ">expected",
         ">rljax compile", ">rejax compile", ">rljax return", ">rejax return",
@@ -97,7 +97,7 @@ def compare(options: argparse.Namespace) -> int:
     if not options.no_peer:
         peer = harness.environment("rejax", options.venvs, "", [])
     for agent in options.agents:
-        how = {"seeds": options.seeds, "timesteps": value_common.TIMESTEPS[agent]}
+        how = {"seeds": options.num_seeds, "timesteps": value_common.TIMESTEPS[agent]}
         pairs: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
         try:
             for _ in range(options.repeats):

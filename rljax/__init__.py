@@ -2,7 +2,7 @@
 
     import rljax
 
-    run = rljax.train("ppo", "CartPole-v1", seeds=8)
+    run = rljax.train("ppo", "CartPole-v1", num_seeds=8)
     run.plot("curve.png")
 
 Names are imported where they are first used, so `import rljax` costs little.
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rljax.agents.a2c import a2c as a2c
     from rljax.agents.a3c import A3CConfig as A3CConfig
     from rljax.agents.a3c import a3c as a3c
+    from rljax.agents.actor_critic import (
+        ActorCriticConfig as ActorCriticConfig,
+    )
+    from rljax.agents.actor_critic import actor_critic as actor_critic
     from rljax.agents.c51 import C51Config as C51Config
     from rljax.agents.c51 import RainbowConfig as RainbowConfig
     from rljax.agents.c51 import c51 as c51
@@ -30,10 +34,6 @@ if TYPE_CHECKING:
     from rljax.agents.impala import impala as impala
     from rljax.agents.munchausen import MunchausenConfig as MunchausenConfig
     from rljax.agents.munchausen import munchausen as munchausen
-    from rljax.agents.one_step_actor_critic import (
-        OneStepActorCriticConfig as OneStepActorCriticConfig,
-    )
-    from rljax.agents.one_step_actor_critic import one_step_actor_critic as one_step_actor_critic
     from rljax.agents.ppo import PPOConfig as PPOConfig
     from rljax.agents.ppo import adaptive_kl as adaptive_kl
     from rljax.agents.ppo import clip as clip
@@ -49,14 +49,11 @@ if TYPE_CHECKING:
     from rljax.agents.tabular.dyna import dyna_q as dyna_q
     from rljax.agents.tabular.dyna import dyna_q_plus as dyna_q_plus
     from rljax.agents.tabular.n_step import NStepSarsaConfig as NStepSarsaConfig
-    from rljax.agents.tabular.n_step import SarsaConfig as SarsaConfig
     from rljax.agents.tabular.n_step import TreeBackupConfig as TreeBackupConfig
     from rljax.agents.tabular.n_step import n_step_sarsa as n_step_sarsa
     from rljax.agents.tabular.n_step import sarsa as sarsa
     from rljax.agents.tabular.n_step import tree_backup as tree_backup
-    from rljax.agents.tabular.prediction import LambdaReturnConfig as LambdaReturnConfig
     from rljax.agents.tabular.prediction import NStepTDConfig as NStepTDConfig
-    from rljax.agents.tabular.prediction import TDConfig as TDConfig
     from rljax.agents.tabular.prediction import TDLambdaConfig as TDLambdaConfig
     from rljax.agents.tabular.prediction import TrueOnlineTDLambdaConfig as TrueOnlineTDLambdaConfig
     from rljax.agents.tabular.prediction import lambda_return as lambda_return
@@ -70,13 +67,9 @@ if TYPE_CHECKING:
     from rljax.agents.tabular.prioritized_sweeping import (
         prioritized_sweeping as prioritized_sweeping,
     )
-    from rljax.agents.tabular.q_learning import DoubleQLearningConfig as DoubleQLearningConfig
-    from rljax.agents.tabular.q_learning import ExpectedSarsaConfig as ExpectedSarsaConfig
-    from rljax.agents.tabular.q_learning import QLearningConfig as QLearningConfig
     from rljax.agents.tabular.q_learning import double_q_learning as double_q_learning
     from rljax.agents.tabular.q_learning import expected_sarsa as expected_sarsa
     from rljax.agents.tabular.q_learning import q_learning as q_learning
-    from rljax.agents.tabular.traces import QLambdaConfig as QLambdaConfig
     from rljax.agents.tabular.traces import SarsaLambdaConfig as SarsaLambdaConfig
     from rljax.agents.tabular.traces import q_lambda as q_lambda
     from rljax.agents.tabular.traces import sarsa_lambda as sarsa_lambda
@@ -86,14 +79,14 @@ if TYPE_CHECKING:
     from rljax.envs import build as build
     from rljax.envs import environment_ids as environment_ids
     from rljax.envs import make as make
-    from rljax.experiment import evaluate as evaluate
-    from rljax.experiment import load_states as load_states
-    from rljax.experiment import resume as resume
-    from rljax.experiment import train as train
-    from rljax.results import Result as Result
-    from rljax.results import compare as compare
-    from rljax.results import load_result as load_result
-    from rljax.results import plot_results as plot_results
+    from rljax.experiment.run import evaluate as evaluate
+    from rljax.experiment.run import load_states as load_states
+    from rljax.experiment.run import resume as resume
+    from rljax.experiment.run import train as train
+    from rljax.results.result import Result as Result
+    from rljax.results.result import compare as compare
+    from rljax.results.result import load_result as load_result
+    from rljax.results.result import plot_results as plot_results
     from rljax.training.learner import make_learner as make_learner
     from rljax.types import Agent as Agent
     from rljax.types import Env as Env
@@ -112,18 +105,18 @@ _HOME = {
     "rljax.agents.dqn": ("DQNConfig", "dqn"),
     "rljax.agents.impala": ("IMPALAConfig", "impala"),
     "rljax.agents.munchausen": ("MunchausenConfig", "munchausen"),
-    "rljax.agents.one_step_actor_critic": ("OneStepActorCriticConfig", "one_step_actor_critic"),
+    "rljax.agents.actor_critic": ("ActorCriticConfig", "actor_critic"),
     "rljax.agents.ppo": ("PPOConfig", "adaptive_kl", "clip", "ppo"),
     "rljax.agents.pqn": ("PQNConfig", "pqn"),
     "rljax.agents.qr_dqn": ("QRDQNConfig", "qr_dqn"),
     "rljax.agents.reinforce": ("REINFORCEConfig", "reinforce"),
     "rljax.agents.tabular.dyna": ("DynaQConfig", "DynaQPlusConfig", "dyna_q", "dyna_q_plus"),
     "rljax.agents.tabular.n_step": (
-        "NStepSarsaConfig", "SarsaConfig", "TreeBackupConfig", "n_step_sarsa", "sarsa",
+        "NStepSarsaConfig", "TreeBackupConfig", "n_step_sarsa", "sarsa",
         "tree_backup",
     ),
     "rljax.agents.tabular.prediction": (
-        "LambdaReturnConfig", "NStepTDConfig", "TDConfig", "TDLambdaConfig",
+        "NStepTDConfig", "TDLambdaConfig",
         "TrueOnlineTDLambdaConfig", "lambda_return", "n_step_td", "td", "td_lambda",
         "true_online_td_lambda",
     ),
@@ -131,17 +124,17 @@ _HOME = {
         "PrioritizedSweepingConfig", "prioritized_sweeping",
     ),
     "rljax.agents.tabular.q_learning": (
-        "DoubleQLearningConfig", "ExpectedSarsaConfig", "QLearningConfig", "double_q_learning",
+        "double_q_learning",
         "expected_sarsa", "q_learning",
     ),
     "rljax.agents.tabular.traces": (
-        "QLambdaConfig", "SarsaLambdaConfig", "q_lambda", "sarsa_lambda",
+        "SarsaLambdaConfig", "q_lambda", "sarsa_lambda",
     ),
     "rljax.agents.trpo": ("TRPOConfig", "trpo"),
     "rljax.config": ("option",),
     "rljax.envs": ("build", "environment_ids", "make"),
-    "rljax.experiment": ("evaluate", "load_states", "resume", "train"),
-    "rljax.results": ("Result", "compare", "load_result", "plot_results"),
+    "rljax.experiment.run": ("evaluate", "load_states", "resume", "train"),
+    "rljax.results.result": ("Result", "compare", "load_result", "plot_results"),
     "rljax.training.learner": ("make_learner",),
     "rljax.types": ("Agent", "Env", "EnvSpec", "Learner", "Step", "TrainState", "Transition"),
 }  # fmt: skip

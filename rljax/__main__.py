@@ -205,7 +205,8 @@ def _claim_devices(options: dict[str, str], devices: Any) -> bool:
 
 
 def _train(places: list[str], options: dict[str, str]) -> None:
-    from rljax import config, experiment, folder, plan
+    from rljax import config
+    from rljax.experiment import directory, plan, run
 
     several = any(name in options for name in PROCESSES)
     first = _claim_devices(options, options.get("devices"))
@@ -231,13 +232,13 @@ def _train(places: list[str], options: dict[str, str]) -> None:
 
         record.setdefault("devices", jax.device_count())
     planned = plan.plan_of(record)
-    run_dir = run_dir or folder.new_folder(planned.agent, planned.env_id)
-    result = experiment.run(planned, run_dir, **how)
+    run_dir = run_dir or directory.new_folder(planned.agent, planned.env_id)
+    result = run.run(planned, run_dir, **how)
     if first:
         _finish(result, run_dir)
-        from rljax import watching
+        from rljax.rendering import watch
 
-        watching.replay(planned, run_dir)
+        watch.replay(planned, run_dir)
 
 
 def _number(text: str) -> Any:
@@ -250,13 +251,14 @@ def _number(text: str) -> Any:
 
 
 def _resume(places: list[str], options: dict[str, str]) -> None:
-    from rljax import config, experiment
+    from rljax import config
+    from rljax.experiment import run
 
     (run_dir,) = _places(places, 1, "resume")
     record = config.load(Path(run_dir) / "config.toml")
     first = _claim_devices(options, record.get("devices"))
     how = _run_options(options)
-    result = experiment.resume(run_dir, **how, **options)
+    result = run.resume(run_dir, **how, **options)
     if first:
         _finish(result, run_dir)
 
@@ -271,22 +273,22 @@ def _finish(result: Any, run_dir: str | Path) -> None:
 def _evaluate(places: list[str], options: dict[str, str]) -> None:
     import numpy as np
 
-    from rljax import experiment
     from rljax.config import convert
+    from rljax.experiment import run
 
     (run_dir,) = _places(places, 1, "evaluate")
     seed = convert("seed", options["seed"], int) if "seed" in options else None
     greedy = not convert("sample", options.get("sample", "false"), bool)
-    plan, states = experiment.load_states(run_dir)
-    count = experiment.at_least("num_episodes", options.get("num_episodes", 100), 1)
-    seen = experiment.evaluate_states(plan, states.agent, count, seed, greedy)
+    plan, states = run.load_states(run_dir)
+    count = run.at_least("num_episodes", options.get("num_episodes", 100), 1)
+    seen = run.evaluate_states(plan, states.agent, count, seed, greedy)
     flat = seen["returns"].reshape(plan.num_runs, -1)
     unfinished = seen["unfinished"].reshape(-1)
     for i, returns in enumerate(flat):
         late = f"   {unfinished[i]} not finished" if unfinished[i] else ""
         spread = f"{returns.mean():9.2f} +- {returns.std():.2f}"
         ends = f"[{returns.min():g}, {returns.max():g}]"
-        print(f"{experiment.run_name(plan, i):<24} {spread}  {ends}{late}")
+        print(f"{run.run_name(plan, i):<24} {spread}  {ends}{late}")
     how = "greedy" if greedy else "sampled"
     print(f"{'mean':<24} {np.mean(flat):9.2f}   {count} episodes each, {how}")
 
@@ -304,10 +306,10 @@ def _plot(places: list[str], options: dict[str, str]) -> None:
 
 
 def _watch(places: list[str], options: dict[str, str]) -> None:
-    from rljax import watching
+    from rljax.rendering import watch
 
     (run_dir,) = _places(places, 1, "watch")
-    watching.watch(
+    watch.watch(
         run_dir, index=options.get("run", 0), seed=options.get("seed", 0),
         max_steps=options.get("max_steps", 1000), output=options.get("output"),
     )  # fmt: skip

@@ -24,7 +24,7 @@ ALIASES = {
     "n_epochs": "update_epochs", "num_epochs": "update_epochs", "epochs": "update_epochs",
     "n_minibatches": "num_minibatches", "timesteps": "total_timesteps",
     "total_steps": "total_timesteps", "num_timesteps": "total_timesteps",
-    "n_seeds": "num_seeds", "seeds": "num_seeds", "num_seeds": "seeds",
+    "n_seeds": "num_seeds", "seeds": "num_seeds",
     "rollout_length": "num_steps", "hidden": "hidden_sizes",
     "net_arch": "hidden_sizes", "grad_clip": "max_grad_norm", "kl_target": "target_kl",
     "d_targ": "target_kl", "normalize_observations": "normalize_obs",

@@ -1,11 +1,11 @@
-"""The nouns of rljax. Every other module speaks only in these types.
+"""Core types: the records of pure functions that every other module is written in.
 
 Shapes: `T` steps, `B` parallel environments, `N` a batch, `A` actions, `S` states.
 Trajectories are time-major, `[T, B, ...]`. Nothing here imports from rljax.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,16 @@ PyTree = Any
 Metrics = Mapping[str, Any]  # scalars named "family/quantity", or `Mean`s
 
 
+class Average(Protocol):
+    """The mean over workers: the identity for one worker, else a `jax.lax.pmean`."""
+
+    def __call__(self, tree: PyTree, /) -> PyTree:
+        """Returns a pytree of the same structure, equal in all workers."""
+        ...
+
+
 def identity(x):
-    """Returns `x`: the `average` of one worker."""
+    """Returns `x`: the `average` of a single worker."""
     return x
 
 
@@ -31,149 +39,325 @@ class Mean(NamedTuple):
 class Shared(NamedTuple):
     """A number that is the same in all runs of one program: a step counter, a ring's cursor.
 
-    Runs that go side by side keep it out of their axis, so that what is decided by it (`cond`, the
-    length of a loop) is decided once, and not computed both ways with copies of all it touches.
+    `training.runs` keeps it unbatched when it maps over runs. A `cond` or a loop length that
+    depends on it is then evaluated once, instead of as a select over both branches.
     """
 
     value: Array
 
 
 class EnvSpec(NamedTuple):
-    """What an agent must know of an environment before it sees one."""
+    """The static description of an environment that an agent is built from.
+
+    Attributes:
+      obs_shape: shape of one observation.
+      num_actions: number of discrete actions; 0 for continuous actions.
+      action_shape: shape of one continuous action.
+      action_low, action_high: bounds of continuous actions, scalars or `[*action_shape]`.
+      num_states: number of states where observations are state indices, else 0.
+      num_envs: number of parallel environments, B.
+      max_episode_steps: time limit; 0 if none is known.
+      env_id: name used in messages and run directories.
+      model: exact `ops.planning.Model`, for environments that have one.
+      obs_dtype: dtype in which replay stores observations, such as "uint8" for images.
+    """
 
     obs_shape: tuple[int, ...] = ()
-    num_actions: int = 0  # 0: actions are continuous
+    num_actions: int = 0
     action_shape: tuple[int, ...] = ()
-    action_low: Any = -1.0  # scalar or [*action_shape], continuous actions alone
+    action_low: Any = -1.0
     action_high: Any = 1.0
-    num_states: int = 0  # 0: observations are not state indices
-    num_envs: int = 1  # B, how many run side by side
-    max_episode_steps: int = 0  # 0: no time limit is known
+    num_states: int = 0
+    num_envs: int = 1
+    max_episode_steps: int = 0
     env_id: str = "Env"
-    model: Any = None  # `ops.planning.Model`, exact, where the environment knows it
-    obs_dtype: Any = "float32"  # as replay keeps observations: "uint8" for images of bytes
+    model: Any = None
+    obs_dtype: Any = "float32"
 
 
 class Transition(NamedTuple):
-    """One step of experience, `[...]` being `[T, B]` in a trajectory or `[N]` in a batch."""
+    """One step of interaction. Leading axes: `[T, B]` in a rollout, `[N]` in a batch.
 
-    obs: PyTree  # [..., *obs_shape]  s_t
-    action: Array  # [..., *action_shape]  a_t
-    reward: Array  # [...]  r_{t+1}
-    terminated: Array  # [...] bool: the task ended, no value lies beyond
-    truncated: Array  # [...] bool: a time limit cut the episode, value does lie beyond
-    next_obs: PyTree  # [..., *obs_shape]  s_{t+1}, as it was before any reset
-    extras: PyTree = ()  # [..., *]  what `Agent.act` asked to be remembered
-
-
-class Agent(NamedTuple):
-    """A learner of behaviour: pure functions over one explicit state.
-
-    init:   `(key) -> state`
-    act:    `(state, obs[B], key) -> (action[B], extras[B])`, exploring
-    greedy: `(state, obs[B], key) -> action[B]`, for evaluation
-    update: `(state, trajectory[T, B], key) -> (state, metrics)`
-    draw:   `(key, T) -> noise[T, ...]`, the random numbers of `T` calls of `act`. Where `act`
-            takes a key it also takes one row of them, so that a rollout draws for all its steps
-            at once; `jax.random.split`, the default, gives each step its key.
+    Attributes:
+      obs: observation the action was chosen from, `[..., *obs_shape]`.
+      action: action executed, `[..., *action_shape]`.
+      reward: reward received, `[...]`.
+      terminated: the episode ended in a terminal state; the value of `next_obs` is 0.
+      truncated: a time limit cut the episode; bootstrap from the value of `next_obs`.
+      next_obs: observation reached by the action, before any reset.
+      extras: what `Agent.act` returned beside the action, such as log-probabilities.
     """
 
-    init: Callable[[Key], PyTree]
-    act: Callable[[PyTree, PyTree, Any], tuple[Array, PyTree]]
-    greedy: Callable[[PyTree, PyTree, Key], Array]
-    update: Callable[[PyTree, Transition, Key], tuple[PyTree, Metrics]]
-    draw: Callable[[Key, int], PyTree] = jax.random.split
-
-
-class Step(NamedTuple):
-    """What one environment step tells."""
-
-    obs: PyTree  # the observation to act on next: after a reset where the episode ended
+    obs: PyTree
+    action: Array
     reward: Array
     terminated: Array
     truncated: Array
-    next_obs: PyTree  # the observation reached: before any reset
+    next_obs: PyTree
+    extras: PyTree = ()
+
+
+class RecurrentObs(NamedTuple):
+    """The observation of a recurrent agent (see `envs.memory`).
+
+    Attributes:
+      obs: observation of the environment, `[..., *obs_shape]`.
+      memory: hidden state after the previous steps of the episode, `[..., H]`.
+    """
+
+    obs: PyTree
+    memory: Array
+
+
+class SampleNoise(Protocol):
+    """Random numbers for many calls at once, which is faster than one call a step.
+
+    The default is `jax.random.split`: the noise of a call is then a key of its own.
+    """
+
+    def __call__(self, key: Key, num: int, /) -> PyTree:
+        """Returns the noise of `num` calls, `[num, ...]`; row i is the argument of call i."""
+        ...
+
+
+class AgentInit(Protocol):
+    def __call__(self, key: Key, /) -> PyTree:
+        """Returns the initial state of the agent."""
+        ...
+
+
+class Act(Protocol):
+    def __call__(self, state: PyTree, obs: PyTree, noise: Any, /) -> tuple[Any, PyTree]:
+        """Samples exploratory actions.
+
+        Args:
+          state: the agent's state, which acting does not change.
+          obs: observations `[B, *obs_shape]`.
+          noise: one row of `Agent.sample_noise`; by default a key.
+
+        Returns:
+          Actions `[B, *action_shape]` and extras `[B, ...]` to store in the trajectory.
+        """
+        ...
+
+
+class Greedy(Protocol):
+    def __call__(self, state: PyTree, obs: PyTree, key: Key, /) -> Any:
+        """Returns the actions `[B, *action_shape]` used in evaluation; `key` breaks ties."""
+        ...
+
+
+class AgentUpdate(Protocol):
+    def __call__(
+        self, state: PyTree, trajectory: Transition, key: Key, /
+    ) -> tuple[PyTree, Metrics]:
+        """Learns from one rollout `[T, B]`. Returns the new state and metrics."""
+        ...
+
+
+class Agent(NamedTuple):
+    """A reinforcement-learning algorithm as pure functions over one explicit state.
+
+    Attributes:
+      init: `(key) -> state`.
+      act: `(state, obs[B], noise) -> (action[B], extras[B])`, exploratory actions.
+      greedy: `(state, obs[B], key) -> action[B]`, actions for evaluation.
+      update: `(state, trajectory[T, B], key) -> (state, metrics)`, learns from one rollout.
+      sample_noise: `(key, T) -> noise[T, ...]`, the random numbers of `T` calls of `act`.
+    """
+
+    init: AgentInit
+    act: Act
+    greedy: Greedy
+    update: AgentUpdate
+    sample_noise: SampleNoise = jax.random.split
+
+
+class Step(NamedTuple):
+    """The result of one environment step.
+
+    Attributes:
+      obs: observation to act on next: the first of a new episode where one ended.
+      reward: reward of the step, float32.
+      terminated: the episode ended in a terminal state, bool.
+      truncated: a time limit ended the episode, bool.
+      next_obs: observation reached by the step, before any reset.
+      info: further quantities, by name.
+    """
+
+    obs: PyTree
+    reward: Array
+    terminated: Array
+    truncated: Array
+    next_obs: PyTree
     info: Mapping[str, Array] = {}
 
 
-class Env(NamedTuple):
-    """An environment that resets itself.
+class EnvReset(Protocol):
+    def __call__(self, key: Key, /) -> tuple[PyTree, PyTree]:
+        """Returns the state and the first observation of a new episode."""
+        ...
 
-    reset:  `(key) -> (state, obs)`
-    step:   `(state, action, key) -> (state, Step)`
-    draw:   `(key, T) -> noise[T, ...]`, the chance of `T` steps; `step` takes a key or one row
-            of it, so that a rollout draws for all its steps at once.
-    render: `(state) -> str`, the world as text, or None where it has no such picture.
+
+class EnvStep(Protocol):
+    def __call__(self, state: PyTree, action: Any, noise: Any, /) -> tuple[PyTree, Step]:
+        """Takes one step; `noise` is one row of `Env.sample_noise`, by default a key."""
+        ...
+
+
+class Render(Protocol):
+    def __call__(self, state: PyTree, /) -> str:
+        """Returns the state of one environment as text."""
+        ...
+
+
+class Env(NamedTuple):
+    """An environment that resets itself, one or a batch of `spec.num_envs`.
+
+    Attributes:
+      spec: its static description.
+      reset: `(key) -> (state, obs)`.
+      step: `(state, action, noise) -> (state, Step)`.
+      sample_noise: `(key, T) -> noise[T, ...]`, the random numbers of `T` calls of `step`.
+      render: `(state) -> str`, the state as text; None where there is no text form.
     """
 
     spec: EnvSpec
-    reset: Callable[[Key], tuple[PyTree, PyTree]]
-    step: Callable[[PyTree, Array, Any], tuple[PyTree, Step]]
-    draw: Callable[[Key, int], PyTree] = jax.random.split
-    render: Callable[[PyTree], str] | None = None
+    reset: EnvReset
+    step: EnvStep
+    sample_noise: SampleNoise = jax.random.split
+    render: Render | None = None
 
 
 class Sample(NamedTuple):
-    """A batch drawn from replay."""
+    """A batch sampled from replay.
 
-    transitions: PyTree  # [N, ...]
-    indices: Array  # [N] int32, their places
-    probability: Array  # [N] with which each was drawn
-    least: Array  # [] the smallest probability of any item that replay holds
+    Attributes:
+      transitions: `[N, ...]`.
+      indices: slots of the transitions in the buffer, `[N]` int32.
+      probability: probability with which each was sampled, `[N]`.
+      min_probability: smallest sampling probability of any item in the buffer, `[]`.
+    """
+
+    transitions: PyTree
+    indices: Array
+    probability: Array
+    min_probability: Array
+
+
+class ReplayInit(Protocol):
+    def __call__(self, item: PyTree, /) -> PyTree:
+        """Returns an empty buffer for items like this one, without batch axes."""
+        ...
+
+
+class ReplayAdd(Protocol):
+    def __call__(self, state: PyTree, items: PyTree, skip: Any = 0, /) -> PyTree:
+        """Stores `items[T, B]` except the first `skip` of the flattened `T * B`."""
+        ...
+
+
+class ReplaySample(Protocol):
+    def __call__(self, state: PyTree, noise: Any, /) -> Sample:
+        """Samples a batch; `noise` is one row of `Replay.sample_noise`."""
+        ...
+
+
+class Reprioritize(Protocol):
+    def __call__(self, state: PyTree, indices: Array, td_error: Array, /) -> PyTree:
+        """Sets the priorities of items `[N]` from their TD errors `[N]`."""
+        ...
+
+
+class ReplaySize(Protocol):
+    def __call__(self, state: PyTree, /) -> Array:
+        """Returns the number of items in the buffer, int32."""
+        ...
 
 
 class Replay(NamedTuple):
-    """Experience replay: pure functions over one explicit state.
+    """Experience replay as pure functions over one explicit state.
 
-    init:         `(item) -> state`, from one example (or its shapes) without batch axes
-    add:          `(state, items[T, B]) -> state`
-    sample:       `(state, key) -> Sample`
-    reprioritize: `(state, indices[N], td_error[N]) -> state`; uniform replay returns its state
-    size:         `(state) -> int32`, how many items it holds
-    draw:         `(key, n) -> noise[n, ...]`, the chance of `n` samples; `sample` takes a key or
-                  one row of it, so that an update draws for all its samples at once
+    Attributes:
+      init: `(item) -> state`, from one example item or its shapes.
+      add: `(state, items[T, B], skip=0) -> state`.
+      sample: `(state, noise) -> Sample`.
+      reprioritize: `(state, indices[N], td_error[N]) -> state`; the identity for uniform replay.
+      size: `(state) -> int32`, the number of items.
+      sample_noise: `(key, n) -> noise[n, ...]`, the random numbers of `n` calls of `sample`.
     """
 
-    init: Callable[[PyTree], PyTree]
-    add: Callable[[PyTree, PyTree], PyTree]
-    sample: Callable[[PyTree, Any], Sample]
-    reprioritize: Callable[[PyTree, Array, Array], PyTree]
-    size: Callable[[PyTree], Array]
-    draw: Callable[[Key, int], PyTree] = jax.random.split
+    init: ReplayInit
+    add: ReplayAdd
+    sample: ReplaySample
+    reprioritize: Reprioritize
+    size: ReplaySize
+    sample_noise: SampleNoise = jax.random.split
 
 
 class TrainState(NamedTuple):
-    """All there is to resume from: saving this pytree saves the run."""
+    """The complete state of a run: saving this pytree saves the run.
+
+    Attributes:
+      agent: the agent's state.
+      env: states of the environments, `[B, ...]`.
+      obs: observations to act on next, `[B, *obs_shape]`.
+      key: random key of the next step.
+      episodes: return and length so far of the episodes in progress, `[B]` each.
+      num_updates: updates done, int32; environment steps are `num_updates * T * B`.
+    """
 
     agent: PyTree
-    env: PyTree  # [B, ...]
-    obs: PyTree  # [B, *obs_shape]
+    env: PyTree
+    obs: PyTree
     key: Key
-    episodes: PyTree  # return and length [B] so far of the episodes under way
-    num_updates: Array  # int32; environment steps are num_updates * T * B, counted on the host
+    episodes: PyTree
+    num_updates: Array
+
+
+class LearnerInit(Protocol):
+    def __call__(self, key: Key, worker: int | Array = 0, /) -> TrainState:
+        """Returns the initial state; workers share the agent, not their environments."""
+        ...
+
+
+class LearnerStep(Protocol):
+    def __call__(self, state: TrainState, /) -> tuple[TrainState, Metrics]:
+        """One rollout and one update."""
+        ...
 
 
 class Learner(NamedTuple):
-    """An agent joined to its environments.
+    """An agent and its environments as one training loop.
 
-    init: `(key, worker=0) -> TrainState`; workers share the agent and nothing else
-    step: `(TrainState) -> (TrainState, Metrics)`, one rollout and one update
+    Attributes:
+      init: `(key, worker=0) -> TrainState`.
+      step: `(TrainState) -> (TrainState, Metrics)`, one rollout and one update.
     """
 
-    init: Callable[..., TrainState]
-    step: Callable[[TrainState], tuple[TrainState, Metrics]]
+    init: LearnerInit
+    step: LearnerStep
 
 
 def is_key(x: Any) -> bool:
-    """Whether `x` is a typed random key (or an array of them)."""
+    """Whether `x` is a typed random key, or an array of them."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def drawn(draw: Callable[[Key, int], PyTree], key_or_noise: Any) -> PyTree:
-    """The noise of one step, drawn from a key; what was drawn before is returned as it is.
+def sample_one(sample_noise: SampleNoise, key: Key) -> PyTree:
+    """Returns the noise of a single call, for callers that hold a key.
 
-    An array of keys is noise: the row that `jax.random.split`, the default `draw`, made.
+    Example:
+      >>> import jax
+      >>> noise = sample_one(lambda key, num: jax.random.normal(key, (num, 3)), jax.random.key(0))
+      >>> noise.shape
+      (3,)
     """
-    if not is_key(key_or_noise) or key_or_noise.ndim:
-        return key_or_noise
-    return jax.tree.map(lambda x: x[0], draw(key_or_noise, 1))
+    return jax.tree.map(lambda x: x[0], sample_noise(key, 1))
+
+
+def params_of(agent_state: PyTree) -> PyTree:
+    """Returns the parameters in an agent's state, also inside wrapped agents; None if absent."""
+    while not hasattr(agent_state, "params") and hasattr(agent_state, "agent"):
+        agent_state = agent_state.agent
+    return getattr(agent_state, "params", None)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, bits, circle, probe, walk
 
-from rljax import checkpoint, networks, value_networks
+from rljax import networks
 from rljax.agents import AGENTS
 from rljax.config import field_types
 from rljax.envs import wrappers
-from rljax.experiment import params_of
+from rljax.experiment import checkpoint
+from rljax.networks import action_values
 from rljax.training.learner import make_learner, train
-from rljax.types import Mean, Transition, identity
+from rljax.types import Mean, Transition, identity, params_of
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -36,7 +37,7 @@ EVERYTHING = {
 OPTIONS: dict[str, dict[str, Any]] = {
     name: {"eps_start": 0.9, "eps_end": 0.4, "initial_value": 0.5, "bonus": 0.1, "n_step": 3}
     | {"priority_threshold": 0.5}
-    for name, row in AGENTS.items() if row.table
+    for name, row in AGENTS.items() if row.tabular
 }  # fmt: skip
 OPTIONS |= {"a3c": {"pull_period": 2}, "impala": {"pull_period": 2}}
 OPTIONS["dppo"] = {"surrogate": "hinge", "target_kl": 2e-4}  # so small that the hinge is felt
@@ -71,7 +72,7 @@ class Exam:
         self.config = self.row.config(**{k: v for k, v in options.items() if k in known})
         actions = self.row.actions
         continuous = "discrete" not in actions or (everything and "continuous" in actions)
-        world = circle() if self.row.table else walk(continuous=continuous)
+        world = circle() if self.row.tabular else walk(continuous=continuous)
         self.env = wrappers.batched(self.row.wrap(self.config, world), B)
         self.begin = jax.jit(lambda *args: self.learner(args[1]).init(args[0], *args[2:]))
         self.go = jax.jit(self.advance)
@@ -345,7 +346,7 @@ POLICY = {
 
 def of_policy(death):
     return Family(
-        POLICY, lambda spec: networks.actor_critic(spec, (8,), "tanh"), read_policy, death
+        POLICY, lambda spec: networks.actor_critic_network(spec, (8,), "tanh"), read_policy, death
     )
 
 
@@ -385,7 +386,7 @@ VALUES = {
 def quantities(num_outputs, layer_norm=False):
     """The network of a value-based agent on the probes."""
     options = {"num_outputs": num_outputs, "layer_norm": layer_norm}
-    return lambda spec: value_networks.q_network(spec, (8,), "tanh", **options)
+    return lambda spec: action_values.q_network(spec, (8,), "tanh", **options)
 
 
 def mean_atom(logits):
@@ -453,14 +454,14 @@ def learned(request):
     config = row.config(**{k: v for k, v in options.items() if k in known})
 
     def run(kind, length, terminates):
-        world = probe(kind, length, terminates, numbered=row.table)
+        world = probe(kind, length, terminates, numbered=row.tabular)
         env = wrappers.batched(row.wrap(config, world), config.num_envs)
         network = family.network(env.spec)
         pieces = {} if network is None else {"network": network}
         agent = row.make(config, env.spec, **pieces)
         learner = make_learner(agent, env, config.num_steps)
         state, _ = train(learner, jax.random.key(0), config.num_updates)
-        obs = jnp.arange(3) if row.table else jnp.array([[-1.0], [0.0], [1.0]])
+        obs = jnp.arange(3) if row.tabular else jnp.array([[-1.0], [0.0], [1.0]])
         return family.read(network, params_of(state.agent), obs)
 
     kinds = [jnp.array(column) for column in zip(*WORLDS.values(), strict=True)]

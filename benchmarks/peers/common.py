@@ -39,7 +39,7 @@ def options(about: str, **more: dict[str, Any]) -> argparse.Namespace:
     """The options that every program has, and `more` of its own, `name={keywords}`."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--timesteps", type=int, default=976 * ROLLOUT, help="of one run")
-    parser.add_argument("--seeds", type=int, default=1, help="runs side by side")
+    parser.add_argument("--num-seeds", type=int, default=1, help="runs side by side")
     parser.add_argument("--runs", type=int, default=1, help="timed, one after another")
     for name, keywords in more.items():
         parser.add_argument(f"--{name}", **keywords)

@@ -34,7 +34,7 @@ def load(checkout: str):
 def main():
     options = common.options("PureJaxRL PPO", checkout={"required": True})
     stock = common.STOCK
-    if options.seeds > 1 and (os.cpu_count() or 1) < 8:
+    if options.num_seeds > 1 and (os.cpu_count() or 1) < 8:
         os.environ.setdefault("NPROC", "8")  # read by XLA when JAX starts, below
     train = load(options.checkout).make_train(
         {
@@ -48,13 +48,13 @@ def main():
             "ANNEAL_LR": stock["anneal_lr"], "DEBUG": False,
         }
     )  # fmt: skip
-    key = common.keys(options.seeds)
-    program, compiling = common.compiled(common.over_seeds(train, options.seeds), key)
+    key = common.keys(options.num_seeds)
+    program, compiling = common.compiled(common.over_seeds(train, options.num_seeds), key)
     clocks, out = common.timed(lambda: program(key), options.runs)
     updates = options.timesteps // common.ROLLOUT
-    returns = out["metrics"]["returned_episode_returns"].reshape(options.seeds, updates, -1)
+    returns = out["metrics"]["returned_episode_returns"].reshape(options.num_seeds, updates, -1)
     common.answer(
-        options.seeds * updates * common.ROLLOUT, clocks, compiling,
+        options.num_seeds * updates * common.ROLLOUT, clocks, compiling,
         final_return=float(returns[:, -max(1, updates // 50) :].mean()),
         versions=common.versions("jax", "gymnax", "flax", "distrax"), **common.jax_device(),
     )  # fmt: skip

@@ -26,16 +26,16 @@ def main():
         },
     )  # fmt: skip
     silent = algorithm.replace(eval_callback=lambda algorithm, state, key: ())
-    key = common.keys(options.seeds)
-    program, compiling = common.compiled(common.over_seeds(silent.train, options.seeds), key)
+    key = common.keys(options.num_seeds)
+    program, compiling = common.compiled(common.over_seeds(silent.train, options.num_seeds), key)
     clocks, (state, _) = common.timed(lambda: program(key), options.runs)
 
     def evaluate(state):
         return algorithm.eval_callback(algorithm, state, state.rng)[1].mean()
 
-    returns = jax.jit(common.over_seeds(evaluate, options.seeds))(state)
+    returns = jax.jit(common.over_seeds(evaluate, options.num_seeds))(state)
     common.answer(
-        options.seeds * steps, clocks, compiling, final_return=float(returns.mean()),
+        options.num_seeds * steps, clocks, compiling, final_return=float(returns.mean()),
         versions=common.versions("rejax", "jax", "gymnax", "flax", "distrax"),
         **common.jax_device(),
     )  # fmt: skip

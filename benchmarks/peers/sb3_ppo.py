@@ -15,8 +15,8 @@ def main():
         "PPO of Stable-Baselines3 or sbx", library={"choices": ("sb3", "sbx"), "default": "sb3"}
     )
     stock = common.STOCK
-    if options.seeds != 1:
-        raise SystemExit(f"{options.library} trains one seed a process: leave --seeds at 1.")
+    if options.num_seeds != 1:
+        raise SystemExit(f"{options.library} trains one seed a process: leave --num-seeds at 1.")
     import torch
     from stable_baselines3.common.env_util import make_vec_env
 

@@ -1,4 +1,4 @@
-"""The algorithms. `AGENTS` is the visible table: name -> its config, its maker, and what it is."""
+"""The algorithms. `AGENTS` maps each name to its config, its maker and its place in the field."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,171 +7,211 @@ from typing import Any, NamedTuple
 from rljax.agents import (
     a2c,
     a3c,
+    actor_critic,
     c51,
     dppo,
     dqn,
     impala,
     munchausen,
-    one_step_actor_critic,
-    planning,
     ppo,
     pqn,
     qr_dqn,
     reinforce,
     trpo,
 )
-from rljax.agents.actor_critic import remember
+from rljax.agents.policy_gradient import initial_memory
 from rljax.agents.tabular import (
     dyna,
+    dynamic_programming,
     n_step,
     prediction,
     prioritized_sweeping,
     q_learning,
     traces,
 )
-from rljax.types import Agent, Env, EnvSpec
+from rljax.types import EnvSpec, PyTree
 
-
-def as_it_is(config: Any, env: Env) -> Env:
-    """What most agents ask of an environment: nothing."""
-    del config
-    return env
+FAMILIES = ("tabular", "value-based", "policy gradient", "model-based")
 
 
 class AgentRow(NamedTuple):
-    """One algorithm: `make(config, spec, **pieces) -> Agent`, and where it stands in the field."""
+    """One algorithm and its metadata.
+
+    Attributes:
+      config: config class, made by `rljax.config.config`.
+      make: `(config, spec, **pieces) -> Agent`.
+      about: one line, at most 56 characters.
+      family: one of `FAMILIES`.
+      actions: kinds of actions it can take, "discrete" and "continuous".
+      tabular: it keeps one table entry per state, and so needs numbered states.
+      on_policy: it learns about the policy that collected the data.
+      model_based: it plans with a model of the environment.
+      learns: what it represents: "value", "policy" or "policy and value".
+      update_unit: data of one update: "step", "n steps", "episode", "batch" (of replay), "rollout",
+        or "sweep" (over all states of a model).
+      memory: `(config) -> initial memory` of a recurrent agent, or None for a memoryless one.
+    """
 
     config: type
-    make: Callable[..., Agent]
+    make: Callable[..., Any]
     about: str = ""
+    family: str = "value-based"
     actions: tuple[str, ...] = ("discrete", "continuous")
-    table: bool = False  # it keeps a table of states, and so needs an environment that counts them
+    tabular: bool = False
     on_policy: bool = True
     model_based: bool = False
-    wrap: Callable[[Any, Env], Env] = as_it_is  # of one environment, before it becomes a batch
+    learns: str = "value"
+    update_unit: str = "rollout"
+    memory: Callable[[Any], PyTree | None] | None = None
+
+    def initial_memory(self, config: Any) -> PyTree | None:
+        """Returns the memory at the start of an episode, or None for a memoryless agent."""
+        return self.memory(config) if self.memory else None
 
     def check(self, name: str, spec: EnvSpec) -> None:
-        """That the algorithm can act in an environment.
+        """Checks that the algorithm can act in an environment.
 
         Raises:
-          ValueError: its actions are of the other kind, or it has no numbered states.
+          ValueError: the kind of actions is wrong, or the states are not numbered.
         """
         kind = "discrete" if spec.num_actions else "continuous"
         if kind not in self.actions:
-            can = ", ".join(other for other, row in AGENTS.items() if kind in row.actions)
+            others = ", ".join(other for other, row in AGENTS.items() if kind in row.actions)
             raise ValueError(
-                f"`{name}` needs {self.actions[0]} actions, but those of {spec.env_id} are {kind}: "
-                f"take one of {can}."
+                f"`{name}` needs {self.actions[0]} actions, but {spec.env_id} has {kind} actions: "
+                f"use one of {others}."
             )
-        if self.table and not spec.num_states:
+        if self.tabular and not spec.num_states:
             raise ValueError(
-                f"`{name}` keeps a table, one row a state, but {spec.env_id} observes "
-                f"{spec.obs_shape} and numbers no states: take a world such as rljax/Maze, or an "
-                "agent with a network."
+                f"`{name}` is tabular and needs numbered states, but {spec.env_id} has "
+                f"observations of shape {spec.obs_shape}: use a tabular environment such as "
+                "rljax/Maze, or a network agent such as dqn."
             )
 
 
-_tabular = partial(AgentRow, actions=("discrete",), table=True)
-_replayed = partial(AgentRow, actions=("discrete",), on_policy=False)
+_control = partial(
+    AgentRow, family="tabular", actions=("discrete",), tabular=True, update_unit="step"
+)
+_planning = partial(
+    AgentRow, family="model-based", actions=("discrete",), tabular=True, model_based=True,
+    update_unit="step",
+)  # fmt: skip
+_replay = partial(
+    AgentRow, family="value-based", actions=("discrete",), on_policy=False, update_unit="batch"
+)
+_actor_critic = partial(AgentRow, family="policy gradient", learns="policy and value")
 
 AGENTS = {
-    "ppo": AgentRow(
-        ppo.PPOConfig, ppo.ppo, "proximal policy optimization, clipped or with a KL penalty",
-        wrap=remember,
+    "q_learning": _control(
+        q_learning.ControlConfig, q_learning.q_learning, "off-policy TD control", on_policy=False
     ),
-    "a2c": AgentRow(
-        a2c.A2CConfig, a2c.a2c, "advantage actor-critic on short rollouts", wrap=remember
+    "double_q_learning": _control(
+        q_learning.ControlConfig, q_learning.double_q_learning,
+        "Q-learning with two tables against maximization bias", on_policy=False,
     ),
-    "reinforce": AgentRow(
-        reinforce.REINFORCEConfig, reinforce.reinforce, "the policy gradient of whole episodes"
+    "sarsa": _control(n_step.ControlConfig, n_step.sarsa, "on-policy TD control"),
+    "expected_sarsa": _control(
+        q_learning.ControlConfig, q_learning.expected_sarsa,
+        "TD control with the expectation over the policy",
     ),
-    "actor_critic": AgentRow(
-        one_step_actor_critic.OneStepActorCriticConfig,
-        one_step_actor_critic.one_step_actor_critic, "one-step actor-critic",
+    "n_step_sarsa": _control(
+        n_step.NStepSarsaConfig, n_step.n_step_sarsa, "Sarsa with n-step returns",
+        update_unit="n steps",
     ),
-    "a3c": AgentRow(
-        a3c.A3CConfig, a3c.a3c, "actor-critic with a local copy that lags, in lockstep",
-        wrap=remember,
+    "tree_backup": _control(
+        n_step.TreeBackupConfig, n_step.tree_backup,
+        "n-step off-policy control without importance sampling", on_policy=False,
+        update_unit="n steps",
     ),
-    "impala": AgentRow(
-        impala.IMPALAConfig, impala.impala, "actors that lag behind, corrected by V-trace"
+    "sarsa_lambda": _control(
+        traces.SarsaLambdaConfig, traces.sarsa_lambda, "Sarsa with eligibility traces"
     ),
-    "trpo": AgentRow(
-        trpo.TRPOConfig, trpo.trpo, "natural-gradient steps within a trust region"
+    "q_lambda": _control(
+        traces.SarsaLambdaConfig, traces.q_lambda, "Watkins's Q-learning with eligibility traces",
+        on_policy=False,
     ),
-    "dppo": AgentRow(
-        dppo.DPPOConfig, dppo.dppo, "PPO over workers, with a hinge on the KL", wrap=remember
+    "td": _control(prediction.TableConfig, prediction.td, "TD(0) prediction of state values"),
+    "n_step_td": _control(
+        prediction.NStepTDConfig, prediction.n_step_td, "prediction with n-step returns",
+        update_unit="n steps",
     ),
-    "dqn": _replayed(dqn.DQNConfig, dqn.dqn, "deep Q-network: replay and fixed targets"),
-    "c51": _replayed(c51.C51Config, c51.c51, "DQN of the distribution of returns"),
-    "qr_dqn": _replayed(qr_dqn.QRDQNConfig, qr_dqn.qr_dqn, "DQN of the quantiles of returns"),
-    "munchausen": _replayed(
-        munchausen.MunchausenConfig, munchausen.munchausen, "soft DQN, rewarded by its log-policy"
+    "td_lambda": _control(
+        prediction.TDLambdaConfig, prediction.td_lambda, "prediction with eligibility traces"
     ),
-    "rainbow": _replayed(
-        c51.RainbowConfig, c51.c51, "C51, double, dueling, prioritized, noisy, of n rewards"
+    "true_online_td_lambda": _control(
+        prediction.TrueOnlineTDLambdaConfig, prediction.true_online_td_lambda,
+        "TD(lambda), exactly equal to the online forward view",
+    ),
+    "lambda_return": _control(
+        prediction.TrueOnlineTDLambdaConfig, prediction.lambda_return,
+        "offline lambda-return prediction at episode ends", update_unit="episode",
+    ),
+    "dqn": _replay(dqn.DQNConfig, dqn.dqn, "deep Q-network with replay and target network"),
+    "c51": _replay(c51.C51Config, c51.c51, "distributional DQN, categorical distribution"),
+    "qr_dqn": _replay(
+        qr_dqn.QRDQNConfig, qr_dqn.qr_dqn, "distributional DQN with quantile regression"
+    ),
+    "munchausen": _replay(
+        munchausen.MunchausenConfig, munchausen.munchausen,
+        "DQN with the scaled log-policy added to the reward",
+    ),
+    "rainbow": _replay(
+        c51.RainbowConfig, c51.c51, "C51, double, dueling, prioritized, noisy, n-step"
     ),
     "pqn": AgentRow(
-        pqn.PQNConfig, pqn.pqn, "Q(lambda) in parallel: no replay and no fixed targets",
-        actions=("discrete",), on_policy=False,
+        pqn.PQNConfig, pqn.pqn, "parallel Q(lambda) without replay or target network",
+        family="value-based", actions=("discrete",), on_policy=False,
     ),
-    "value_iteration": AgentRow(
-        planning.PlanningConfig, planning.value_iteration, "sweeps over a model that is known",
-        actions=("discrete",), table=True, model_based=True,
+    "reinforce": AgentRow(
+        reinforce.REINFORCEConfig, reinforce.reinforce,
+        "Monte Carlo policy gradient with a learned baseline", family="policy gradient",
+        learns="policy", update_unit="episode",
     ),
-    "policy_iteration": AgentRow(
-        planning.PlanningConfig, planning.policy_iteration, "policies of a known model, evaluated",
-        actions=("discrete",), table=True, model_based=True,
+    "actor_critic": _actor_critic(
+        actor_critic.ActorCriticConfig, actor_critic.actor_critic, "one-step actor-critic",
+        update_unit="step",
     ),
-    "q_learning": _tabular(
-        q_learning.QLearningConfig, q_learning.q_learning, "of the best next action, at every step",
+    "a2c": _actor_critic(
+        a2c.A2CConfig, a2c.a2c, "synchronous advantage actor-critic", update_unit="n steps",
+        memory=initial_memory,
+    ),
+    "a3c": _actor_critic(
+        a3c.A3CConfig, a3c.a3c, "asynchronous actor-critic, simulated in lockstep",
+        update_unit="n steps", memory=initial_memory,
+    ),
+    "impala": _actor_critic(
+        impala.IMPALAConfig, impala.impala, "distributed actor-critic with V-trace correction",
+        on_policy=False, update_unit="n steps",
+    ),
+    "trpo": _actor_critic(
+        trpo.TRPOConfig, trpo.trpo, "trust region policy optimization"
+    ),
+    "ppo": _actor_critic(
+        ppo.PPOConfig, ppo.ppo, "proximal policy optimization, clipped or KL penalty",
+        memory=initial_memory,
+    ),
+    "dppo": _actor_critic(
+        dppo.DPPOConfig, dppo.dppo, "distributed PPO with averaged gradients",
+        memory=initial_memory,
+    ),
+    "value_iteration": _planning(
+        dynamic_programming.PlanningConfig, dynamic_programming.value_iteration,
+        "dynamic programming by sweeps over a known model", update_unit="sweep",
+    ),
+    "policy_iteration": _planning(
+        dynamic_programming.PlanningConfig, dynamic_programming.policy_iteration,
+        "exact policy evaluation and improvement", update_unit="sweep",
+    ),
+    "dyna_q": _planning(
+        dyna.DynaQConfig, dyna.dyna_q, "Q-learning with planning from a learned model",
         on_policy=False,
     ),
-    "double_q_learning": _tabular(
-        q_learning.DoubleQLearningConfig, q_learning.double_q_learning,
-        "two tables, each judging what the other thinks best", on_policy=False,
-    ),
-    "sarsa": _tabular(n_step.SarsaConfig, n_step.sarsa, "of the next action that is really taken"),
-    "expected_sarsa": _tabular(
-        q_learning.ExpectedSarsaConfig, q_learning.expected_sarsa,
-        "of what its own policy expects of the next step",
-    ),
-    "n_step_sarsa": _tabular(n_step.NStepSarsaConfig, n_step.n_step_sarsa, "of n rewards"),
-    "tree_backup": _tabular(
-        n_step.TreeBackupConfig, n_step.tree_backup,
-        "of n rewards and of the actions not taken", on_policy=False,
-    ),
-    "sarsa_lambda": _tabular(
-        traces.SarsaLambdaConfig, traces.sarsa_lambda, "Sarsa along the trace of an episode"
-    ),
-    "q_lambda": _tabular(
-        traces.QLambdaConfig, traces.q_lambda, "Q-learning along the greedy part of a trace",
+    "dyna_q_plus": _planning(
+        dyna.DynaQPlusConfig, dyna.dyna_q_plus, "Dyna-Q with an exploration bonus",
         on_policy=False,
     ),
-    "td": _tabular(prediction.TDConfig, prediction.td, "TD(0): the values of a given policy"),
-    "n_step_td": _tabular(prediction.NStepTDConfig, prediction.n_step_td, "values, of n rewards"),
-    "td_lambda": _tabular(
-        prediction.TDLambdaConfig, prediction.td_lambda, "values, along the trace of an episode"
-    ),
-    "true_online_td_lambda": _tabular(
-        prediction.TrueOnlineTDLambdaConfig, prediction.true_online_td_lambda,
-        "values, as if all returns were looked through again at every step",
-    ),
-    "lambda_return": _tabular(
-        prediction.LambdaReturnConfig, prediction.lambda_return,
-        "values, of whole episodes after their end",
-    ),
-    "dyna_q": _tabular(
-        dyna.DynaQConfig, dyna.dyna_q, "Q-learning from life and from a model of it",
-        on_policy=False, model_based=True,
-    ),
-    "dyna_q_plus": _tabular(
-        dyna.DynaQPlusConfig, dyna.dyna_q_plus, "Dyna-Q, curious about what it has long not tried",
-        on_policy=False, model_based=True,
-    ),
-    "prioritized_sweeping": _tabular(
+    "prioritized_sweeping": _planning(
         prioritized_sweeping.PrioritizedSweepingConfig, prioritized_sweeping.prioritized_sweeping,
-        "plans where the model's errors are largest, and backwards from there",
-        on_policy=False, model_based=True,
+        "planning in the order of Bellman error", on_policy=False,
     ),
 }  # fmt: skip

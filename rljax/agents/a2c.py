@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from rljax import recurrent_networks
-from rljax.agents.actor_critic import (
-    ActorCriticConfig,
+from rljax.agents.normalize import normalized_by_config
+from rljax.agents.policy_gradient import (
+    GAEConfig,
     acting,
     actor_critic_loss,
     default_network,
@@ -20,14 +20,14 @@ from rljax.agents.actor_critic import (
     next_values,
     normalized_advantage,
 )
-from rljax.agents.normalize import as_configured
 from rljax.config import config, option
+from rljax.networks import recurrent
 from rljax.ops import returns
 from rljax.types import Agent, EnvSpec, Metrics, PyTree, Transition, identity
 
 
 @config
-class A2CConfig(ActorCriticConfig):
+class A2CConfig(GAEConfig):
     num_steps: int = option(16, "steps of each environment between updates (T)", low=1)
     learning_rate: float = option(3e-3, "step size of the optimizer", above=0)
     optimizer: str = option("adam", "the optimizer", choices=("adam", "rmsprop"))
@@ -58,7 +58,7 @@ def advantage_gradient(
 
     def loss(params):
         return actor_critic_loss(
-            network, config, params, recurrent_networks.to_learn(network, trajectory),
+            network, config, params, recurrent.to_learn(network, trajectory),
             trajectory.extras["raw_action"], advantage, target,
         )  # fmt: skip
 
@@ -73,10 +73,10 @@ def a2c(
     """Makes an A2C agent; the arguments are those of `rljax.agents.ppo.ppo`."""
     network = network or default_network(config, spec)
     optimizer = optimizer or default_optimizer(config)
-    draw, act, greedy = acting(network, spec)
+    sample_noise, act, greedy = acting(network, spec)
 
     def init(key):
-        params = network.init(key, recurrent_networks.example(network, spec))
+        params = network.init(key, recurrent.example(network, spec))
         return A2CState(params, optimizer.init(params))
 
     def update(state, trajectory, key):
@@ -85,4 +85,5 @@ def a2c(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return A2CState(optax.apply_updates(state.params, updates), opt_state), metrics
 
-    return as_configured(Agent(init, act, greedy, update, draw), config, spec, average)
+    agent = Agent(init, act, greedy, update, sample_noise)
+    return normalized_by_config(agent, config, spec, average)

@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import recurrent_networks
 from rljax.agents.a2c import A2CConfig, advantage_gradient
-from rljax.agents.actor_critic import STD_HELP, acting, default_network, default_optimizer
-from rljax.agents.normalize import as_configured
+from rljax.agents.normalize import normalized_by_config
+from rljax.agents.policy_gradient import STD_HELP, acting, default_network, default_optimizer
 from rljax.config import config, option
-from rljax.networks import STDS
+from rljax.networks import STDS, recurrent
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
 
 
@@ -63,11 +62,11 @@ def a3c(
     """
     network = network or default_network(config, spec)
     optimizer = optimizer or default_optimizer(config, config.optimizer_eps)
-    draw, act, greedy = acting(network, spec, acts_with="local")
+    sample_noise, act, greedy = acting(network, spec, acts_with="local")
     scale = config.num_steps if config.reduction == "sum" else 1
 
     def init(key):
-        params = network.init(key, recurrent_networks.example(network, spec))
+        params = network.init(key, recurrent.example(network, spec))
         return A3CState(params, params, optimizer.init(params), Shared(jnp.int32(0)))
 
     def update(state, trajectory, key):
@@ -79,4 +78,5 @@ def a3c(
         local = pulled(count, config.pull_period, params, state.local)
         return A3CState(params, local, opt_state, Shared(count)), metrics
 
-    return as_configured(Agent(init, act, greedy, update, draw), config, spec, average)
+    agent = Agent(init, act, greedy, update, sample_noise)
+    return normalized_by_config(agent, config, spec, average)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import value_networks
 from rljax.agents.dqn import Objective, QConfig, dqn
 from rljax.config import config, option
+from rljax.networks import action_values
 from rljax.ops import distributional, td
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
@@ -80,11 +80,11 @@ def c51(
 
     The arguments are those of `rljax.agents.dqn.dqn`; a network gives logits `[..., A, num_atoms]`.
     """
-    network = network or value_networks.q_network(
+    network = network or action_values.q_network(
         spec, config.hidden_sizes, config.activation, num_outputs=config.num_atoms,
         dueling=config.dueling, noisy=config.noisy,
     )  # fmt: skip
-    bootstrap = bootstrap or (td.double_bootstrap if config.double else td.max_bootstrap)
+    bootstrap = bootstrap or td.action_selection(config.double)
     support = jnp.linspace(config.v_min, config.v_max, config.num_atoms)
     return dqn(
         config, spec, network=network, optimizer=optimizer, replay=replay,

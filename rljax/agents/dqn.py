@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rljax import value_networks
 from rljax.agents import off_policy
-from rljax.agents.epsilon_greedy import acting, check_discrete
+from rljax.agents.acting import acting, check_discrete
 from rljax.agents.normalize import standardized
 from rljax.agents.off_policy import ReplayConfig
 from rljax.config import config, option
-from rljax.networks import ACTIVATIONS
-from rljax.ops import statistics, td
+from rljax.networks import ACTIVATIONS, action_values
+from rljax.ops import moments as running
+from rljax.ops import td
 from rljax.replay import check_memory
 from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Replay, Shared, identity
 
@@ -105,7 +105,7 @@ def dqn(
     item = off_policy.example(spec)
     if replay is None:
         check_memory(config.buffer_size, item, "buffer_size")
-    network = network or value_networks.q_network(
+    network = network or action_values.q_network(
         spec, config.hidden_sizes, config.activation, dueling=config.dueling, noisy=config.noisy
     )
     optimizer = optimizer or optax.chain(
@@ -114,7 +114,7 @@ def dqn(
     )
     replay = replay or off_policy.make_replay(config)
     if objective is None:
-        bootstrap = bootstrap or (td.double_bootstrap if config.double else td.max_bootstrap)
+        bootstrap = bootstrap or td.action_selection(config.double)
         objective = td_objective(bootstrap, loss or td.LOSSES[config.loss])
 
     normalizes = config.normalize_obs and not spec.num_states
@@ -123,7 +123,7 @@ def dqn(
         rngs = None if key is None else {"noise": key}
         return network.apply(params, standardized(moments, obs) if normalizes else obs, rngs=rngs)
 
-    draw, act, greedy = acting(
+    sample_noise, act, greedy = acting(
         config, spec,
         lambda state, obs, key: objective.values(outputs(state.params, state.moments, obs, key)),
     )  # fmt: skip
@@ -133,7 +133,7 @@ def dqn(
         return DQNState(
             params, jax.tree.map(jnp.copy, params), optimizer.init(ravel_pytree(params)[0]),
             replay.init(item), Shared(jnp.int32(0)),
-            statistics.init_moments(spec.obs_shape) if normalizes else (),
+            running.init_moments(spec.obs_shape) if normalizes else (),
         )  # fmt: skip
 
     def weighted_loss(flat, target, network_of, sample, beta, keys):
@@ -141,7 +141,7 @@ def dqn(
             network_of(flat, keys[0]), network_of(target, keys[1]), sample.transitions,
             off_policy.discount_of(sample.transitions, config.gamma),
         )  # fmt: skip
-        weight = td.importance_weights(sample.probability, sample.least, beta)
+        weight = td.importance_weights(sample.probability, sample.min_probability, beta)
         return (weight * loss).mean(), (td_error, jnp.stack([loss.mean(), value.mean()]))
 
     def update(state, trajectory, key):
@@ -156,7 +156,7 @@ def dqn(
         if config.noisy:
             key, noise_key = jax.random.split(key)
             network_keys = jax.random.split(noise_key, (most, 2))
-        chance = replay.draw(key, most), network_keys
+        chance = replay.sample_noise(key, most), network_keys
         moves = off_policy.target_is_due(config, done + jnp.arange(most))
         flat, unravel = ravel_pytree(state.params)
 
@@ -181,10 +181,10 @@ def dqn(
         flat, target, opt_state, memory, sums = carry
         moments = state.moments
         if normalizes:
-            moments = statistics.update_moments(moments, trajectory.obs, average)
+            moments = running.update_moments(moments, trajectory.obs, average)
         state = DQNState(unravel(flat), unravel(target), opt_state, memory, Shared(now), moments)
         loss, value = average(sums)
         count = (due - done).astype(jnp.float32)
         return state, {"losses/td_loss": Mean(loss, count), "losses/q_value": Mean(value, count)}
 
-    return Agent(init, act, greedy, update, draw)
+    return Agent(init, act, greedy, update, sample_noise)

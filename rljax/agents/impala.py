@@ -14,7 +14,8 @@ import optax
 
 from rljax import networks
 from rljax.agents.a3c import pulled
-from rljax.agents.actor_critic import (
+from rljax.agents.normalize import normalized_by_config
+from rljax.agents.policy_gradient import (
     PolicyGradientConfig,
     acting,
     actor_critic_loss,
@@ -22,7 +23,6 @@ from rljax.agents.actor_critic import (
     default_optimizer,
     next_values,
 )
-from rljax.agents.normalize import as_configured
 from rljax.config import config, option
 from rljax.ops.vtrace import vtrace
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
@@ -56,7 +56,7 @@ def impala(
     """Makes an IMPALA agent; the arguments are those of `rljax.agents.ppo.ppo`."""
     network = network or default_network(config, spec)
     optimizer = optimizer or default_optimizer(config)
-    draw, act, greedy = acting(network, spec, acts_with="local")
+    sample_noise, act, greedy = acting(network, spec, acts_with="local")
 
     def init(key):
         params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
@@ -92,4 +92,5 @@ def impala(
         local = pulled(count, config.pull_period, params, state.local)
         return IMPALAState(params, local, opt_state, Shared(count)), metrics
 
-    return as_configured(Agent(init, act, greedy, update, draw), config, spec, average)
+    agent = Agent(init, act, greedy, update, sample_noise)
+    return normalized_by_config(agent, config, spec, average)

@@ -12,21 +12,21 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rljax.ops import returns, statistics
-from rljax.remembering import Remembered
-from rljax.types import Agent, Array, EnvSpec, PyTree, identity
+from rljax.ops import moments as running
+from rljax.ops import returns
+from rljax.types import Agent, Array, EnvSpec, PyTree, RecurrentObs, identity
 
 CLIP = 10.0
 
 
 class NormalizedState(NamedTuple):
     agent: PyTree
-    obs: statistics.Moments
-    reward: statistics.Moments  # of the discounted sum of rewards, see `ops.returns`
+    obs: running.Moments
+    reward: running.Moments  # of the discounted sum of rewards, see `ops.returns`
     running_return: Array  # [B]
 
 
-def as_configured(
+def normalized_by_config(
     agent: Agent, config: Any, spec: EnvSpec, average: Callable[[PyTree], PyTree] = identity
 ) -> Agent:
     """The agent behind the normalisation that its config asks for."""
@@ -36,11 +36,11 @@ def as_configured(
     )  # fmt: skip
 
 
-def standardized(moments: statistics.Moments, obs: PyTree) -> PyTree:
+def standardized(moments: running.Moments, obs: PyTree) -> PyTree:
     """Observations in standard deviations from their mean, clipped to +-10; a memory passes."""
-    if isinstance(obs, Remembered):
+    if isinstance(obs, RecurrentObs):
         return obs._replace(obs=standardized(moments, obs.obs))
-    return jnp.clip(statistics.standardize(obs, moments), -CLIP, CLIP)
+    return jnp.clip(running.standardize(obs, moments), -CLIP, CLIP)
 
 
 def normalized(
@@ -62,8 +62,8 @@ def normalized(
     def init(key):
         return NormalizedState(
             agent.init(key),
-            statistics.init_moments(spec.obs_shape),
-            statistics.init_moments(()),
+            running.init_moments(spec.obs_shape),
+            running.init_moments(()),
             jnp.zeros(spec.num_envs),
         )
 
@@ -74,22 +74,24 @@ def normalized(
         return agent.greedy(state.agent, see(state.obs, observation), key)
 
     def update(state, trajectory, key):
-        reward_moments, running = state.reward, state.running_return
+        reward_moments, running_return = state.reward, state.running_return
         seen = trajectory._replace(
             obs=see(state.obs, trajectory.obs), next_obs=see(state.obs, trajectory.next_obs)
         )
         if reward:
             done = trajectory.terminated | trajectory.truncated
-            sums, running = returns.discounted_sums(trajectory.reward, done, gamma, running)
-            reward_moments = statistics.update_moments(reward_moments, sums, average)
+            sums, running_return = returns.discounted_sums(
+                trajectory.reward, done, gamma, running_return
+            )
+            reward_moments = running.update_moments(reward_moments, sums, average)
             scaled = trajectory.reward / jnp.sqrt(reward_moments.variance + 1e-8)
             seen = seen._replace(reward=jnp.clip(scaled, -CLIP, CLIP))
         agent_state, metrics = agent.update(state.agent, seen, key)
         obs_moments = state.obs
         if obs:
             shown = trajectory.obs
-            shown = shown.obs if isinstance(shown, Remembered) else shown
-            obs_moments = statistics.update_moments(obs_moments, shown, average)
-        return NormalizedState(agent_state, obs_moments, reward_moments, running), metrics
+            shown = shown.obs if isinstance(shown, RecurrentObs) else shown
+            obs_moments = running.update_moments(obs_moments, shown, average)
+        return NormalizedState(agent_state, obs_moments, reward_moments, running_return), metrics
 
     return agent._replace(init=init, act=act, greedy=greedy, update=update)

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax import optimizers
 from rljax.config import RunConfig, config, option
+from rljax.ops import optimizers
 from rljax.replay import n_step, prioritized, uniform
 from rljax.types import Array, EnvSpec, PyTree, Replay, Transition
 

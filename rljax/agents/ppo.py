@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rljax import networks, recurrent_networks
-from rljax.agents.actor_critic import (
-    ActorCriticConfig,
+from rljax.agents.normalize import normalized_by_config
+from rljax.agents.policy_gradient import (
+    GAEConfig,
     acting,
     check_minibatches,
     default_network,
@@ -23,15 +23,15 @@ from rljax.agents.actor_critic import (
     next_values,
     normalized_advantage,
 )
-from rljax.agents.normalize import as_configured
 from rljax.config import config, option
-from rljax.ops import policy as policies
-from rljax.ops import returns, statistics
+from rljax.networks import policies, recurrent
+from rljax.ops import policy as objectives
+from rljax.ops import returns, shuffling
 from rljax.types import Agent, EnvSpec, PyTree, identity
 
 
 @config
-class PPOConfig(ActorCriticConfig):
+class PPOConfig(GAEConfig):
     num_steps: int = option(64, "steps of each environment between updates (T)", low=1)
     learning_rate: float = option(2e-3, "step size of the optimizer", above=0)
     update_epochs: int = option(10, "passes over each rollout", low=1)
@@ -71,7 +71,7 @@ def clip(clip_eps: Any) -> Surrogate:
 
     def objective(state, ratio, advantage, kl):
         del state, kl
-        return policies.clipped_surrogate(ratio, advantage, clip_eps)
+        return objectives.clipped_surrogate(ratio, advantage, clip_eps)
 
     return Surrogate(lambda: (), objective, lambda state, kl: state)
 
@@ -83,7 +83,7 @@ def adaptive_kl(target_kl: Any, beta: float = 1.0) -> Surrogate:
         return ratio * advantage - beta * kl
 
     def adapt(beta, kl):
-        return policies.adapted_beta(beta, kl, target_kl)
+        return objectives.adapted_beta(beta, kl, target_kl)
 
     return Surrogate(lambda: jnp.float32(beta), objective, adapt)
 
@@ -110,10 +110,10 @@ def ppo(
     )
     num_minibatch_steps = config.update_epochs * config.num_minibatches
     optimizer = optimizer or default_optimizer(config, steps_per_update=num_minibatch_steps)
-    draw, act, greedy = acting(network, spec)
+    sample_noise, act, greedy = acting(network, spec)
 
     def init(key):
-        params = network.init(key, recurrent_networks.example(network, spec))
+        params = network.init(key, recurrent.example(network, spec))
         return PPOState(params, optimizer.init(ravel_pytree(params)[0]), surrogate.init())
 
     def value_of(params, obs):
@@ -123,11 +123,11 @@ def ppo(
         obs, raw_action, old_policy, old_log_prob, old_value, advantage, target = batch
         policy, value = network.apply(unravel(flat), obs)
         ratio = jnp.exp(policy.log_prob(raw_action) - old_log_prob)
-        kl = networks.like(old_policy).kl_divergence(policy)
+        kl = policies.like(old_policy).kl_divergence(policy)
         advantage = normalized_advantage(advantage, average)
         policy_loss = -surrogate.objective(surrogate_state, ratio, advantage, kl).mean()
         if config.clip_value:
-            value_loss = policies.clipped_value_loss(
+            value_loss = objectives.clipped_value_loss(
                 value, old_value, target, config.clip_eps
             ).mean()
         else:
@@ -148,10 +148,10 @@ def ppo(
             trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated,
             config.gamma, config.gae_lambda,
         )  # fmt: skip
-        old_log_prob = networks.like(old_policy).log_prob(raw_action)
-        obs = recurrent_networks.to_learn(network, trajectory)
+        old_log_prob = policies.like(old_policy).log_prob(raw_action)
+        obs = recurrent.to_learn(network, trajectory)
         batch = (obs, raw_action, old_policy, old_log_prob, value, advantage, target)
-        num_rows, take = recurrent_networks.rows_of(network, batch)
+        num_rows, take = recurrent.rows_of(network, batch)
 
         def minibatch_step(carry, rows):
             *before, stopped = carry
@@ -166,7 +166,7 @@ def ppo(
                 after = jax.tree.map(partial(jnp.where, stopped), before, after)
             return (*after, stopped), metrics
 
-        rows = statistics.permutations(key, config.update_epochs, num_rows)
+        rows = shuffling.permutations(key, config.update_epochs, num_rows)
         flat, unravel = ravel_pytree(state.params)
         (flat, opt_state, _), metrics = jax.lax.scan(
             minibatch_step, (flat, state.opt_state, jnp.bool_(False)),
@@ -175,7 +175,8 @@ def ppo(
         params = unravel(flat)
         metrics = average(jax.tree.map(jnp.mean, metrics))
         policy, _ = network.apply(params, obs)
-        kl = average(networks.like(old_policy).kl_divergence(policy).mean())
+        kl = average(policies.like(old_policy).kl_divergence(policy).mean())
         return PPOState(params, opt_state, surrogate.adapt(state.surrogate, kl)), metrics
 
-    return as_configured(Agent(init, act, greedy, update, draw), config, spec, average)
+    agent = Agent(init, act, greedy, update, sample_noise)
+    return normalized_by_config(agent, config, spec, average)

@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rljax import optimizers, value_networks
-from rljax.agents.actor_critic import check_minibatches, next_values
-from rljax.agents.epsilon_greedy import acting, check_discrete
+from rljax.agents.acting import acting, check_discrete
 from rljax.agents.off_policy import example
+from rljax.agents.policy_gradient import check_minibatches, next_values
 from rljax.config import RunConfig, config, option
-from rljax.networks import ACTIVATIONS
-from rljax.ops import returns, statistics, td
+from rljax.networks import ACTIVATIONS, action_values
+from rljax.ops import optimizers, returns, shuffling, td
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
 
 
@@ -67,7 +66,7 @@ def pqn(
       ValueError: actions are continuous.
     """
     check_discrete("pqn", spec)
-    network = network or value_networks.q_network(
+    network = network or action_values.q_network(
         spec, config.hidden_sizes, config.activation, layer_norm=True
     )
     num_minibatch_steps = config.update_epochs * config.num_minibatches
@@ -78,7 +77,7 @@ def pqn(
         optax.clip_by_global_norm(config.max_grad_norm), optax.radam(rate)
     )
 
-    draw, act, greedy = acting(
+    sample_noise, act, greedy = acting(
         config, spec, lambda state, obs, key: network.apply(state.params, obs)
     )
 
@@ -110,7 +109,7 @@ def pqn(
             updates, opt_state = optimizer.update(average(grads), opt_state, flat)
             return (flat + updates, opt_state), metrics
 
-        rows = statistics.permutations(key, config.update_epochs, target.size)
+        rows = shuffling.permutations(key, config.update_epochs, target.size)
         flat, unravel = ravel_pytree(state.params)
         (flat, opt_state), metrics = jax.lax.scan(
             minibatch_step, (flat, state.opt_state), rows.reshape(num_minibatch_steps, -1)
@@ -119,4 +118,4 @@ def pqn(
         state = PQNState(unravel(flat), opt_state, env_steps)
         return state, average(jax.tree.map(jnp.mean, metrics))
 
-    return Agent(init, act, greedy, update, draw)
+    return Agent(init, act, greedy, update, sample_noise)

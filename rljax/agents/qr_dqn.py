@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import optax
 
-from rljax import value_networks
 from rljax.agents.dqn import Objective, QConfig, dqn
 from rljax.config import config, option
+from rljax.networks import action_values
 from rljax.ops import distributional, td
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
@@ -52,11 +52,11 @@ def qr_dqn(
 
     The arguments are those of `rljax.agents.dqn.dqn`; a network gives `[..., A, num_quantiles]`.
     """
-    network = network or value_networks.q_network(
+    network = network or action_values.q_network(
         spec, config.hidden_sizes, config.activation, num_outputs=config.num_quantiles,
         dueling=config.dueling, noisy=config.noisy,
     )  # fmt: skip
-    bootstrap = bootstrap or (td.double_bootstrap if config.double else td.max_bootstrap)
+    bootstrap = bootstrap or td.action_selection(config.double)
     return dqn(
         config, spec, network=network, optimizer=optimizer, replay=replay,
         objective=quantile_objective(config.num_quantiles, config.kappa, bootstrap),

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax.agents.actor_critic import (
+from rljax.agents.normalize import normalized_by_config
+from rljax.agents.policy_gradient import (
     PolicyGradientConfig,
     acting,
     actor_critic_loss,
@@ -23,10 +24,9 @@ from rljax.agents.actor_critic import (
     next_values,
     normalized_advantage,
 )
-from rljax.agents.normalize import as_configured
 from rljax.config import config, option
 from rljax.ops import returns
-from rljax.types import Agent, Array, EnvSpec, PyTree, Transition, identity
+from rljax.types import Agent, Array, EnvSpec, PyTree, Transition, identity, sample_one
 
 
 @config
@@ -65,7 +65,7 @@ def reinforce(
         config = dataclasses.replace(config, vf_coef=0.0)  # no critic that nobody asks
     network = network or default_network(config, spec)
     optimizer = optimizer or default_optimizer(config)
-    draw, act, greedy = acting(network, spec)
+    sample_noise, act, greedy = acting(network, spec)
     # whole rollouts, as many as an episode may reach back into
     window = -(-(spec.max_episode_steps or config.num_steps) // config.num_steps) * config.num_steps
 
@@ -73,7 +73,7 @@ def reinforce(
         obs = jnp.zeros((spec.num_envs, *spec.obs_shape), int if spec.num_states else float)
         params, time = network.init(key, obs[:1]), jnp.zeros(spec.num_envs, jnp.int32)
         state = REINFORCEState(params, optimizer.init(params), None, time)
-        action, extras = act(state, obs, key)
+        action, extras = act(state, obs, sample_one(sample_noise, key))
         reward, no = jnp.zeros(spec.num_envs), jnp.zeros(spec.num_envs, bool)
         step = Waiting(Transition(obs, action, reward, no, no, obs, extras), time, no)
         waiting = jax.tree.map(lambda x: jnp.zeros((window, *x.shape), x.dtype), step)
@@ -128,4 +128,5 @@ def reinforce(
         params = optax.apply_updates(state.params, updates)
         return REINFORCEState(params, opt_state, waiting, next_time), metrics
 
-    return as_configured(Agent(init, act, greedy, update, draw), config, spec, average)
+    agent = Agent(init, act, greedy, update, sample_noise)
+    return normalized_by_config(agent, config, spec, average)

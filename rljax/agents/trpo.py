@@ -15,7 +15,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from rljax import networks
-from rljax.agents.actor_critic import (
+from rljax.agents.normalize import normalized_by_config
+from rljax.agents.policy_gradient import (
     PolicyGradientConfig,
     acting,
     check_minibatches,
@@ -24,9 +25,8 @@ from rljax.agents.actor_critic import (
     next_values,
     normalized_advantage,
 )
-from rljax.agents.normalize import as_configured
 from rljax.config import config, option
-from rljax.ops import conjugate_gradient, returns, statistics
+from rljax.ops import conjugate_gradient, returns, shuffling
 from rljax.types import Agent, EnvSpec, PyTree, identity
 
 
@@ -66,7 +66,7 @@ def trpo(
     network = network or default_network(config, spec, share=False)
     num_critic_steps = config.update_epochs * config.num_minibatches
     optimizer = optimizer or default_optimizer(config, steps_per_update=num_critic_steps)
-    draw, act, greedy = acting(network, spec)
+    sample_noise, act, greedy = acting(network, spec)
 
     def init(key):
         params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
@@ -133,11 +133,12 @@ def trpo(
         advantage = normalized_advantage(advantage, average)
         flat, metrics = improve(flat, unravel, trajectory, advantage)
         obs = trajectory.obs.reshape(-1, *trajectory.obs.shape[2:])
-        rows = statistics.permutations(key, config.update_epochs, target.size)
+        rows = shuffling.permutations(key, config.update_epochs, target.size)
         (flat, opt_state), errors = jax.lax.scan(
             partial(fit_critic, unravel=unravel, obs=obs, target=target.reshape(-1)),
             (flat, state.opt_state), rows.reshape(num_critic_steps, -1),
         )  # fmt: skip
         return TRPOState(unravel(flat), opt_state), metrics | {"losses/value_loss": errors.mean()}
 
-    return as_configured(Agent(init, act, greedy, update, draw), config, spec, average)
+    agent = Agent(init, act, greedy, update, sample_noise)
+    return normalized_by_config(agent, config, spec, average)

@@ -21,7 +21,7 @@ __all__ = [
 # A suite is a module with `registered() -> ids` and `from_id(id, **params) -> Env`, which does
 # not reset and knows `max_episode_steps`. Its ids are `suite/Name`; gymnax's need no `gymnax/`.
 SUITES = {
-    "gymnax": "rljax.envs.gymnax", "rljax": "rljax.envs.worlds", "masked": "rljax.envs.masked",
+    "gymnax": "rljax.envs.gymnax", "rljax": "rljax.envs.worlds", "partial": "rljax.envs.partial",
 }  # fmt: skip
 
 

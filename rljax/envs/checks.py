@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.types import Env, EnvSpec, Key, PyTree, Step
+from rljax.types import Env, EnvSpec, Key, PyTree, Step, sample_one
 
 NUM_STEPS = 128  # random steps that `check_env` takes
 NUM_RESETS = 16  # fresh observations that it compares with
@@ -47,11 +47,11 @@ def check_shapes(env: Env) -> None:
     _check_obs(spec, obs)
     action = _action_shape(spec)
     argument = f"an action {_shown(action)}"
-    told = _traced(spec, "step", argument, env.step, state, action, key)
+    noise = _check_noise(env, key)
+    told = _traced(spec, "step", argument, env.step, state, action, noise)
     if not (isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], Step)):
         _wrong(spec, f"`step` returns {_kind(told)}", "return a pair, `state, rljax.Step(...)`")
     next_state, step = told
-    _check_draw(env, state, action, key)
     _check_same(spec, "obs", obs, step.obs)
     _check_same(spec, "next_obs", obs, step.next_obs)
     _check_same(spec, "state", state, next_state)
@@ -137,19 +137,19 @@ def _check_obs(spec: EnvSpec, obs: PyTree) -> None:
         )  # fmt: skip
 
 
-def _check_draw(env: Env, *arguments: Any) -> None:
-    """`step` takes a row of what `draw` makes."""
-    state, action, key = arguments
-    noise = _traced(env.spec, "draw", "a key and 2 steps", lambda key: env.draw(key, 2), key)
+def _check_noise(env: Env, key: Any) -> PyTree:
+    """Checks the shape of `sample_noise`; returns one row of it, the argument of `step`."""
+    noise = _traced(
+        env.spec, "sample_noise", "a key and 2 steps", lambda key: env.sample_noise(key, 2), key
+    )
     for leaf in jax.tree.leaves(noise):
         if leaf.shape[:1] != (2,):
             _wrong(
-                env.spec, f"`draw(key, 2)` returns a {_shown(leaf)}",
+                env.spec, f"`sample_noise(key, 2)` returns a {_shown(leaf)}",
                 "the first axis must be the steps, 2",
             )  # fmt: skip
     row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), noise)
-    if env.draw is not jax.random.split:
-        _traced(env.spec, "step", "a row of what `draw` made", env.step, state, action, row)
+    return row
 
 
 def _check_same(spec: EnvSpec, name: str, before: PyTree, after: PyTree) -> None:
@@ -212,7 +212,8 @@ def _check_values(env: Env) -> None:
 
         def once(state, key):
             action_key, step_key = jax.random.split(key)
-            state, step = env.step(state, _random_action(spec, action_key), step_key)
+            noise = sample_one(env.sample_noise, step_key)
+            state, step = env.step(state, _random_action(spec, action_key), noise)
             return state, step._replace(info={})
 
         steps = jax.lax.scan(once, state, jax.random.split(key, NUM_STEPS))[1]

@@ -12,7 +12,7 @@ import numpy as np
 
 from rljax.envs.wrappers import Lasting, time_limit
 from rljax.ops.planning import Model
-from rljax.types import Array, Env, EnvSpec, Step, drawn
+from rljax.types import Array, Env, EnvSpec, Step
 
 MOVES = {  # rows grow downwards
     "up": (-1, 0), "down": (1, 0), "right": (0, 1), "left": (0, -1), "stay": (0, 0),
@@ -175,7 +175,7 @@ def env_of(world: World, env_id: str = "Grid") -> Env:
         observations = np.zeros(num_states, np.int32)
         spec = spec._replace(num_states=1)
 
-    def draw(key, num_steps):
+    def sample_noise(key, num_steps):
         return jax.random.uniform(key, (num_steps, min(num_outcomes - 1, 1)))
 
     def reset(key):
@@ -183,15 +183,14 @@ def env_of(world: World, env_id: str = "Grid") -> Env:
         clock = Lasting(jnp.int32(0)) if changes else ()
         return Place(jnp.int32(start), clock), jnp.asarray(observations[start])
 
-    def step(place, action, key):
+    def step(place, action, noise):
         row = place.cell * num_actions + jnp.asarray(action, jnp.int32)
         clock = place.clock
         if changes:
             row = row + num_states * num_actions * (clock.value >= grid.change_at)
             clock = Lasting(clock.value + 1)
         if num_outcomes > 1:
-            chance = drawn(draw, key)  # [1]
-            row = row * num_outcomes + (chance >= jnp.asarray(below)[row]).sum().astype(jnp.int32)
+            row = row * num_outcomes + (noise >= jnp.asarray(below)[row]).sum().astype(jnp.int32)
         there = jnp.asarray(next_state)[row]
         reached = Place(there, clock)
         obs, ends = jnp.asarray(observations)[there], jnp.asarray(terminated)[row]
@@ -203,7 +202,7 @@ def env_of(world: World, env_id: str = "Grid") -> Env:
     def render(place):
         return text_of(grid, int(place.cell), changes and place.clock.value >= grid.change_at)
 
-    made = Env(spec, reset, step, draw, render)
+    made = Env(spec, reset, step, sample_noise, render)
     return time_limit(made, world.max_episode_steps) if world.max_episode_steps else made
 
 

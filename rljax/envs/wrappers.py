@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from rljax.remembering import Remembering
-from rljax.types import Array, Env, Key, PyTree, drawn, is_key
+from rljax.types import Array, Env, Key, PyTree, Render
 
 
 class Resetting(NamedTuple):
@@ -35,25 +34,28 @@ class Recorded(NamedTuple):
     length: Array  # int32
 
 
-WRAPPING = (Resetting, Limited, Recorded, Remembering)  # states that hold another in `env`
-
-
 class Lasting(NamedTuple):
     """A part of an environment's state that outlives its episodes: resets leave it as it is."""
 
     value: PyTree
 
 
+def inner_render(env: Env) -> Render | None:
+    """Returns the `render` of a wrapper whose state holds that of `env` in the field `env`."""
+    render = env.render
+    return None if render is None else lambda state: render(state.env)
+
+
 def innermost(state: PyTree) -> PyTree:
     """The environment's own state, out of those of the wrappers around it."""
-    while isinstance(state, WRAPPING):
+    while hasattr(state, "env"):
         state = state.env
     return state
 
 
 def with_innermost(state: PyTree, inner: PyTree) -> PyTree:
     """The state of an environment in its wrappers, with another of its own put in."""
-    if isinstance(state, WRAPPING):
+    if hasattr(state, "env"):
         return state._replace(env=with_innermost(state.env, inner))
     return inner
 
@@ -103,8 +105,7 @@ def auto_reset(env: Env) -> Env:
         inner, obs = _where(done, spare, (inner, step.next_obs))
         return Resetting(inner, spare, used | done, key), step._replace(obs=obs)
 
-    render = env.render and (lambda state: env.render(state.env))  # type: ignore[misc]
-    return env._replace(reset=reset, step=step, render=render)
+    return env._replace(reset=reset, step=step, render=inner_render(env))
 
 
 def _check_single(env: Env) -> None:
@@ -169,9 +170,8 @@ def time_limit(env: Env, max_episode_steps: int) -> Env:
         truncated = (step.truncated | (time >= max_episode_steps)) & ~step.terminated
         return Limited(inner, time), step._replace(truncated=truncated)
 
-    render = env.render and (lambda state: env.render(state.env))  # type: ignore[misc]
     spec = env.spec._replace(max_episode_steps=max_episode_steps)
-    return env._replace(spec=spec, reset=reset, step=step, render=render)
+    return env._replace(spec=spec, reset=reset, step=step, render=inner_render(env))
 
 
 def record_episodes(env: Env) -> Env:
@@ -196,8 +196,7 @@ def record_episodes(env: Env) -> Env:
         state = Recorded(inner, jnp.where(done, 0.0, total), jnp.where(done, 0, length))
         return state, step._replace(info=info)
 
-    render = env.render and (lambda state: env.render(state.env))  # type: ignore[misc]
-    return env._replace(reset=reset, step=step, render=render)
+    return env._replace(reset=reset, step=step, render=inner_render(env))
 
 
 def batched(env: Env, num_envs: int) -> Env:
@@ -215,14 +214,12 @@ def batched(env: Env, num_envs: int) -> Env:
     def reset(key):
         return jax.vmap(env.reset)(jax.random.split(key, num_envs))
 
-    def draw(key, num_steps):
+    def sample_noise(key, num_steps):
         keys = jax.random.split(key, num_envs)
-        return jax.vmap(lambda key: env.draw(key, num_steps), out_axes=1)(keys)
+        return jax.vmap(lambda key: env.sample_noise(key, num_steps), out_axes=1)(keys)
 
-    def step(state, action, key):
-        drawn_already = is_key(key) and key.ndim == 1  # a row of keys, as `split` draws them
-        noise = key if drawn_already else drawn(draw, key)
+    def step(state, action, noise):
         return jax.vmap(env.step)(state, action, noise)
 
     spec = env.spec._replace(num_envs=num_envs)
-    return env._replace(spec=spec, reset=reset, step=step, draw=draw)
+    return env._replace(spec=spec, reset=reset, step=step, sample_noise=sample_noise)

@@ -1,5 +1,7 @@
 """Temporal-difference learning of action values: targets, losses, and acting by them."""
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ def chosen(values: Array, action: Array) -> Array:
     return jnp.where(mask, values, 0.0).sum(axis=axis)
 
 
-def max_bootstrap(online: Array, target: Array) -> Array:
+def select_max_action(online: Array, target: Array) -> Array:
     """The action whose value is bootstrapped from in DQN: `argmax_a Q_target(s', a)`.
 
     `[..., A], [..., A] -> [...]` int32; Mnih et al. 2015, https://doi.org/10.1038/nature14236.
@@ -27,7 +29,7 @@ def max_bootstrap(online: Array, target: Array) -> Array:
     return target.argmax(axis=-1).astype(jnp.int32)
 
 
-def double_bootstrap(online: Array, target: Array) -> Array:
+def select_double_action(online: Array, target: Array) -> Array:
     """The action whose value is bootstrapped from in Double DQN: `argmax_a Q_online(s', a)`.
 
     Its value is still the target network's. `[..., A], [..., A] -> [...]` int32;
@@ -35,6 +37,11 @@ def double_bootstrap(online: Array, target: Array) -> Array:
     """
     chex.assert_equal_shape([online, target])
     return online.argmax(axis=-1).astype(jnp.int32)
+
+
+def action_selection(double: bool) -> Callable[[Array, Array], Array]:
+    """Returns the rule that selects the next action: `select_double_action` if `double`."""
+    return select_double_action if double else select_max_action
 
 
 def td_target(reward: Array, terminated: Array, discount: Array | float, value: Array) -> Array:
@@ -64,14 +71,14 @@ def huber(td_error: Array) -> Array:
 LOSSES = {"huber": huber, "squared": squared}
 
 
-def importance_weights(probability: Array, least: Array, beta: Array | float) -> Array:
+def importance_weights(probability: Array, min_probability: Array, beta: Array | float) -> Array:
     """`(P_i / min_j P_j)^-beta`, https://arxiv.org/abs/1511.05952 (section 3.4).
 
     Equal to `(N P_i)^-beta` over the largest such weight of any item in replay; exactly 1 where
     all items are as probable. `[N], [] -> [N]`.
     """
-    chex.assert_rank(least, 0)
-    return (probability / least) ** -beta
+    chex.assert_rank(min_probability, 0)
+    return (probability / min_probability) ** -beta
 
 
 def epsilon_schedule(
@@ -110,7 +117,7 @@ def soft_value(values: Array, temperature: float | Array) -> Array:
 
 
 def munchausen_bonus(
-    values: Array, action: Array, temperature: float | Array, least: float | Array
+    values: Array, action: Array, temperature: float | Array, log_policy_floor: float | Array
 ) -> Array:
     """`max(tau log pi(a|s), l0)`, which Munchausen agents add to rewards, weighted by alpha.
 
@@ -118,4 +125,4 @@ def munchausen_bonus(
     bound). `[..., A], [...] -> [...]`.
     """
     log_policy = chosen(values, action) - soft_value(values, temperature)  # times tau
-    return jnp.clip(log_policy, least, 0.0)
+    return jnp.clip(log_policy, log_policy_floor, 0.0)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.replay import ring, sum_tree
-from rljax.types import Array, Replay, Sample, drawn
+from rljax.types import Array, Replay, Sample
 
 
 def uniform(capacity: int, batch_size: int) -> Replay:
@@ -33,12 +33,12 @@ def uniform(capacity: int, batch_size: int) -> Replay:
     def add(state, items, skip=0):
         return ring.add(state, items, skip)[0]
 
-    def draw(key, num_samples):
+    def sample_noise(key, num_samples):
         return jax.random.bits(key, (num_samples, batch_size))
 
-    def sample(state, key):
+    def sample(state, noise):
         held = size(state)
-        indices = jax.lax.rem(drawn(draw, key), held.astype(jnp.uint32)).astype(jnp.int32)
+        indices = jax.lax.rem(noise, held.astype(jnp.uint32)).astype(jnp.int32)
         probability = 1.0 / held.astype(jnp.float32)
         batch = ring.read(state, indices)
         return Sample(batch, indices, jnp.full((batch_size,), probability), probability)
@@ -50,7 +50,7 @@ def uniform(capacity: int, batch_size: int) -> Replay:
     def size(state):
         return state.size.value
 
-    return Replay(init, add, sample, reprioritize, size, draw)
+    return Replay(init, add, sample, reprioritize, size, sample_noise)
 
 
 class PrioritizedState(NamedTuple):
@@ -87,15 +87,15 @@ def prioritized(
         priorities = jnp.full(slots.shape, state.highest)
         return state._replace(ring=items, tree=sum_tree.set(state.tree, slots, priorities))
 
-    def draw(key, num_samples):
+    def sample_noise(key, num_samples):
         return jax.random.uniform(key, (num_samples, batch_size))
 
-    def sample(state, key):
+    def sample(state, noise):
         total = sum_tree.total(state.tree)
-        queries = stratified(drawn(draw, key), total)
+        queries = stratified(noise, total)
         indices, priorities = sum_tree.find(state.tree, queries)
         batch = ring.read(state.ring, indices)
-        return Sample(batch, indices, priorities / total, sum_tree.least(state.tree) / total)
+        return Sample(batch, indices, priorities / total, sum_tree.min_priority(state.tree) / total)
 
     def reprioritize(state, indices, td_error):
         priorities = (jnp.abs(td_error) + epsilon) ** exponent
@@ -105,7 +105,7 @@ def prioritized(
     def size(state):
         return state.ring.size.value
 
-    return Replay(init, add, sample, reprioritize, size, draw)
+    return Replay(init, add, sample, reprioritize, size, sample_noise)
 
 
 def stratified(uniform: Array, total: Array) -> Array:

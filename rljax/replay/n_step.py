@@ -48,7 +48,9 @@ def n_step(replay: Replay, n: int, gamma: Any, num_envs: int) -> Replay:
         stored = item._replace(extras=_with_discount(item.extras, jnp.float32(1)))
         return NStepState(replay.init(stored), window, Shared(jnp.int32(n - 1)))
 
-    def add(state, items):
+    def add(state, items, skip=0):
+        if not (isinstance(skip, int) and skip == 0):
+            raise ValueError("n-step replay cannot be wrapped in n-step replay: use one, larger n.")
         steps = jax.tree.map(lambda *parts: jnp.concatenate(parts), state.window, items)
         num_steps = items.reward.shape[0]
         skip = jnp.minimum(state.missing.value, num_steps)
@@ -56,8 +58,8 @@ def n_step(replay: Replay, n: int, gamma: Any, num_envs: int) -> Replay:
         window = jax.tree.map(lambda x: x[num_steps:], steps)
         return NStepState(inner, window, Shared(state.missing.value - skip))
 
-    def sample(state, key):
-        return replay.sample(state.replay, key)
+    def sample(state, noise):
+        return replay.sample(state.replay, noise)
 
     def reprioritize(state, indices, td_error):
         return state._replace(replay=replay.reprioritize(state.replay, indices, td_error))
@@ -65,7 +67,7 @@ def n_step(replay: Replay, n: int, gamma: Any, num_envs: int) -> Replay:
     def size(state):
         return replay.size(state.replay)
 
-    return Replay(init, add, sample, reprioritize, size, replay.draw)
+    return Replay(init, add, sample, reprioritize, size, replay.sample_noise)
 
 
 def n_step_items(steps: Transition, n: int, gamma: Any) -> Transition:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from rljax.replay import ring
 from rljax.replay.buffers import stratified
-from rljax.types import Array, Replay, Sample, Shared, drawn
+from rljax.types import Array, Replay, Sample, Shared
 
 
 class RankState(NamedTuple):
@@ -67,18 +67,18 @@ def rank_based(
         )
         return state._replace(ring=items, error=error, order=order, unsorted=Shared(unsorted))
 
-    def draw(key, num_samples):
+    def sample_noise(key, num_samples):
         return jax.random.uniform(key, (num_samples, batch_size))
 
-    def sample(state, key):
+    def sample(state, noise):
         total = state.cumulative[size(state) - 1]
-        queries = stratified(drawn(draw, key), total)
+        queries = stratified(noise, total)
         places = jnp.searchsorted(state.cumulative, queries, side="right")
         places = jnp.minimum(places, size(state) - 1)  # a query may round up to the total
         indices = state.order[places]
         probability = (places + 1.0) ** -exponent / total
-        least = size(state).astype(jnp.float32) ** -exponent / total
-        return Sample(ring.read(state.ring, indices), indices, probability, least)
+        min_probability = size(state).astype(jnp.float32) ** -exponent / total
+        return Sample(ring.read(state.ring, indices), indices, probability, min_probability)
 
     def reprioritize(state, indices, td_error):
         error = jnp.abs(td_error)
@@ -88,4 +88,4 @@ def rank_based(
     def size(state):
         return state.ring.size.value
 
-    return Replay(init, add, sample, reprioritize, size, draw)
+    return Replay(init, add, sample, reprioritize, size, sample_noise)

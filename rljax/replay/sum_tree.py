@@ -55,7 +55,7 @@ def total(tree: SumTree) -> Array:
     return _root(tree)[0]
 
 
-def least(tree: SumTree) -> Array:
+def min_priority(tree: SumTree) -> Array:
     """The smallest positive priority, `[]`; inf where there is none."""
     return _root(tree)[1]
 

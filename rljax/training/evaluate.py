@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax.types import Agent, Array, Env, Key, PyTree
+from rljax.types import Agent, Array, Env, Key, PyTree, sample_one
 
 
 class Evaluation(NamedTuple):
@@ -50,8 +50,9 @@ def evaluate(
         if greedy:
             action = agent.greedy(state, obs, act_key)
         else:
-            action, _ = agent.act(state, obs, act_key)
-        env_state, step = env.step(env_state, action, env_key)
+            action, _ = agent.act(state, obs, sample_one(agent.sample_noise, act_key))
+        noise = sample_one(env.sample_noise, env_key)
+        env_state, step = env.step(env_state, action, noise)
         done = step.terminated | step.truncated
         # an environment past its last episode has an index out of bounds: its writes are dropped
         at = (rows, count)

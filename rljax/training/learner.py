@@ -37,7 +37,7 @@ def rollout(
     All random numbers of the rollout are drawn before its loop, in one vectorised call.
     """
     act_key, env_key = jax.random.split(key)
-    noise = agent.draw(act_key, num_steps), env.draw(env_key, num_steps)
+    noise = agent.sample_noise(act_key, num_steps), env.sample_noise(env_key, num_steps)
 
     def act_once(carry, noise):
         env_state, obs = carry
@@ -56,7 +56,7 @@ def rollout(
 def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
     """Joins an agent to a batched environment: `num_steps` of each, then an update."""
 
-    def init(key, worker=0):
+    def init(key: Key, worker: int | Array = 0) -> TrainState:
         agent_key, key = jax.random.split(key)  # workers share the agent ...
         env_key, key = jax.random.split(jax.random.fold_in(key, worker))  # ... and nothing else
         env_state, obs = env.reset(env_key)
@@ -148,13 +148,6 @@ def advance(
         return state, add_to_report(report, metrics, update)
 
     return jax.lax.fori_loop(0, num_updates, body, (state, report))
-
-
-def params_of(agent_state: PyTree) -> PyTree:
-    """The network parameters in an agent's state, whatever it is wrapped in."""
-    while not hasattr(agent_state, "params") and hasattr(agent_state, "agent"):
-        agent_state = agent_state.agent
-    return getattr(agent_state, "params", None)
 
 
 def train(

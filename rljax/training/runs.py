@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rljax.training.learner import NEVER, Report, advance, empty_report, params_of
+from rljax.training.learner import NEVER, Report, advance, empty_report
 from rljax.training.parallel import OFTEN, ONCE, ONE_THREAD, WORKERS, Spread
-from rljax.types import Array, Key, Learner, PyTree, Shared
+from rljax.types import Array, Key, Learner, PyTree, Shared, params_of
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
 

@@ -13,7 +13,7 @@ from probes import bits, random_trajectory
 from rljax import networks
 from rljax.agents.a2c import A2CConfig, a2c, advantage_gradient
 from rljax.agents.a3c import A3CConfig, a3c
-from rljax.agents.actor_critic import default_optimizer
+from rljax.agents.policy_gradient import default_optimizer
 from rljax.ops import returns
 from rljax.types import EnvSpec
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 T, B = 5, 3
 SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
 CONFIG = A3CConfig(num_envs=B, num_steps=T, total_timesteps=T * B * 40, pull_period=3)
-NETWORK = networks.actor_critic(SPEC, (5,), "tanh")
+NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 
 
 def rollouts(count):
@@ -106,7 +106,7 @@ def test_returns_are_the_longest_there_are():
 def test_what_the_head_of_a_continuous_policy_means(std):
     """The softplus is sigma, or sigma^2 as in the paper; and K26i, on the policy that it makes."""
     spec = EnvSpec(obs_shape=(3,), action_shape=(2,), num_envs=B)
-    network = networks.actor_critic(spec, (5,), "tanh", std=std)
+    network = networks.actor_critic_network(spec, (5,), "tanh", std=std)
     obs = jax.random.normal(jax.random.key(1), (B, 3))
     params = network.init(jax.random.key(0), obs)
     heads = {**params["params"]}

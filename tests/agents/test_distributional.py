@@ -40,7 +40,7 @@ def softmax(x):
 @pytest.mark.parametrize("double", [False, True])
 def test_c51_moves_to_the_projected_target(double):
     atoms = np.linspace(-2.0, 3.0, K)
-    bootstrap = td.double_bootstrap if double else td.max_bootstrap
+    bootstrap = td.select_double_action if double else td.select_max_action
     objective = categorical_objective(jnp.asarray(atoms, jnp.float32), bootstrap)
     loss, divergence, value = errors_of(objective)
     p, beyond = softmax(OUTPUTS["now"])[ROWS, ACTION], softmax(OUTPUTS["target"])
@@ -66,7 +66,7 @@ def test_c51_moves_to_the_projected_target(double):
 
 @pytest.mark.parametrize("double", [False, True])
 def test_qr_dqn_moves_quantiles_to_all_of_the_target(double):
-    bootstrap = td.double_bootstrap if double else td.max_bootstrap
+    bootstrap = td.select_double_action if double else td.select_max_action
     loss, td_error, value = errors_of(quantile_objective(K, 0.5, bootstrap))
     theta, beyond = OUTPUTS["now"][ROWS, ACTION], OUTPUTS["target"]
     best = (OUTPUTS["next"] if double else beyond).mean(axis=-1).argmax(axis=1)
@@ -102,8 +102,8 @@ def test_no_gradient_goes_through_the_target(kind):
     """K18: the loss moves the outputs at s alone."""
     atoms = jnp.linspace(-2.0, 3.0, K)
     objective = {
-        "atoms": categorical_objective(atoms, td.double_bootstrap),
-        "quantiles": quantile_objective(K, 1.0, td.double_bootstrap),
+        "atoms": categorical_objective(atoms, td.select_double_action),
+        "quantiles": quantile_objective(K, 1.0, td.select_double_action),
         "soft": munchausen_objective(0.3, 0.9, -1.0, td.squared),
     }[kind]
 

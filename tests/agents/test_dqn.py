@@ -11,12 +11,13 @@ import pytest
 from probes import bits, walk
 
 import rljax
-from rljax import checkpoint, value_networks
 from rljax import config as configs
 from rljax.agents.dqn import DQNConfig, dqn
 from rljax.envs import wrappers
+from rljax.experiment import checkpoint
+from rljax.experiment.plan import make_plan
+from rljax.networks import action_values
 from rljax.ops import td
-from rljax.plan import make_plan
 from rljax.replay import prioritized, ring
 from rljax.training import parallel, runs
 from rljax.training.learner import make_learner
@@ -75,7 +76,7 @@ def test_an_update_is_that_of_the_paper_written_out(double, loss, discount):
     probability = jnp.array([0.3, 0.1, 0.2, 0.1, 0.2, 0.1])
     sample = Sample(batch, jnp.arange(N), probability, jnp.float32(0.05))
     agent = dqn(config, SPEC, replay=scripted(sample))
-    network = value_networks.q_network(SPEC, (5,), "relu")
+    network = action_values.q_network(SPEC, (5,), "relu")
     state = agent.init(jax.random.key(0))
     state = state._replace(target_params=jax.tree.map(lambda x: 1.3 * x, state.params))
     params, target, moments = state.params, state.target_params, None
@@ -177,7 +178,7 @@ def test_it_explores_by_the_schedule_and_plays_greedily():
     state = agent.init(jax.random.key(0))
     obs = jax.random.normal(jax.random.key(1), (num_envs, 3))
     best = agent.greedy(state, obs, jax.random.key(2))
-    values = value_networks.q_network(SPEC, (5,), "relu").apply(state.params, obs)
+    values = action_values.q_network(SPEC, (5,), "relu").apply(state.params, obs)
     np.testing.assert_array_equal(best, values.argmax(axis=-1))
     act = jax.jit(agent.act)
     for steps, epsilon in ((0, 1.0), (500, 0.55), (1000, 0.1), (3000, 0.1)):
@@ -215,7 +216,7 @@ def test_every_combination_trains(double, dueling, prioritized, n_step):
 def test_options_and_pieces_name_the_same():
     options = dataclasses.replace(CONFIG, double=True, prioritized=True)
     pieces = {
-        "bootstrap": td.double_bootstrap,
+        "bootstrap": td.select_double_action,
         "replay": prioritized(40, N, 0.6),
         "loss": td.squared,
     }
@@ -315,10 +316,10 @@ SMALL_RUN = {
 
 def test_train_and_resume_from_the_top(tmp_path):
     options = {"double": True, "dueling": True, "prioritized": True, "n_step": 3} | SMALL_RUN
-    whole = rljax.train("dqn", "CartPole-v1", seeds=2, **options)
+    whole = rljax.train("dqn", "CartPole-v1", num_seeds=2, **options)
 
     again = rljax.train(
-        "dqn", "CartPole-v1", seeds=2, run_dir=tmp_path, save_seconds=0.0, **options
+        "dqn", "CartPole-v1", num_seeds=2, run_dir=tmp_path, save_seconds=0.0, **options
     )
     assert bits(again.state) == bits(whole.state)
     for path in checkpoint.checkpoints(tmp_path / "checkpoint")[:1]:
@@ -374,7 +375,7 @@ def test_images_and_numbered_states(spec):
 @pytest.mark.slow
 def test_it_learns_cartpole():
     """Sixteen seeds, all of them; no seed is picked."""
-    run = rljax.train("dqn", "CartPole-v1", seeds=16, total_timesteps=100_000, progress=False)
+    run = rljax.train("dqn", "CartPole-v1", num_seeds=16, total_timesteps=100_000, progress=False)
     returns = run.evaluation["returns"].mean(axis=-1)
     assert (returns >= 450).sum() >= 12, returns
 
@@ -393,7 +394,7 @@ def test_replay_keeps_observations_as_they_were_and_normalises_what_it_draws():
     held = ring.contents(state.replay).obs[: len(seen)]
     np.testing.assert_array_equal(held, seen)
     apart = np.clip((seen[:2] - seen.mean(0)) / seen.std(0), -10, 10)
-    network = value_networks.q_network(SPEC, (5,), "relu")
+    network = action_values.q_network(SPEC, (5,), "relu")
     expected = network.apply(state.params, jnp.asarray(apart)).max(axis=-1)
     _, extras = agent.act(state, jnp.asarray(seen[:2]), jax.random.key(0))
     np.testing.assert_allclose(extras["value"], expected, rtol=1e-3, atol=1e-4)

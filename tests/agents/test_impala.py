@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 T, B = 6, 3
 SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
 CONFIG = IMPALAConfig(num_envs=B, num_steps=T, total_timesteps=T * B * 40, pull_period=2)
-NETWORK = networks.actor_critic(SPEC, (5,), "tanh")
+NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 
 
 def rollout(seed, params):

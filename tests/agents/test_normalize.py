@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax.agents.actor_critic import normalized_advantage
 from rljax.agents.normalize import CLIP, normalized
-from rljax.ops import statistics
+from rljax.agents.policy_gradient import normalized_advantage
+from rljax.ops import moments
 from rljax.ops.returns import discounted_sums
 from rljax.types import Agent, EnvSpec, Transition
 
@@ -31,7 +31,7 @@ PROBE = Agent(
     act=lambda state, obs, key: (obs, {"seen": obs, "key": key}),
     greedy=lambda state, obs, key: obs,
     update=lambda state, trajectory, key: (trajectory, {"losses/seen": trajectory.obs.mean()}),
-    draw=lambda key, num_steps: ["noise"] * num_steps,
+    sample_noise=lambda key, num_steps: ["noise"] * num_steps,
 )
 
 
@@ -62,7 +62,7 @@ def test_nothing_to_normalize_is_the_agent_itself():
 
 def test_what_is_drawn_is_the_agents_own_business():
     agent, state, _ = make()
-    assert agent.draw is PROBE.draw
+    assert agent.sample_noise is PROBE.sample_noise
     obs = jnp.ones((B, SIZE))
     assert agent.act(state, obs, "noise")[1]["key"] == "noise"
 
@@ -228,7 +228,7 @@ def test_bytes_can_be_observed():
     state, _ = update(state, trajectory, KEY)
     expected = standardized(np.asarray(as_bytes[0], np.float64), [np.asarray(as_bytes)])
     np.testing.assert_allclose(agent.greedy(state, as_bytes[0], KEY), expected, atol=1e-4)
-    assert statistics.standardize(as_bytes, state.obs).dtype == jnp.float32
+    assert moments.standardize(as_bytes, state.obs).dtype == jnp.float32
 
 
 # Advantages

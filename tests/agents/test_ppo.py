@@ -13,9 +13,8 @@ from probes import bits, naive_gae, random_trajectory, restarting, walk
 from rljax import networks
 from rljax.agents.ppo import PPOConfig, adaptive_kl, ppo
 from rljax.envs import wrappers
-from rljax.experiment import params_of
 from rljax.training.learner import make_learner, train
-from rljax.types import Env, EnvSpec, Step
+from rljax.types import Env, EnvSpec, Step, params_of
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -26,7 +25,7 @@ CONFIG = PPOConfig(
     update_epochs=3, num_minibatches=1, gamma=0.9, gae_lambda=0.8, ent_coef=0.02, vf_coef=0.7,
     clip_eps=0.05, anneal_lr=False, max_grad_norm=0.3,
 )  # fmt: skip
-NETWORK = networks.actor_critic(SPEC, CONFIG.hidden_sizes, CONFIG.activation)
+NETWORK = networks.actor_critic_network(SPEC, CONFIG.hidden_sizes, CONFIG.activation)
 
 
 def make(config=CONFIG, **pieces):
@@ -156,7 +155,7 @@ def test_the_first_update_takes_the_full_rate_and_the_last_one_over_the_number()
 def test_the_ratio_of_the_first_minibatch_is_one(everything):
     """K30, where the statistics of normalisation have moved, and actions have been clipped."""
     env = wrappers.batched(walk(continuous=everything), B)
-    network = networks.actor_critic(env.spec, (5,), "tanh")
+    network = networks.actor_critic_network(env.spec, (5,), "tanh")
     config = dataclasses.replace(
         CONFIG, update_epochs=1, clip_eps=1e-5, normalize_obs=everything,
         normalize_reward=everything,

@@ -10,8 +10,8 @@ import pytest
 from probes import random_trajectory
 
 import rljax
-from rljax import value_networks
 from rljax.agents.pqn import PQNConfig, pqn
+from rljax.networks import action_values
 from rljax.types import EnvSpec
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -23,7 +23,7 @@ CONFIG = PQNConfig(
     update_epochs=8, num_minibatches=1, gamma=0.9, trace_lambda=0.65, anneal_lr=False,
     max_grad_norm=0.3,
 )  # fmt: skip
-NETWORK = value_networks.q_network(SPEC, (5,), "relu", layer_norm=True)
+NETWORK = action_values.q_network(SPEC, (5,), "relu", layer_norm=True)
 
 
 def plain_targets(trajectory, params):
@@ -118,6 +118,6 @@ def test_it_needs_discrete_actions():
 @pytest.mark.slow
 def test_it_learns_cartpole():
     """Sixteen seeds, all of them; no seed is picked."""
-    run = rljax.train("pqn", "CartPole-v1", seeds=16, total_timesteps=200_000, progress=False)
+    run = rljax.train("pqn", "CartPole-v1", num_seeds=16, total_timesteps=200_000, progress=False)
     returns = run.evaluation["returns"].mean(axis=-1)
     assert (returns >= 450).sum() >= 12, returns

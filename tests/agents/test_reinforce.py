@@ -11,7 +11,7 @@ from probes import random_trajectory
 
 import rljax
 from rljax import networks
-from rljax.agents.actor_critic import actor_critic_loss, normalized_advantage
+from rljax.agents.policy_gradient import actor_critic_loss, normalized_advantage
 from rljax.agents.reinforce import REINFORCEConfig, reinforce
 from rljax.networks import like
 from rljax.types import EnvSpec
@@ -24,7 +24,7 @@ CONFIG = REINFORCEConfig(
     num_envs=B, num_steps=T, total_timesteps=T * B * 8, gamma=GAMMA, baseline="none",
     normalize_advantage=False, ent_coef=0.0,
 )  # fmt: skip
-NETWORK = networks.actor_critic(SPEC, (5,), "tanh")
+NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 
 
 def whole(spec=SPEC, ends=0.15):
@@ -202,7 +202,7 @@ def test_returns_are_normalised_even_where_there_is_one():
 def test_the_short_corridor_asks_for_a_policy_of_chance():
     """T17: the best is -11.66, by going right 0.59 of the time; what is greedy never arrives."""
     run = rljax.train(
-        "reinforce", "rljax/ShortCorridor", seeds=10, total_timesteps=100_000, gamma=1.0,
+        "reinforce", "rljax/ShortCorridor", num_seeds=10, total_timesteps=100_000, gamma=1.0,
         num_reports=5, eval_episodes=0, progress=False,
     )  # fmt: skip
     last = np.asarray(run.metrics["charts/episodic_return"])[:, -1]

@@ -198,13 +198,16 @@ def _branching(state, action, key):
             sound(step=lambda state, action, key: (state, 1, 2)),
             "`step` returns a tuple of 3; return a pair, `state, rljax.Step(...)`",
         ),
-        (sound()._replace(draw=_raising), "`draw` raises RuntimeError under `jit`, for a key and"),
         (
-            sound()._replace(draw=lambda key, T: jax.random.uniform(key)),
+            sound()._replace(sample_noise=_raising),
+            "`draw` raises RuntimeError under `jit`, for a key and",
+        ),
+        (
+            sound()._replace(sample_noise=lambda key, T: jax.random.uniform(key)),
             "`draw(key, 2)` returns a float32[]; the first axis must be the steps, 2",
         ),
         (
-            sound()._replace(draw=lambda key, T: jax.random.uniform(key, (T,))),
+            sound()._replace(sample_noise=lambda key, T: jax.random.uniform(key, (T,))),
             "`step` raises TypeError under `jit`, for a row of what `draw` made: ",
         ),
     ],

@@ -45,7 +45,7 @@ def rollout(env, key, actions):
             state, step = env.step(state, *inputs)
             return state, (state, step)
 
-        return obs, *jax.lax.scan(once, state, (actions, env.draw(key, len(actions))))[1]
+        return obs, *jax.lax.scan(once, state, (actions, env.sample_noise(key, len(actions))))[1]
 
     return jax.jit(run, compiler_options=FAST)(key, actions)
 
@@ -331,7 +331,7 @@ def test_a_step_of_six_values_is_refused():
 
 SCRIPT = """
 import sys
-import rljax.envs, rljax.envs.drawing, rljax.envs.wrappers
+import rljax.envs, rljax.rendering.frames, rljax.envs.wrappers
 heavy = [name for name in ("gymnax", "matplotlib", "seaborn", "PIL") if name in sys.modules]
 assert not heavy, heavy
 env = rljax.envs.make("Breakout-MinAtar")

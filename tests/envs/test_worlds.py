@@ -24,7 +24,7 @@ SURE = [name for name in worlds.registered() if name not in STOCHASTIC or STOCHA
 def all_steps(env, num_states, clock=(), repeats=1):
     """`Step [S, A, N]` and the cell that follows, each with its own chance."""
     place = grids.Place(jnp.arange(num_states), clock)
-    noise = env.draw(KEY, num_states * env.spec.num_actions * repeats)
+    noise = env.sample_noise(KEY, num_states * env.spec.num_actions * repeats)
     noise = noise.reshape(num_states, env.spec.num_actions, repeats, -1)
     actions = jnp.arange(env.spec.num_actions)
     step = jax.vmap(env.step, (None, None, 0))
@@ -57,7 +57,7 @@ def test_a_sure_world_does_what_its_model_says(name):
     env, model = worlds.from_id(name, **params), worlds.model(name, **params)
     changes = name in ("BlockingMaze", "ShortcutMaze")
     cell, told = all_steps(env, len(model.start), grids.Lasting(jnp.int32(0)) if changes else ())
-    assert env.draw(KEY, 7).shape == (7, 0)  # nothing is drawn
+    assert env.sample_noise(KEY, 7).shape == (7, 0)  # nothing is drawn
     there = np.asarray(cell[:, :, 0])
     assert set(np.unique(model.transition)) == {0.0, 1.0}
     np.testing.assert_array_equal(there, model.transition.argmax(axis=-1))
@@ -75,7 +75,7 @@ def test_a_world_of_chance_does_as_often_what_its_model_says(name):
     env, model = grids.env_of(world), worlds.model(name, **STOCHASTIC[name])
     count = 4000
     cell, told = all_steps(env, len(model.start), repeats=count)
-    assert env.draw(KEY, 7).shape == (7, 1)
+    assert env.sample_noise(KEY, 7).shape == (7, 1)
     often = np.zeros_like(model.transition)
     state, action, _ = np.ogrid[: len(often), : often.shape[1], :1]
     np.add.at(often, (state, action, np.asarray(cell)), 1 / count)
@@ -187,7 +187,7 @@ def walk(env, actions, key=KEY):
         return state, (state, step)
 
     state, obs = env.reset(key)
-    noise = env.draw(key, len(actions))
+    noise = env.sample_noise(key, len(actions))
     return jax.jit(lambda s: jax.lax.scan(once, s, (jnp.asarray(actions), noise)))(state)[1]
 
 

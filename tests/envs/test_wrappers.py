@@ -65,7 +65,7 @@ def player(env):
             state, step = env.step(state, *inputs)
             return (state, step.obs), (obs, step)
 
-        return jax.lax.scan(once, (state, obs), (actions, env.draw(key, len(actions))))[1]
+        return jax.lax.scan(once, (state, obs), (actions, env.sample_noise(key, len(actions))))[1]
 
     return run
 
@@ -123,7 +123,7 @@ def test_every_episode_begins_in_a_state_of_its_own_from_the_right_distribution(
 def test_a_key_and_what_is_drawn_of_it_are_the_same_step():
     env = wrappers.batched(wrappers.auto_reset(walking()), 3)
     state, _ = compiled(env.reset)(KEY)
-    noise = jax.tree.map(lambda x: x[0], env.draw(KEY, 1))
+    noise = jax.tree.map(lambda x: x[0], env.sample_noise(KEY, 1))
     action = jnp.array([0, 1, 0])
     step = compiled(env.step)
     for _ in range(2):
@@ -140,10 +140,12 @@ def test_noise_that_an_environment_draws_itself_reaches_it_row_by_row():
     def step(state, action, noise):
         return state, Step(jnp.zeros(1), noise, jnp.bool(False), jnp.bool(False), jnp.zeros(1))
 
-    noisy = counting()._replace(step=step, draw=lambda key, T: jax.random.uniform(key, (T,)))
+    noisy = counting()._replace(
+        step=step, sample_noise=lambda key, T: jax.random.uniform(key, (T,))
+    )
     env = wrappers.batched(wrappers.auto_reset(noisy), 3)
     _, steps = play(env, KEY, jnp.zeros((5, 3), int))
-    expected = env.draw(jax.random.split(KEY)[1], 5)
+    expected = env.sample_noise(jax.random.split(KEY)[1], 5)
     assert expected.shape == (5, 3)
     np.testing.assert_array_equal(steps.reward, expected)
 
@@ -178,7 +180,7 @@ def test_one_environment_resets_like_a_batch_of_one():
     env = wrappers.batched(one, 1)
     alone = one._replace(
         reset=lambda key: one.reset(jax.random.split(key, 1)[0]),
-        draw=lambda key, T: one.draw(jax.random.split(key, 1)[0], T),
+        sample_noise=lambda key, T: one.sample_noise(jax.random.split(key, 1)[0], T),
     )
     batch, single = play(env, KEY, actions), play(alone, KEY, actions[:, 0])
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[:, 0], y), batch, single)

@@ -29,10 +29,10 @@ def target_of(bootstrap, online=ONLINE, target=TARGET):
 
 def test_the_roles_of_the_two_networks():
     """K15, with the figures of the usual mistakes: swapped 1.4, both online 3.2."""
-    np.testing.assert_allclose(target_of(td.max_bootstrap), 5.0)
-    np.testing.assert_allclose(target_of(td.double_bootstrap), 1.85)
-    np.testing.assert_allclose(target_of(td.double_bootstrap, TARGET, ONLINE), 1.4, rtol=1e-6)
-    np.testing.assert_allclose(target_of(td.double_bootstrap, ONLINE, ONLINE), 3.2, rtol=1e-6)
+    np.testing.assert_allclose(target_of(td.select_max_action), 5.0)
+    np.testing.assert_allclose(target_of(td.select_double_action), 1.85)
+    np.testing.assert_allclose(target_of(td.select_double_action, TARGET, ONLINE), 1.4, rtol=1e-6)
+    np.testing.assert_allclose(target_of(td.select_double_action, ONLINE, ONLINE), 3.2, rtol=1e-6)
 
 
 def test_targets_are_those_of_rlax(rlax):
@@ -42,9 +42,9 @@ def test_targets_are_those_of_rlax(rlax):
     terminated = jnp.asarray(rng.random(16) < 0.4)
     discount = 0.9 * (1.0 - terminated)
     for bootstrap, expected in (
-        (td.max_bootstrap, jax.vmap(rlax.q_learning)(q, action, reward, discount, target)),
+        (td.select_max_action, jax.vmap(rlax.q_learning)(q, action, reward, discount, target)),
         (
-            td.double_bootstrap,
+            td.select_double_action,
             jax.vmap(rlax.double_q_learning)(q, action, reward, discount, target, online),
         ),
     ):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rljax import checkpoint, replay
+from rljax import replay
+from rljax.experiment import checkpoint
 from rljax.replay import ring
 from rljax.training import runs
 from rljax.types import Shared, Transition
@@ -132,7 +133,7 @@ def test_uniform_draws_uniformly():
     assert counts[300:].sum() == 0
     assert stats.chisquare(counts[:300]).pvalue >= 1e-6
     np.testing.assert_array_equal(drawn.probability, np.float32(1 / 300))
-    weights = (drawn.probability / drawn.least[:, None]) ** -0.4
+    weights = (drawn.probability / drawn.min_probability[:, None]) ** -0.4
     np.testing.assert_array_equal(weights, 1.0)
     assert buffer.reprioritize(state, drawn.indices[0], jnp.ones(100)) is state
 
@@ -160,7 +161,7 @@ def test_priorities_by_hand():
     drawn = draw_many(buffer, state, 200)
     expected = np.array([0.189052, 0.430484, 0.017866, 0.362598])
     np.testing.assert_allclose(drawn.probability, expected[drawn.indices], rtol=1e-4)
-    np.testing.assert_allclose(drawn.least, 0.017866, rtol=1e-4)
+    np.testing.assert_allclose(drawn.min_probability, 0.017866, rtol=1e-4)
     counts = np.bincount(drawn.indices.ravel(), minlength=4)
     assert (np.abs(counts / counts.sum() - expected) < 0.03).all()
 
@@ -174,7 +175,7 @@ def test_importance_weights_by_hand():
         (0.4, [0.6444, 0.3981, 0.3701, 0.5743, 1, 0.7579, 0.4353, 0.7579]),
         (1.0, [1 / 3, 0.1, 1 / 12, 0.25, 1, 0.5, 0.125, 0.5]),
     ):
-        weights = (drawn.probability / drawn.least[:, None]) ** -beta
+        weights = (drawn.probability / drawn.min_probability[:, None]) ** -beta
         np.testing.assert_allclose(weights, np.array(expected)[drawn.indices], atol=5e-5)
     # unbiased at beta 1: the sum of P_i f_i / (N P_i) is the mean of f
     probability = leaves_of(state)[:8] / leaves.sum()
@@ -191,7 +192,7 @@ def test_weights_know_the_items_held_and_not_the_capacity():
     a, b = small.sample(full, jax.random.key(3)), large.sample(half, jax.random.key(3))
     for got, wanted in zip(b, a, strict=True):
         jax.tree.map(np.testing.assert_array_equal, got, wanted)
-    np.testing.assert_allclose(a.least, 3 / 29, rtol=1e-6)
+    np.testing.assert_allclose(a.min_probability, 3 / 29, rtol=1e-6)
 
 
 def test_new_items_get_the_highest_priority_there_ever_was():
@@ -213,7 +214,7 @@ def test_weights_are_those_of_cpprb():
         other.add(number=number, priorities=error)
     buffer, state = with_errors(errors, exponent=0.6, epsilon=1e-4)
     drawn = draw_many(buffer, state, 200)
-    weights = (drawn.probability / drawn.least[:, None]) ** -0.4
+    weights = (drawn.probability / drawn.min_probability[:, None]) ** -0.4
     ours = dict(zip(drawn.indices.ravel().tolist(), weights.ravel().tolist(), strict=True))
     theirs = other.sample(500, beta=0.4)
     assert set(theirs["indexes"].tolist()) == set(range(10))
@@ -227,7 +228,7 @@ def test_no_exponent_is_uniform(exponent):
     """Exponent 0: equal probabilities and weights 1 whatever beta; 0.6 is there to differ."""
     buffer, state = with_errors(np.arange(1.0, 11.0), exponent=exponent)
     drawn = draw_many(buffer, state, 50)
-    weights = (drawn.probability / drawn.least[:, None]) ** -0.7
+    weights = (drawn.probability / drawn.min_probability[:, None]) ** -0.7
     assert bool((weights == 1).all()) == (exponent == 0)
 
 
@@ -301,7 +302,7 @@ def test_ranks_by_hand(exponent):
     expected /= expected.sum()
     drawn = draw_many(buffer, state, 5000)
     np.testing.assert_allclose(drawn.probability, expected[drawn.indices], rtol=1e-5)
-    np.testing.assert_allclose(drawn.least, expected.min(), rtol=1e-5)
+    np.testing.assert_allclose(drawn.min_probability, expected.min(), rtol=1e-5)
     counts = np.bincount(drawn.indices.ravel(), minlength=6)
     assert counts.size == 6 and (np.abs(counts / counts.sum() - expected) < 0.02).all()
 
@@ -363,7 +364,9 @@ def over_three_runs(buffer, num_steps=3):
             state = buffer.add(state, items(0, 2, 3))
             drawn = buffer.sample(state, use)
             state = buffer.reprioritize(state, drawn.indices, drawn.transitions.reward)
-            total += (drawn.probability / drawn.least).sum()  # nothing is left out as unused
+            total += (
+                drawn.probability / drawn.min_probability
+            ).sum()  # nothing is left out as unused
             return (state, key, total), None
 
         return jax.lax.scan(step, work, None, num_steps)[0]

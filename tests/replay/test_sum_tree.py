@@ -36,7 +36,7 @@ def leaves_of(tree, capacity):
 def test_the_worked_example(branching):
     """K25: the smallest index whose prefix sum exceeds the query; 24 falls into the 12."""
     tree = tree_of(LEAVES, branching)
-    assert sum_tree.total(tree) == 42 and sum_tree.least(tree) == 1
+    assert sum_tree.total(tree) == 42 and sum_tree.min_priority(tree) == 1
     assert LEAVES[found(tree, [24])[0]] == 12
     queries = [0, 2.999, 3, 13, 24, 25, 28.5, 29, 30, 41.999]
     np.testing.assert_array_equal(found(tree, queries), [0, 0, 1, 2, 2, 3, 3, 4, 5, 7])
@@ -118,7 +118,7 @@ def test_the_tree_is_its_leaves(seed, capacity, branching):
     exact = leaves.astype(np.float64)
     np.testing.assert_allclose(sum_tree.total(tree), exact.sum(), rtol=1e-6)
     positive = leaves[leaves > 0]
-    assert sum_tree.least(tree) == (positive.min() if positive.size else np.inf)
+    assert sum_tree.min_priority(tree) == (positive.min() if positive.size else np.inf)
     if positive.size:
         ends = np.cumsum(exact)
         queries = chance.random(50) * exact.sum()

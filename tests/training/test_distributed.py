@@ -15,7 +15,7 @@ import pytest
 
 import rljax
 from rljax.training import distributed
-from rljax.training.learner import params_of
+from rljax.types import params_of
 
 RUN = [
     "dppo", "CartPole-v1", "--devices=4", "--num-envs=8", "--num-steps=8", "--hidden-sizes=8",

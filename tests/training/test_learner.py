@@ -60,13 +60,13 @@ def test_a_rollout_remembers_what_was_reached_before_the_reset():
 def test_every_step_of_a_rollout_has_numbers_of_its_own():
     """And those of `draw`, row by row, are what `act` and `step` are given."""
     env = ENV._replace(
-        draw=lambda key, T: jnp.arange(10, 10 + T),
+        sample_noise=lambda key, T: jnp.arange(10, 10 + T),
         step=lambda state, action, row: (state, Step(obs, 1.0 * action, no, no, obs, {})),
     )
     obs, no = jnp.zeros((B, 3)), jnp.zeros(B, bool)
     agent = Agent(
         None, lambda state, obs, row: (jnp.full(B, row), {"row": row}), None, None,
-        draw=lambda key, T: jnp.arange(20, 20 + T),
+        sample_noise=lambda key, T: jnp.arange(20, 20 + T),
     )  # fmt: skip
     _, _, seen = loop.rollout(env, agent, (), (), obs, KEY, 4)
     np.testing.assert_array_equal(seen.extras["row"], [20, 21, 22, 23])

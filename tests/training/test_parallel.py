@@ -240,7 +240,9 @@ def test_there_must_be_as_many_devices():
 
 def test_threads_do_not_wait_for_each_other_for_ever():
     """With all cores wanted by every share at once, in what initialises and uses a network."""
-    network = networks.actor_critic(EnvSpec(obs_shape=(3,), num_actions=2), (64, 64), "tanh")
+    network = networks.actor_critic_network(
+        EnvSpec(obs_shape=(3,), num_actions=2), (64, 64), "tanh"
+    )
     done = []
 
     def one(key):

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rljax.agents.acting import Acting
 from rljax.config import RunConfig, config, option
 from rljax.ops import td
-from rljax.types import Agent, Array, EnvSpec, Key, Mean, PyTree, Shared, drawn, identity
+from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Shared, identity, sample_one
 
 
 @config
@@ -55,14 +56,6 @@ class TableState(NamedTuple):
     model: PyTree = ()  # what was learned of the world itself
 
 
-class Acting(NamedTuple):
-    """`draw`, `act` and `greedy` of an agent."""
-
-    draw: Callable[[Key, int], PyTree]
-    act: Callable[[TableState, Array, Any], tuple[Array, PyTree]]
-    greedy: Callable[[TableState, Array, Key], Array]
-
-
 def exploration(config: ControlConfig, state: TableState) -> Array:
     """The chance of a random action, now."""
     duration = config.exploration_fraction * config.num_updates
@@ -84,19 +77,19 @@ def soft_value(q: Array, epsilon: Array | float) -> Array:
 def exploring(config: ControlConfig, spec: EnvSpec) -> Acting:
     """Epsilon-greedy, ties broken at random, in `greedy` as well."""
 
-    def draw(key, num_steps):
+    def sample_noise(key, num_steps):
         return jax.random.uniform(key, (num_steps, spec.num_envs, spec.num_actions + 1))
 
     def choose(state, obs, noise, epsilon):
         return td.epsilon_greedy(state.params.q[obs], epsilon, noise[..., 0], noise[..., 1:])
 
-    def act(state, obs, key):
-        return choose(state, obs, drawn(draw, key), exploration(config, state)), ()
+    def act(state, obs, noise):
+        return choose(state, obs, noise, exploration(config, state)), ()
 
     def greedy(state, obs, key):
-        return choose(state, obs, drawn(draw, key), 0.0)
+        return choose(state, obs, sample_one(sample_noise, key), 0.0)
 
-    return Acting(draw, act, greedy)
+    return Acting(sample_noise, act, greedy)
 
 
 def q_table(config: TableConfig, spec: EnvSpec) -> QTable:
@@ -162,7 +155,7 @@ def tabular(
         metrics = {"losses/td_error": average(jax.tree.map(jnp.sum, errors))}
         return new._replace(params=params, num_updates=count), metrics
 
-    return Agent(init, acting.act, acting.greedy, update, acting.draw)
+    return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
 
 
 def _scan(function: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:

@@ -29,11 +29,6 @@ from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Shared, Transition,
 
 
 @config
-class SarsaConfig(ControlConfig):
-    pass
-
-
-@config
 class NStepSarsaConfig(ControlConfig):
     n_step: int = option(4, "rewards of a return (n); 1 is Sarsa", low=1)
 

@@ -16,12 +16,7 @@ from rljax.agents.tabular.n_step import correct_each, empty_window, n_step_retur
 from rljax.agents.tabular.traces import marked
 from rljax.config import config, option
 from rljax.ops import td as ops
-from rljax.types import Agent, Array, EnvSpec, PyTree, Shared, drawn, identity
-
-
-@config
-class TDConfig(TableConfig):
-    pass
+from rljax.types import Agent, Array, EnvSpec, PyTree, Shared, identity, sample_one
 
 
 @config
@@ -40,11 +35,6 @@ class TDLambdaConfig(TrueOnlineTDLambdaConfig):
         "accumulating", "how a visit marks its state",
         choices=("accumulating", "replacing", "dutch"),
     )  # fmt: skip
-
-
-@config
-class LambdaReturnConfig(TrueOnlineTDLambdaConfig):
-    pass
 
 
 def following(spec: EnvSpec, policy: Any) -> Acting:
@@ -72,14 +62,17 @@ def following(spec: EnvSpec, policy: Any) -> Acting:
             )
     below = jnp.cumsum(jnp.asarray(policy, jnp.float32), axis=-1)[:, :-1]
 
-    def draw(key, num_steps):
+    def sample_noise(key, num_steps):
         return jax.random.uniform(key, (num_steps, spec.num_envs))
 
-    def greedy(state, obs, key):
+    def act(state, obs, noise):
         del state
-        return (drawn(draw, key)[:, None] >= below[obs]).sum(axis=-1).astype(jnp.int32)
+        return (noise[:, None] >= below[obs]).sum(axis=-1).astype(jnp.int32), ()
 
-    return Acting(draw, lambda state, obs, key: (greedy(state, obs, key), ()), greedy)
+    def greedy(state, obs, key):
+        return act(state, obs, sample_one(sample_noise, key))[0]
+
+    return Acting(sample_noise, act, greedy)
 
 
 def td(
@@ -184,7 +177,7 @@ class Offline(NamedTuple):
 
 
 def lambda_return(
-    config: LambdaReturnConfig, spec: EnvSpec, *, policy: Any = None,
+    config: TrueOnlineTDLambdaConfig, spec: EnvSpec, *, policy: Any = None,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
     """Makes an off-line lambda-return agent, eq. 12.3 and 12.4; see `td`.

@@ -19,24 +19,8 @@ from rljax.agents.tabular.common import (
     soft_value,
     tabular,
 )
-from rljax.config import config
 from rljax.ops import td
 from rljax.types import Agent, Array, EnvSpec, PyTree, Shared, identity
-
-
-@config
-class QLearningConfig(ControlConfig):
-    pass
-
-
-@config
-class ExpectedSarsaConfig(ControlConfig):
-    pass
-
-
-@config
-class DoubleQLearningConfig(ControlConfig):
-    pass
 
 
 def greedy_value(q: Array, epsilon: Array) -> Array:
@@ -77,7 +61,7 @@ def q_learning(
 
 
 def expected_sarsa(
-    config: ExpectedSarsaConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
+    config: ControlConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
 ) -> Agent:
     """Makes an Expected Sarsa agent: the next state is worth what its own policy expects there."""
     return q_learning(config, spec, bootstrap=soft_value, average=average)
@@ -93,7 +77,7 @@ class DoubleQTable(NamedTuple):
 
 
 def double_q_learning(
-    config: DoubleQLearningConfig, spec: EnvSpec, *,
+    config: ControlConfig, spec: EnvSpec, *,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
     """Makes a double Q-learning agent. A toss decides which table a step corrects:

@@ -34,11 +34,6 @@ class SarsaLambdaConfig(ControlConfig):
     trace: str = option("replacing", "how a visit marks its entry", choices=TRACES)
 
 
-@config
-class QLambdaConfig(SarsaLambdaConfig):
-    pass
-
-
 def marked(trace: Array, place: Any, kind: str, rate: Any) -> Array:
     """The trace after a visit of `place`, an index into it.
 
@@ -98,7 +93,7 @@ def sarsa_lambda(
 
 
 def q_lambda(
-    config: QLambdaConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
+    config: SarsaLambdaConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
 ) -> Agent:
     """Makes a Watkins's Q(lambda) agent: `q += learning_rate (r + gamma max q(s', .) - q(s, a)) e`.
 

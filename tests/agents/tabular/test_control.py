@@ -22,7 +22,7 @@ OPTIONS = {
     "learning_rate": ALPHA, "gamma": GAMMA, "eps_start": EPSILON, "eps_end": EPSILON,
     "trace_lambda": LAMBDA, "total_timesteps": 10**6, "planning_steps": 0,
 }  # fmt: skip
-CONTROL = [name for name, row in AGENTS.items() if row.table and hasattr(row.config, "eps_start")]
+CONTROL = [name for name, row in AGENTS.items() if row.tabular and hasattr(row.config, "eps_start")]
 TRACES = ("accumulating", "replacing", "clearing", "dutch")
 
 

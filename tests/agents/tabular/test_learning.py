@@ -15,7 +15,7 @@ from rljax.training.episodes import learn_episodes
 from rljax.training.evaluate import evaluate
 from rljax.training.learner import make_learner, train
 
-CONTROL = [name for name, row in AGENTS.items() if row.table and hasattr(row.config, "eps_start")]
+CONTROL = [name for name, row in AGENTS.items() if row.tabular and hasattr(row.config, "eps_start")]
 
 QUICK = ("q_learning", "sarsa", "dyna_q")  # the others are tested as `slow`
 

@@ -1,0 +1,200 @@
+"""The progress of a run, for the person who waits: a live bar, or plain lines.
+
+ppo CartPole-v1 · 8 seeds · cpu                               compiled in 4.1 s
+━━━━━━━━━━━━━━━━━━━━━━━━━━ 500k/500k  0:00:09  SPS 430k  return 497 [481, 500]
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rljax.results.figures import EPISODIC_RETURN, human
+
+SECONDS_BETWEEN_LINES = 5.0  # of plain lines
+WIDEST = 100  # columns: a bar across a wide screen is hard to read
+SHORTEST_BAR = 10  # columns
+LEAST_IMPORTANT_FIRST = ("elapsed", "range", "SPS", "left", "return")
+
+
+class Progress:
+    """A live bar on a terminal; plain lines elsewhere (a file, CI, a notebook).
+
+    It writes to stderr, so that stdout stays free for pipes. Steps are those of one run, as on
+    the axis of its curves. SPS is the environment steps of all runs a second, compiling left
+    out. On a narrow terminal the less important figures go. Use it in a `with`, or `close` it.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total_steps: int,
+        enabled: bool | None = None,
+        *,
+        num_runs: int = 1,
+        start: int = 0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Begins to show.
+
+        Args:
+          title: one line that says what runs.
+          total_steps: the steps of one run, from its beginning to its end.
+          enabled: False is silent; None and True are not.
+          num_runs: how many runs go side by side; SPS is the sum over them.
+          start: steps that were done before a resume; they do not count in SPS.
+          stream: where to write, stderr if None.
+          clock: seconds.
+        """
+        self._stream = None if enabled is False else stream or sys.stderr
+        self._title = title = _encodable(title, self._stream)
+        self._total, self._num_runs = max(total_steps, 1), num_runs
+        self._start = self._done = start
+        self._clock = clock
+        self._began = self._seen = self._printed = clock()
+        self._compile_seconds: float | None = None
+        self._returns = np.zeros(0)
+        self._closed = False
+        self._live = _live(self, self._stream)
+        self._print(title)
+
+    def compiled(self, seconds: float, start: int | None = None) -> None:
+        """A compilation is over; it took `seconds`, which do not count in SPS.
+
+        `start`, where given: steps that were done before a resume, which do not count either.
+        """
+        if start is not None:
+            self._start = self._done = start
+        self._compile_seconds = (self._compile_seconds or 0.0) + seconds
+        if self._done == self._start:
+            self._began = self._seen = self._clock()
+        else:  # a program for a last, shorter chunk, say: the clock stood still
+            self._began, self._seen = self._began + seconds, self._seen + seconds
+        self._print(f"compiled in {seconds:.1f} s")
+
+    def update(self, steps_done: int, metrics: Mapping[str, ArrayLike] | None = None) -> None:
+        """Every run has done `steps_done` steps. Of `metrics` (`[runs]` each) it shows the return:
+        the mean over runs and [least, greatest]; where no episode ended (NaN), the last known."""
+        self._done, self._seen = int(steps_done), self._clock()
+        returns = np.asarray((metrics or {}).get(EPISODIC_RETURN, ()), np.float64).reshape(-1)
+        if not np.isnan(returns).all():
+            self._returns = returns[~np.isnan(returns)]
+        if self._seen - self._printed >= SECONDS_BETWEEN_LINES and self._done < self._total:
+            self._printed = self._seen
+            self._print_figures()
+
+    def close(self) -> None:
+        """Shows the last figures and leaves the terminal as it was; again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._live is not None:
+            self._live.stop()
+        self._print_figures()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def _print(self, line: str) -> None:
+        if self._stream is not None and self._live is None:
+            print(line, file=self._stream, flush=True)
+
+    def _print_figures(self) -> None:
+        percent = 100 * self._done // self._total
+        self._print(f"{percent:3d}%  {self._figures(self._seen, room=1000)}")
+
+    def _figures(self, now: float, room: int) -> str:
+        """The figures in one text of at most `room` columns, if leaving out some can do that."""
+        running = not self._closed and self._done < self._total
+        steps, seconds = self._done - self._start, self._seen - self._began
+        rate = steps / seconds if steps > 0 and seconds > 0 else 0.0
+        figures = {"steps": f"{human(self._done)}/{human(self._total)}"}
+        figures["elapsed"] = duration((now if running else self._seen) - self._began)
+        if running and rate:
+            left = (self._total - self._done) / rate - (now - self._seen)
+            figures["left"] = f"{duration(left)} left"
+        if rate:
+            figures["SPS"] = f"SPS {human(rate * self._num_runs)}"
+        if self._returns.size:
+            figures["return"] = f"return {human(self._returns.mean())}"
+        if self._returns.size > 1:
+            figures["range"] = f"[{human(self._returns.min())}, {human(self._returns.max())}]"
+        for name in LEAST_IMPORTANT_FIRST:
+            if len(_joined(figures)) > room:
+                figures.pop(name, None)
+        return _joined(figures)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        """What rich draws several times a second, from a thread of its own."""
+        from rich.progress_bar import ProgressBar
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        width = min(options.max_width, WIDEST)
+        title = Text(self._title, "bold", no_wrap=True, overflow="ellipsis")
+        compiled = self._compile_seconds
+        note = "" if compiled is None else f"compiled in {compiled:.1f} s"
+        if (gap := width - title.cell_len - len(note)) >= 2:
+            title.append(" " * gap + note, "not bold dim")
+        yield title
+        now = self._clock()
+        if compiled is None and self._done == self._start:
+            spinner = Spinner("line" if options.ascii_only else "dots")
+            frame = spinner.frames[int(1000 * now / spinner.interval) % len(spinner.frames)]
+            yield Text(f"{frame} compiling  {duration(now - self._began)}", no_wrap=True)
+            return
+        figures = self._figures(now, width - SHORTEST_BAR - 1)
+        bar = ProgressBar(
+            self._total,
+            self._done,
+            width=max(width - len(figures) - 1, 0),
+            complete_style="cyan",
+            finished_style="green",
+        )
+        line = Table.grid(padding=(0, 1, 0, 0))
+        line.add_row(bar, Text(figures, no_wrap=True))
+        yield line
+
+
+def _live(progress: Progress, stream: TextIO | None) -> Any:
+    """Starts rich's live display of `progress`; None where the stream is not a terminal."""
+    if stream is None or not stream.isatty():
+        return None
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(file=stream)
+    if console.is_dumb_terminal or not console.is_terminal:
+        return None
+    # What the run prints is shown above the bar, unless it goes into a pipe: there it must arrive.
+    redirect = sys.stdout is not None and sys.stdout.isatty()
+    live = Live(progress, console=console, refresh_per_second=8, redirect_stdout=redirect)
+    live.start()
+    return live
+
+
+def _encodable(title: str, stream: TextIO | None) -> str:
+    """The title; in ASCII where the stream would write "\\xb7" for a dot, and break the width."""
+    try:
+        title.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return title.replace("·", "-").encode("ascii", "replace").decode()
+    return title
+
+
+def _joined(figures: Mapping[str, str]) -> str:
+    return "  ".join(figures.values()).replace("  [", " [")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 0:00:09."""
+    minutes, second = divmod(int(max(seconds, 0)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"

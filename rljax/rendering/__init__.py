@@ -1,0 +1,1 @@
+"""Rendering: episodes as GIFs and text, classic-control frames, tables of grid worlds."""

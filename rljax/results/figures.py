@@ -1,0 +1,188 @@
+"""Learning curves as figures: the interquartile mean over seeds and its bootstrap interval.
+
+Figures are made without pyplot, so they need no display and leave no global state behind;
+matplotlib is slow to import and comes in only when the first one is drawn.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rljax.results import statistics
+
+EPISODIC_RETURN = "charts/episodic_return"
+FORMATS = (".png", ".pdf", ".svg")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+DASHES = ("-", "--", ":", "-.")  # once the palette, of colours told apart by all eyes, is used up
+FAINT_SEEDS = 10  # up to so many seeds are drawn one by one as well
+GREY = "#666666"
+
+
+class Line(NamedTuple):
+    """The curves of all seeds of one setting."""
+
+    steps: np.ndarray  # [P]
+    values: np.ndarray  # [seeds, P]
+    group: str  # what the legend gathers it under, such as the agent
+    label: str = ""  # what it is inside its group; "" where it is alone there
+
+
+def human(number: float) -> str:
+    """Formats a number with 4 significant digits and a suffix: 497, 430k, 1.5M."""
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if 0.99995 * scale <= abs(number) < float("inf"):
+            return f"{number / scale:.4g}{suffix}"
+    return f"{number:.4g}"
+
+
+def labels(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """For each (agent, config): in what it differs from the others of the agent; then a number."""
+    texts = []
+    for agent, config in named:
+        peers = [other for name, other in named if name == agent]
+        fields = dict.fromkeys(field for other in peers for field in other)
+        differs = [f for f in fields if any(other.get(f) != config.get(f) for other in peers)]
+        texts.append(setting({f: config[f] for f in differs if f in config}))
+    rows = [(agent, text) for (agent, _), text in zip(named, texts, strict=True)]
+    return [
+        f"{text} ({rows[:i].count(row) + 1})".strip() if row in rows[:i] else text
+        for i, (row, text) in enumerate(zip(rows, texts, strict=True))
+    ]
+
+
+def setting(values: Mapping[str, Any]) -> str:
+    """Such as "learning_rate=0.001, gamma=0.99"."""
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    )
+
+
+def learning_curves(
+    panels: Mapping[str, Sequence[Line]], metric: str, *, legend_title: str = "",
+    sequential: bool = False, ax: Any = None, path: str | Path | None = None,
+) -> Any:  # fmt: skip
+    """Draws panels of curves under one legend.
+
+    Args:
+      panels: title -> lines; lines of equal group and label look the same in all panels.
+      metric: what the curves show, "charts/episodic_return".
+      legend_title: what the labels are values of.
+      sequential: colour from dark to light, for values that have an order.
+      ax: axes of the caller to draw a single panel into; otherwise a new figure is made.
+      path: where to write the figure; folders that do not exist yet are made.
+    Returns:
+      the matplotlib figure.
+    Raises:
+      ValueError: `path` does not end in .png, .pdf or .svg.
+    """
+    if path is not None and Path(path).suffix.lower() not in FORMATS:
+        raise ValueError(f"`path` is {str(path)!r}, but it must end in {', '.join(FORMATS)}.")
+    names = list(dict.fromkeys((line.group, line.label) for p in panels.values() for line in p))
+    groups = list(dict.fromkeys(group for group, _ in names))
+    names.sort(key=lambda name: groups.index(name[0]))  # stable: lines keep their order inside
+    style = dict(zip(names, _styles(len(names), sequential), strict=True))
+    widest = max(len(label or group) for group, label in names) if len(names) > 1 else 0
+    figure, axes = (ax.figure, [ax]) if ax is not None else _new_figure(len(panels), widest)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        _decorate(axis, title, metric, lines)
+        for line in lines:
+            _draw(axis, line, *style[line.group, line.label], faint=len(lines) == 1)
+        axis.set_xlim(0, max(float(np.max(line.steps)) for line in lines))
+    if len(names) > 1:
+        _legend(axes[0] if ax is not None else figure, style, legend_title, own=ax is None)
+    if ax is None:
+        several = any(len(line.values) > 1 for lines in panels.values() for line in lines)
+        note = "interquartile mean over seeds, 95 % bootstrap interval" if several else "one seed"
+        figure.supxlabel(note, x=0.99, ha="right", fontsize=7.5, color=GREY)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200)
+    return figure
+
+
+def _new_figure(num_panels: int, legend_letters: int) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    columns = 2 if num_panels == 4 else min(num_panels, 3)
+    rows = -(-num_panels // columns)
+    width, height = (6.4, 4.0) if num_panels == 1 else (4.0 * columns, 3.0 * rows)
+    if legend_letters:  # it stands outside, and the panels shall not pay for it
+        width += 0.7 + 0.07 * legend_letters
+    figure = Figure((width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[num_panels:]:
+        axis.remove()
+    return figure, axes[:num_panels]
+
+
+def _styles(count: int, sequential: bool) -> Iterable[tuple[Any, str]]:
+    if sequential:
+        import matplotlib
+
+        colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))
+        return [(tuple(color), "-") for color in colors]
+    return itertools.islice(((c, d) for d in itertools.cycle(DASHES) for c in PALETTE), count)
+
+
+def _decorate(axis: Any, title: str, metric: str, lines: Sequence[Line]) -> None:
+    axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axis.set_xlabel("environment steps")
+    axis.set_ylabel(metric.split("/")[-1].replace("_", " "))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color("#999999")
+    axis.tick_params(color="#999999", labelsize=9)
+    axis.grid(True, color="#E6E6E6", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.margins(y=0.06)
+    axis.xaxis.set_major_formatter(lambda x, _: human(x))
+    if any((np.abs(line.values[np.isfinite(line.values)]) >= 1e4).any() for line in lines):
+        axis.yaxis.set_major_formatter(lambda y, _: human(y).replace("-", "\N{MINUS SIGN}"))
+
+
+def _draw(axis: Any, line: Line, color: Any, dashes: str, faint: bool) -> None:
+    """One line, its band and, where it is alone, its seeds; gaps are bridged."""
+    middle, low, high = statistics.iqm_curve(line.values)
+    some = np.isfinite(middle)  # reports in which no episode ended are left out
+    mark = "o" if some.sum() == 1 else ""
+    name = f"{line.group} {line.label}".strip()
+    axis.plot(
+        line.steps[some], middle[some], color=color, linestyle=dashes, linewidth=1.9, marker=mark,
+        label=name, zorder=3, solid_capstyle="round",
+    )  # fmt: skip
+    if len(line.values) == 1:
+        return
+    band = axis.fill_between(line.steps[some], low[some], high[some], color=color, alpha=0.18)
+    band.set(linewidth=0, zorder=2)
+    if faint and len(line.values) <= FAINT_SEEDS:
+        for values in line.values:
+            some = np.isfinite(values)
+            axis.plot(line.steps[some], values[some], color=color, linewidth=0.6, alpha=0.3)
+
+
+def _legend(owner: Any, style: Mapping[tuple[str, str], Any], title: str, own: bool) -> None:
+    """Rows by group: its name above its labels, or alone where it has one row."""
+    from matplotlib.lines import Line2D
+
+    handles, labels, headings = [], [], []
+    groups = list(dict.fromkeys(group for group, _ in style))
+    for group in groups:
+        rows = [(label, look) for (of, label), look in style.items() if of == group]
+        single = len(rows) == 1
+        if not single and len(groups) > 1:
+            headings.append(len(labels))
+            handles.append(Line2D([], [], linestyle="none"))
+            labels.append(group)
+        for label, (color, dashes) in rows:
+            handles.append(Line2D([], [], color=color, linestyle=dashes, linewidth=2.2))
+            labels.append(f"{group} {label}".strip() if single else label or group)
+    legend = owner.legend(
+        handles, labels, title=title or None, loc="outside right upper" if own else "best",
+        frameon=not own, fontsize=9, title_fontsize=9, alignment="left",
+    )  # fmt: skip
+    for row in headings:
+        legend.get_texts()[row].set_fontweight("bold")

@@ -1,0 +1,218 @@
+"""Writers: the bytes they leave, alone and resumed, and what is said when one is missing."""
+
+import json
+import struct
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rljax.experiment.writers import JsonLines, TensorBoard, WandB, read_json_lines, writer
+
+
+def floats(values):
+    return np.array(values, np.float32)
+
+
+ROWS = [
+    (1024, {"losses/value": np.float32(0.1), "charts/episodic_return": floats([21.5, np.nan])}),
+    (2048, {"losses/value": np.float32(1e-5), "charts/episodic_return": floats([30.0, 1 / 3])}),
+    (3072, {"losses/value": np.float32(np.inf), "charts/episodic_return": floats([-0.0, 7])}),
+]
+BYTES = (
+    b'{"global_step": 1024, "charts/episodic_return": [21.5, null], "losses/value": 0.1}\n'
+    b'{"global_step": 2048, "charts/episodic_return": [30.0, 0.33333334], "losses/value": 1e-05}\n'
+    b'{"global_step": 3072, "charts/episodic_return": [-0.0, 7.0], "losses/value": 1e999}\n'
+)
+
+
+def write_all(target, rows):
+    for step, metrics in rows:
+        target.write(step, metrics)
+    target.close()
+
+
+def assert_same_rows(actual, expected):
+    assert [step for step, _ in actual] == [step for step, _ in expected]
+    for (_, row), (_, other) in zip(actual, expected, strict=True):
+        assert row.keys() == other.keys()
+        for name, values in other.items():
+            assert row[name].dtype == np.float32 and row[name].shape == np.shape(values)
+            np.testing.assert_array_equal(row[name], values)
+
+
+def test_json_lines_bytes(tmp_path):
+    path = tmp_path / "new" / "metrics.jsonl"
+    write_all(JsonLines(path), ROWS)
+    assert path.read_bytes() == BYTES
+    assert_same_rows(read_json_lines(path), ROWS)
+    assert [file.name for file in path.parent.iterdir()] == ["metrics.jsonl"]
+
+
+def test_every_line_is_strict_json():
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    for line in BYTES.splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_a_line_is_in_the_file_when_write_returns(tmp_path):
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    lines.write(*ROWS[0])
+    assert_same_rows(read_json_lines(tmp_path / "metrics.jsonl"), ROWS[:1])
+    lines.close()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_resumed_run_leaves_the_same_bytes(tmp_path, kept):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(BYTES + b'{"global_step": 40')  # it ran on past its last checkpoint
+    write_all(JsonLines(path, ROWS[:kept]), ROWS[kept:])
+    assert path.read_bytes() == BYTES
+
+
+def test_rows_read_back_are_written_to_the_same_bytes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    counts = {"eval/episodes": np.array([3, 4], np.int32), "eval/solved": np.array([True, False])}
+    write_all(JsonLines(path), [*ROWS, (4096, counts)])
+    before = path.read_bytes()
+    assert b'"eval/episodes": [3, 4], "eval/solved": [true, false]' in before
+    JsonLines(path, read_json_lines(path)).close()
+    assert path.read_bytes() == before
+
+
+def test_a_failed_rewrite_leaves_the_old_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(BYTES)
+    with pytest.raises(ValueError):
+        JsonLines(path, [(1, {"bad": np.zeros((2, 2))})])
+    assert path.read_bytes() == BYTES
+
+
+def test_float32_round_trips_to_the_bit(tmp_path):
+    bits = np.random.default_rng(0).integers(0, 2**32, 5000, dtype=np.uint32)
+    bits[0] = 0x15AE43FD  # its shortest text, 7.038531e-26, is rounded twice to another number
+    bits[1:4] = 1, 0x7F7FFFFF, 0x00800000  # least, greatest, least normal
+    values = bits.view(np.float32)
+    write_all(JsonLines(tmp_path / "metrics.jsonl"), [(0, {"x": values})])
+    ((_, row),) = read_json_lines(tmp_path / "metrics.jsonl")
+    same = (row["x"].view(np.uint32) == bits) | np.isnan(values)
+    assert same.all()
+
+
+def test_other_floats_are_written_as_float32(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = {"a": 1e300, "b": np.float16(0.5), "c": [0.1, float("nan")], "d": 3}
+    write_all(JsonLines(path), [(np.int64(1), metrics)])
+    expected = b'{"global_step": 1, "a": 1e999, "b": 0.5, "c": [0.1, null], "d": 3}\n'
+    assert path.read_bytes() == expected
+
+
+@pytest.mark.parametrize("torn", [1, 20, 60, len(BYTES.splitlines()[2])])
+def test_a_torn_last_line_is_passed_over(tmp_path, torn):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(BYTES[: -1 - torn])
+    assert_same_rows(read_json_lines(path), ROWS[:2])
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for damage in (b"\x00\xff\n", b'{"step": 1}\n', b"[1]\n"):
+        path.write_bytes(damage + BYTES)
+        with pytest.raises(ValueError, match="line 1 of .*metrics.jsonl is not a report"):
+            read_json_lines(path)
+    with pytest.raises(ValueError, match="no file"):
+        read_json_lines(tmp_path / "other")
+
+
+def test_two_axes_are_refused_by_name(tmp_path):
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match=r"`losses/value` has the shape \(2, 3\)"):
+        lines.write(0, {"charts/SPS": 1.0, "losses/value": np.zeros((2, 3))})
+    lines.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+def test_writer_by_name(tmp_path):
+    write_all(writer("jsonl", tmp_path, ROWS[:2]), ROWS[2:])
+    assert (tmp_path / "metrics.jsonl").read_bytes() == BYTES
+    with pytest.raises(ValueError, match="no writer `tensorbord`: did you mean `tensorboard`"):
+        writer("tensorbord", tmp_path)
+    with pytest.raises(ValueError, match="there are jsonl, tensorboard, wandb"):
+        writer("?", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "module"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
+def test_a_missing_extra_names_its_cure(tmp_path, monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)  # an import of it fails
+    with pytest.raises(ValueError, match=rf'pip install "rljax-research\[{name}\]"'):
+        writer(name, tmp_path)
+
+
+def fake_tensorboard(monkeypatch, log):
+    def summary_writer(directory, purge_step):
+        log.append((directory, purge_step))
+        return SimpleNamespace(
+            add_scalar=lambda *point: log.append(point), close=lambda: log.append("closed")
+        )
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=summary_writer))
+
+
+def test_tensorboard_curves(tmp_path, monkeypatch):
+    fake_tensorboard(monkeypatch, log := [])
+    rows = [
+        (1, {"b": floats([1, 3]), "a": np.float32(0.5)}),
+        (2, {"b": floats([np.nan, 3]), "a": floats([np.nan])}),
+    ]
+    write_all(writer("tensorboard", tmp_path, rows[:1]), rows[1:])
+    assert log == [
+        (str(tmp_path / "tensorboard"), 0),
+        *[("a", 0.5, 1), ("b", 2.0, 1), ("b/run_0", 1.0, 1), ("b/run_1", 3.0, 1)],
+        *[("b", 3.0, 2), ("b/run_1", 3.0, 2)],
+        "closed",
+    ]
+
+
+def test_tensorboard_event_files(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
+
+    write_all(TensorBoard(tmp_path), ROWS[:2])
+    (path,) = tmp_path.iterdir()
+    data, points = path.read_bytes(), []
+    while data:  # a record: its length, a checksum of that, itself, a checksum
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        points += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        data = data[16 + length :]
+    assert ("charts/episodic_return", 1024, 21.5) in points
+    assert ("charts/episodic_return/run_1", 2048, np.float32(1 / 3)) in points
+    assert len(points) == 3 + 4  # one run ended no episode in the first row
+
+
+@pytest.mark.parametrize(("variable", "mode"), [(None, "offline"), ("disabled", "disabled")])
+def test_wandb_is_offline_unless_told(tmp_path, monkeypatch, variable, mode):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    log, settings = [], {}
+
+    def init(**given):
+        settings.update(given)
+        return SimpleNamespace(
+            log=lambda values, step: log.append((step, values)), finish=lambda: log.append("done")
+        )
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    rows = [(5, {"a": floats([1, 3])}), (9, {"a": floats([2, 2])})]
+    write_all(WandB(tmp_path / "ppo-1", rows[:1], config={"gamma": 0.9}), rows[1:])
+    assert settings["mode"] == mode and settings["name"] == "ppo-1"
+    assert settings["config"] == {"gamma": 0.9} and settings["dir"] == str(tmp_path / "ppo-1")
+    assert log == [
+        (5, {"global_step": 5, "a": 2.0, "a/run_0": 1.0, "a/run_1": 3.0}),
+        (9, {"global_step": 9, "a": 2.0, "a/run_0": 2.0, "a/run_1": 2.0}),
+        "done",
+    ]

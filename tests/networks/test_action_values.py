@@ -1,0 +1,91 @@
+"""Networks of action values: their formulas, shapes, and noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rljax.networks import action_values
+from rljax.types import EnvSpec
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+VECTOR = EnvSpec(obs_shape=(3,), num_actions=4)
+SPECS = {
+    "vector": VECTOR, "image": EnvSpec(obs_shape=(5, 6, 2), num_actions=4),
+    "matrix": EnvSpec(obs_shape=(2, 3), num_actions=4),
+    "numbered": EnvSpec(obs_shape=(), num_states=6, num_actions=4),
+}  # fmt: skip
+
+
+def made(spec=VECTOR, hidden=(8, 5), **options):
+    network = action_values.q_network(spec, hidden, "tanh", **options)
+    obs = jnp.zeros((1, *spec.obs_shape), jnp.int32 if spec.num_states else jnp.float32)
+    return network, network.init(jax.random.key(0), obs)
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("options", [{}, {"dueling": True, "num_outputs": 7, "layer_norm": True}])
+def test_shapes(kind, options):
+    spec = SPECS[kind]
+    network, params = made(spec, **options)
+    tail = (4, 7) if "num_outputs" in options else (4,)
+    for lead in ((3,), (2, 3)):
+        obs = jnp.ones((*lead, *spec.obs_shape), jnp.int32 if spec.num_states else jnp.float32)
+        assert network.apply(params, obs).shape == (*lead, *tail)
+
+
+def test_dueling_is_value_plus_advantage_less_its_mean():
+    """K16: V = 2, A = (1, 3, -1) give (2, 4, 0), whatever is added to all of A."""
+    spec = EnvSpec(obs_shape=(3,), num_actions=3)
+    network, params = made(spec, hidden=(2,), dueling=True)
+    for shift in (0.0, 5.0):
+        wanted = {"value": [2.0], "advantage": [1.0 + shift, 3.0 + shift, -1.0 + shift]}
+        layers = dict(jax.tree.map(jnp.zeros_like, params)["params"])
+        for name, bias in wanted.items():
+            layers[name] = layers[name] | {"bias": jnp.array(bias)}
+        values = network.apply({"params": layers}, jnp.ones((1, 3)))
+        np.testing.assert_allclose(values, [[2.0, 4.0, 0.0]], atol=1e-6)
+
+
+def test_dueling_takes_the_mean_over_actions_for_each_atom():
+    network, params = made(dueling=True, num_outputs=5)
+    out = network.apply(params, jnp.ones((2, 3)))
+    plain = dict(params["params"])
+    value = plain["value"]["kernel"].shape[-1]
+    assert value == 5
+    no_value = plain | {"value": jax.tree.map(jnp.zeros_like, plain["value"])}
+    advantage = network.apply({"params": no_value}, jnp.ones((2, 3)))
+    np.testing.assert_allclose(advantage.mean(axis=1), 0.0, atol=1e-6)
+    difference = out - advantage
+    np.testing.assert_allclose(
+        difference, jnp.broadcast_to(difference[:, :1], out.shape), atol=1e-5
+    )
+
+
+def test_noise_is_factorised_and_of_the_size_that_the_paper_says():
+    """Eqs. 10 and 11: over many draws the output has the layer's mean, and the variance of
+    `(s x e_in e_out)` and `s e_out`, with E e^2 = sqrt(2 / pi)."""
+    inputs, outputs, draws = 4, 3, 40_000
+    layer = action_values.NoisyDense(outputs)
+    x = jnp.array([1.0, -2.0, 0.5, 0.0])
+    params = layer.init(jax.random.key(0), x[None])
+    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+    assert np.abs(kernel).max() <= 0.5 and kernel.shape == (inputs, outputs)
+    np.testing.assert_allclose(params["params"]["kernel_spread"], 0.5 / 2)
+    mean = layer.apply(params, x[None])[0]
+    np.testing.assert_allclose(mean, x @ kernel + bias, rtol=1e-6)
+    rows = jnp.tile(x[None], (draws, 1))
+    out = layer.apply(params, rows, rngs={"noise": jax.random.key(1)})
+    second = np.sqrt(2 / np.pi)  # E |n|
+    variance = 0.25**2 * (second**2 * float((x**2).sum()) + second)
+    np.testing.assert_allclose(out.mean(axis=0), mean, atol=5 * np.sqrt(variance / draws))
+    np.testing.assert_allclose(out.var(axis=0), variance, rtol=0.05)
+    again = layer.apply(params, rows, rngs={"noise": jax.random.key(1)})
+    np.testing.assert_array_equal(out, again)
+
+
+def test_noisy_layers_are_those_of_the_streams():
+    _, params = made(noisy=True, dueling=True)
+    noisy = {name for name in params["params"] if "kernel_spread" in str(params["params"][name])}
+    assert noisy == {"value", "value_hidden", "advantage", "advantage_hidden"}

@@ -1,0 +1,111 @@
+"""Annealing by update, and clipping of the global norm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rljax.ops import optimizers
+
+NUM_UPDATES, STEPS = 10, 6  # six minibatch steps an update
+
+
+def rates(count, rate=2.5e-4):
+    return optimizers.learning_rate_schedule(rate, NUM_UPDATES, STEPS)(jnp.asarray(count))
+
+
+def test_annealing_from_the_full_rate_to_the_last_share():
+    of_update = rates(np.arange(NUM_UPDATES) * STEPS)
+    np.testing.assert_allclose(of_update, 2.5e-4 * (1 - np.arange(10) / 10), rtol=1e-5)
+    np.testing.assert_allclose((of_update[0], of_update[-1]), (2.5e-4, 2.5e-5), rtol=1e-5)
+
+
+def test_minibatches_of_an_update_share_its_rate():
+    every = rates(np.arange(NUM_UPDATES * STEPS)).reshape(NUM_UPDATES, STEPS)
+    np.testing.assert_array_equal(every, np.tile(every[:, :1], STEPS))
+    assert (np.diff(every[:, 0]) < 0).all()
+
+
+def test_the_rate_never_turns_negative():
+    """Whoever trains for longer than was planned stands still, and does not climb the loss."""
+    late = rates(np.array([NUM_UPDATES, NUM_UPDATES + 1, 3 * NUM_UPDATES]) * STEPS)
+    np.testing.assert_array_equal(late, np.zeros(3))
+
+
+def test_one_step_an_update_is_the_default():
+    schedule = optimizers.learning_rate_schedule(1.0, 4)
+    np.testing.assert_allclose([schedule(i) for i in range(4)], [1.0, 0.75, 0.5, 0.25])
+
+
+def test_an_optimizer_steps_at_the_rate_of_its_update():
+    schedule = optimizers.learning_rate_schedule(1.0, NUM_UPDATES, STEPS)
+    optimizer = optimizers.clipped(optax.sgd(schedule), 10.0)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    grads = {"a": jnp.ones(2), "b": jnp.ones(())}
+
+    def step(state, _):
+        updates, state = optimizer.update(grads, state, params)
+        return state, updates
+
+    _, updates = jax.lax.scan(step, optimizer.init(params), length=NUM_UPDATES * STEPS)
+    expected = -np.repeat(1 - np.arange(NUM_UPDATES) / NUM_UPDATES, STEPS)
+    np.testing.assert_allclose(updates["b"], expected, rtol=1e-5)
+    np.testing.assert_allclose(updates["a"], np.stack([expected] * 2, 1), rtol=1e-5)
+
+
+def test_rates_can_be_swept():
+    swept = jnp.array([1e-3, 1e-4])
+    got = jax.vmap(lambda rate: rates(STEPS, rate))(swept)
+    np.testing.assert_allclose(got, 0.9 * swept, rtol=1e-5)
+
+
+# Clipping
+
+
+def step(grads, max_grad_norm, inner=None):
+    optimizer = optimizers.clipped(inner or optax.sgd(1.0), max_grad_norm)
+    updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
+    return updates
+
+
+GRADS = {"a": jnp.array([[3.0, 0.0]]), "b": jnp.array(-4.0)}  # of norm 5
+
+
+def test_the_global_norm_is_clipped_not_each_element():
+    updates = step(GRADS, 0.5)
+    np.testing.assert_allclose(updates["a"], [[-0.3, 0.0]], rtol=1e-5)
+    np.testing.assert_allclose(updates["b"], 0.4, rtol=1e-5)
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, GRADS)
+
+
+@pytest.mark.parametrize("max_grad_norm", [5.0, 100.0])
+def test_small_gradients_pass(max_grad_norm):
+    updates = step(GRADS, max_grad_norm)
+    np.testing.assert_allclose(updates["a"], -GRADS["a"], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], -GRADS["b"], rtol=1e-6)
+
+
+def test_no_gradient_is_no_step():
+    for x in jax.tree.leaves(step(jax.tree.map(jnp.zeros_like, GRADS), 0.5)):
+        np.testing.assert_array_equal(x, np.zeros(x.shape))
+
+
+def test_one_flat_vector_steps_as_the_tree_does():
+    """Three steps of Adam, whose moments have to belong to their parameters."""
+    flat = optimizers.clipped(optax.adam(1e-2), 0.5)
+    plain = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
+    states = [flat.init(GRADS), plain.init(GRADS)]
+    for scale in (1.0, -0.3, 0.01):
+        grads = jax.tree.map(lambda x, scale=scale: scale * jnp.cos(x), GRADS)
+        steps = []
+        for i, optimizer in enumerate((flat, plain)):
+            updates, states[i] = optimizer.update(grads, states[i], GRADS)
+            steps.append(updates)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *steps)
+
+
+def test_norms_can_be_swept():
+    norms = jnp.array([0.5, 1.0])
+    updates = jax.vmap(lambda norm: step(GRADS, norm))(norms)
+    np.testing.assert_allclose(updates["b"], 0.8 * norms, rtol=1e-5)

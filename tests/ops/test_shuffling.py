@@ -1,0 +1,80 @@
+"""Random permutations against the uniform distribution over permutations.
+
+Sizes up to 8192 sort packed words; larger ones use `jax.random.permutation`.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from rljax.ops import shuffling
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def shuffles(key, num, size):
+    return shuffling.permutations(key, num, size)
+
+
+ROWS = {1: 5, 2: 2000, 3: 3000, 7: 2000, 512: 100, 8192: 12, 20000: 4}
+
+
+@pytest.mark.parametrize("size", ROWS)
+def test_every_row_is_a_permutation(size):
+    rows = shuffles(jax.random.key(0), ROWS[size], size)
+    assert rows.shape == (ROWS[size], size)
+    assert rows.dtype == jnp.int32
+    np.testing.assert_array_equal(np.sort(rows, axis=1), np.tile(np.arange(size), (len(rows), 1)))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_every_order_is_as_likely(size):
+    rows = np.asarray(shuffles(jax.random.key(1), ROWS[size], size))
+    _, counts = np.unique(rows, axis=0, return_counts=True)
+    assert len(counts) == {2: 2, 3: 6}[size]
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("size", [7, 512, 8192, 20000])
+def test_every_index_is_as_likely_in_every_place(size):
+    rows = np.asarray(shuffles(jax.random.key(2), ROWS[size], size))
+    bins = min(size, 8)
+    place = np.tile(np.arange(size) * bins // size, len(rows))
+    counts, *_ = np.histogram2d(place, (rows * bins // size).reshape(-1), bins=bins)
+    block = np.bincount(np.arange(size) * bins // size)
+    expected = len(rows) * np.outer(block, block) / size
+    statistic = (np.square(counts - expected) / expected).sum()
+    # Rows and columns of a permutation add up exactly: (bins - 1)^2 degrees of freedom; the
+    # two-sided gate also refuses a shuffle that is too even.
+    assert 1e-3 < scipy.stats.chi2.sf(statistic, (bins - 1) ** 2) < 1 - 1e-3
+
+
+@pytest.mark.parametrize("size", [7, 512, 8192])
+def test_neighbours_come_in_either_order(size):
+    rows = np.asarray(shuffles(jax.random.key(3), ROWS[size], size))
+    place = np.argsort(rows, axis=1)
+    first = (place[:, :-1] < place[:, 1:]).mean()
+    assert abs(first - 0.5) < 4 * 0.5 / np.sqrt(len(rows) * (size - 1) / 2)
+
+
+@pytest.mark.parametrize("size", [512, 8192, 20000])
+def test_rows_are_independent(size):
+    """Two shuffles agree in one place on average, however long they are."""
+    rows = np.asarray(shuffles(jax.random.key(4), ROWS[size], size))
+    pairs = [(rows[i] == rows[i + 1]).sum() for i in range(len(rows) - 1)]
+    assert abs(np.mean(pairs) - 1) < 4 / np.sqrt(len(pairs))
+    correlation = np.corrcoef(rows[0], rows[1])[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(size)
+
+
+def test_shuffles_are_made_of_their_key():
+    keys = jax.random.split(jax.random.key(5), 3)
+    one, same = (shuffles(keys[0], 100, 512) for _ in range(2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != shuffles(keys[1], 100, 512)).mean() > 0.9
+    together = jax.vmap(lambda key: shuffles(key, 100, 512))(keys)
+    for i in range(3):
+        np.testing.assert_array_equal(together[i], shuffles(keys[i], 100, 512))

@@ -1,0 +1,404 @@
+"""Results: their text, their figures (looked into, not at) and their files."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from rljax.results import figures, statistics
+from rljax.results.result import Comparison, Result, compare, load_result, plot_results
+
+RETURN = "charts/episodic_return"
+POINTS = 12
+
+
+def make(
+    agent="ppo", env_id="CartPole-v1", num_seeds=4, sweep=None, seed=0, level=400.0, **changes
+):
+    """A result of made-up numbers; `changes` go into its config."""
+    sweep = sweep or {}
+    lead = (*(len(values) for values in sweep.values()), num_seeds)
+    rng = np.random.default_rng([seed, num_seeds])
+    rise = np.linspace(0.1, 1.0, POINTS)
+    metrics = {
+        RETURN: (level * rise + rng.normal(size=(*lead, POINTS))).astype(np.float32),
+        "losses/kl": rng.random((*lead, POINTS)),
+    }
+    evaluation = {
+        "returns": (level + rng.normal(size=(*lead, 5))).astype(np.float32),
+        "lengths": rng.integers(1, 500, (*lead, 5)).astype(np.int32),
+        "unfinished": np.zeros(lead, np.int32),
+    }
+    config = {"learning_rate": 1e-3, "gamma": 0.99, "hidden_sizes": [64, 64], **changes, **sweep}
+    config |= {"seed": seed, "num_seeds": num_seeds}  # as a run folder has them
+    steps = np.arange(1, POINTS + 1) * 10_000
+    return Result(
+        agent, env_id, config, sweep, num_seeds, seed, steps, metrics, evaluation,
+        state=("state",), params={"w": np.ones(lead)}, compile_seconds=4.12, seconds=9.1,
+    )  # fmt: skip
+
+
+def with_returns(result, returns, **changes):
+    metrics = {**result.metrics, RETURN: np.asarray(returns)}
+    return dataclasses.replace(result, metrics=metrics, **changes)
+
+
+SWEEP = {"learning_rate": [1e-4, 3e-4, 1e-3]}
+GRID = {"learning_rate": [1e-4, 1e-3], "gamma": [0.9, 0.99]}
+
+
+def legend_of(figure):
+    (legend,) = figure.legends
+    return legend.get_title().get_text(), [text.get_text() for text in legend.get_texts()]
+
+
+def main_lines(axis):
+    """The lines of settings, without those of single seeds."""
+    return [line for line in axis.lines if not line.get_label().startswith("_")]
+
+
+def test_shapes_settings_and_scores():
+    result = make(sweep=GRID, num_seeds=3)
+    assert result.returns.shape == (2, 2, 3, POINTS)
+    assert result.settings[1] == {"learning_rate": 1e-4, "gamma": 0.99}
+    np.testing.assert_array_equal(result.scores(False)[1], result.returns[0, 1, :, -1])
+    returns = result.evaluation["returns"].astype(np.float64)
+    np.testing.assert_allclose(result.scores(True)[2], returns[1, 0].mean(-1))
+
+
+def test_scores_are_of_the_last_report_in_which_an_episode_ended():
+    returns = np.full((4, POINTS), np.nan)
+    returns[0], returns[1, 3], returns[2, :2] = np.arange(POINTS), 5.0, (7.0, 8.0)
+    result = with_returns(make(), returns)
+    np.testing.assert_array_equal(result.scores(False), [[POINTS - 1.0, 5.0, 8.0, np.nan]])
+    assert "(3 of 4 runs)" in result.summary()
+
+
+def test_the_summary_of_one_setting():
+    result = with_returns(make(), np.tile(np.float32([490, 496, 497, 500])[:, None], POINTS))
+    unfinished = {**result.evaluation, "unfinished": np.array([0, 2, 0, 1])}
+    lines = dataclasses.replace(result, evaluation=unfinished).summary().splitlines()
+    interval = statistics.describe([490, 496, 497, 500])
+    assert lines[0] == "ppo · CartPole-v1 · 4 seeds · 120k steps in 9.1 s, compiled in 4.1 s"
+    assert lines[1].startswith(f"  return {interval}  evaluation 400")
+    assert lines[1].endswith("(20 episodes, 3 unfinished)")
+    assert interval.startswith("496.5 [49")
+    assert repr(result) == f"<Result ppo · CartPole-v1 · 4 seeds · 120k steps · return {interval}>"
+
+
+def test_the_summary_of_a_sweep_has_a_row_a_setting():
+    result = make(sweep=SWEEP)
+    rows = result.summary().splitlines()[1:]
+    assert [row.split()[0] for row in rows] == [
+        f"learning_rate={x:g}" for x in SWEEP["learning_rate"]
+    ]
+    assert len({row.index("return") for row in rows}) == 1  # a table
+    assert repr(result) == "<Result ppo · CartPole-v1 · 4 seeds · 120k steps · learning_rate x 3>"
+
+
+def test_summaries_of_little():
+    assert "return unknown" in with_returns(make(), np.full((4, POINTS), np.nan)).summary()
+    bare = dataclasses.replace(make(num_seeds=1), metrics={}, evaluation=None)
+    assert bare.summary() == "ppo · CartPole-v1 · 1 seed · 120k steps in 9.1 s, compiled in 4.1 s"
+    assert repr(bare) == "<Result ppo · CartPole-v1 · 1 seed · 120k steps>"
+
+
+@pytest.mark.parametrize("sweep", [{}, SWEEP, GRID])
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_save_and_load_bit_for_bit(tmp_path, sweep, evaluated):
+    result = make(sweep=sweep)
+    result.returns[..., 1, 2] = np.nan
+    result = result if evaluated else dataclasses.replace(result, evaluation=None)
+    assert result.save(tmp_path / "new" / "run") == tmp_path / "new" / "run"
+    loaded = load_result(tmp_path / "new" / "run")
+    for name in (
+        "agent",
+        "env_id",
+        "config",
+        "sweep",
+        "num_seeds",
+        "seed",
+        "compile_seconds",
+        "seconds",
+    ):
+        assert getattr(loaded, name) == getattr(result, name)
+    assert (loaded.state, loaded.params) == (None, None)
+    kept = [("steps", result.steps, loaded.steps)]
+    kept += [(name, result.metrics[name], loaded.metrics[name]) for name in result.metrics]
+    assert set(loaded.metrics) == set(result.metrics)
+    assert (loaded.evaluation is None) == (not evaluated)
+    if result.evaluation is not None:
+        assert set(loaded.evaluation) == set(result.evaluation)
+        kept += [(k, result.evaluation[k], loaded.evaluation[k]) for k in result.evaluation]
+    for name, before, after in kept:
+        assert (before.dtype, before.shape) == (after.dtype, after.shape), name
+        assert before.tobytes() == after.tobytes(), name
+    assert loaded.summary() == result.summary()
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path):
+    make(sweep=SWEEP).save(tmp_path / "a")
+    reordered = make(sweep=SWEEP)
+    reordered = dataclasses.replace(reordered, metrics=dict(reversed(reordered.metrics.items())))
+    reordered.save(tmp_path / "b")
+    load_result(tmp_path / "a").save(tmp_path / "c")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["curves.npz", "result.json"]
+    for name in names:
+        for other in "bc":
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / other / name).read_bytes()
+
+
+def test_numbers_of_numpy_in_a_config_are_kept_as_plain_ones(tmp_path):
+    config = {"gamma": np.float32(0.5), "rates": np.array([1.0, 2.0]), "sizes": (64, 64)}
+    dataclasses.replace(make(), config=config).save(tmp_path)
+    assert load_result(tmp_path).config == {"gamma": 0.5, "rates": [1.0, 2.0], "sizes": [64, 64]}
+
+
+def test_what_cannot_be_saved(tmp_path):
+    with pytest.raises(ValueError, match="`metrics/charts/episodic_return` is of object"):
+        with_returns(make(), np.full((4, POINTS), None)).save(tmp_path)
+    with pytest.raises(ValueError, match="has no form in JSON"):
+        make(loss=len).save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def rewrite(path, change):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    change(record)
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "result.json").unlink(), "there is no file .*result.json: give the dir"),
+        (lambda d: (d / "curves.npz").unlink(), "there is no file .*curves.npz"),
+        (lambda d: (d / "result.json").write_text('{"format": 1'), "result.json is damaged"),
+        (lambda d: (d / "result.json").write_bytes(b"\xff\xfe\x00"), "result.json is damaged"),
+        (lambda d: (d / "result.json").write_text("[1]"), "result.json is damaged"),
+        (lambda d: rewrite(d / "result.json", lambda r: r.pop("sweep")), "no `sweep` in it"),
+        (lambda d: rewrite(d / "result.json", lambda r: r.update(format=9)), "format 9.*update"),
+        (lambda d: rewrite(d / "result.json", lambda r: r.update(num_seeds=5)), "5 seeds"),
+        (lambda d: (d / "curves.npz").write_bytes(b""), "curves.npz is damaged or of another"),
+        (lambda d: make(seed=9).save(d / "x") and (d / "x/curves.npz").replace(d / "curves.npz"),
+         "of another run"),
+    ],
+)  # fmt: skip
+def test_missing_and_damaged_files_are_named(tmp_path, damage, message):
+    make().save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_result(tmp_path)
+
+
+def test_every_flipped_byte_of_the_curves_is_seen(tmp_path):
+    path = make().save(tmp_path) / "curves.npz"
+    data = path.read_bytes()
+    for position in range(0, len(data), len(data) // 25):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        with pytest.raises(ValueError, match="damaged"):
+            load_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_seeds": 5}, r"`charts/episodic_return` has shape \(4, 12\).*must be \(5, 12\)"),
+        ({"steps": np.arange(3)}, "3 reports"),
+        ({"steps": np.zeros((2, 2))}, "`steps` has shape"),
+        ({"sweep": {"gamma": [0.9]}}, r"sweep \['gamma'\].*must be \(1, 4, 12\)"),
+        ({"evaluation": {"returns": np.zeros((3, 5))}}, "`evaluation/returns` has shape"),
+    ],
+)
+def test_wrong_shapes_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(make(), **changes)
+
+
+def test_an_unknown_metric_names_the_known():
+    with pytest.raises(
+        ValueError, match=r"no metric `losses/lk`.*charts/episodic_return, losses/kl"
+    ):
+        make().plot(metric="losses/lk")
+    with pytest.raises(ValueError, match="was not evaluated"):
+        dataclasses.replace(make(), evaluation=None).scores(evaluated=True)
+
+
+@pytest.mark.parametrize("name", ["curve.png", "new/curve.PDF", "curve.svg"])
+def test_plot_writes_a_figure(tmp_path, name):
+    make().plot(tmp_path / name)
+    start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[name[-3:].lower()]
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_plot_refuses_a_path_of_another_kind(tmp_path):
+    with pytest.raises(ValueError, match=r"`path` is '.*curve.bmp', but it must end in .png"):
+        make().plot(tmp_path / "curve.bmp")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plot_of_one_setting():
+    result = make()
+    figure = result.plot()
+    (axis,) = figure.axes
+    assert isinstance(figure, Figure)
+    assert axis.get_title(loc="left") == "ppo · CartPole-v1 · 4 seeds"
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("environment steps", "episodic return")
+    assert figure.get_supxlabel() == "interquartile mean over seeds, 95 % bootstrap interval"
+    assert (figure.legends, axis.get_legend()) == ([], None)
+    assert [axis.xaxis.get_major_formatter()(x, 0) for x in (0, 5e4, 1.5e6)] == ["0", "50k", "1.5M"]
+    assert axis.get_xlim() == (0, 120_000)
+    (line,) = main_lines(axis)
+    middle, low, high = statistics.iqm_curve(result.returns)
+    np.testing.assert_array_equal(line.get_xdata(), result.steps)
+    np.testing.assert_allclose(line.get_ydata(), middle)
+    (band,) = axis.collections
+    edges = band.get_paths()[0].get_extents()
+    assert (edges.ymin, edges.ymax) == pytest.approx((low.min(), high.max()))
+    assert len(axis.lines) == 1 + 4  # few seeds are shown one by one
+    assert len(make(num_seeds=11).plot().axes[0].lines) == 1
+
+
+def test_the_plot_of_another_metric():
+    (axis,) = make().plot(metric="losses/kl").axes
+    assert axis.get_ylabel() == "kl"
+
+
+def test_the_plot_of_one_seed_has_no_band():
+    figure = make(num_seeds=1).plot()
+    assert not figure.axes[0].collections
+    assert figure.get_supxlabel() == "one seed"
+
+
+def test_the_plot_of_sweeps():
+    figure = make(sweep=SWEEP).plot()
+    lines = main_lines(figure.axes[0])
+    assert legend_of(figure) == ("learning_rate", ["0.0001", "0.0003", "0.001"])
+    assert len(lines) == len({line.get_color() for line in lines}) == 3
+    assert len(figure.axes[0].collections) == len(figure.axes[0].lines) == 3  # no single seeds
+    title, labels = legend_of(make(sweep=GRID).plot())
+    assert not title
+    assert labels[1] == "learning_rate=0.0001, gamma=0.99"
+
+
+def test_many_lines_differ_in_colour_or_dashes():
+    lines = main_lines(make(sweep={"a": [*range(5)], "b": [*range(5)]}).plot().axes[0])
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 25
+
+
+def test_plot_into_axes_of_the_caller(tmp_path):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert make(sweep=SWEEP).plot(tmp_path / "both.png", ax=right) is figure
+    assert (len(left.lines), len(right.lines)) == (0, 3)
+    assert [text.get_text() for text in right.get_legend().get_texts()] == [
+        "0.0001",
+        "0.0003",
+        "0.001",
+    ]
+    assert (tmp_path / "both.png").is_file()
+
+
+def test_gaps_are_bridged():
+    returns = make().returns.copy()
+    returns[:, [0, 4, 5]] = np.nan
+    returns[0, 7] = np.nan
+    result = with_returns(make(), returns)
+    (line, *_) = result.plot().axes[0].lines
+    np.testing.assert_array_equal(line.get_xdata(), np.delete(result.steps, [0, 4, 5]))
+    assert np.isfinite(line.get_ydata()).all()
+
+
+def test_curves_of_one_point_and_of_none(tmp_path):
+    nothing = np.full((4, POINTS), np.nan)
+    with_returns(make(), nothing).plot(tmp_path / "nothing.png")
+    nothing[:, 3] = 1.0
+    figure = with_returns(make(), nothing).plot(tmp_path / "point.png")
+    assert main_lines(figure.axes[0])[0].get_marker() == "o"
+
+
+def test_large_values_have_short_ticks():
+    (axis,) = make(level=-2e5).plot().axes
+    assert axis.yaxis.get_major_formatter()(-150_000, 0) == "\N{MINUS SIGN}150k"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1k"), (999_999, "1M"), (1_250_000, "1.25M"), (2e9, "2B")],
+)
+def test_human_numbers(number, text):
+    assert figures.human(number) == text
+
+
+def test_plot_results_has_a_panel_an_environment_and_one_legend(tmp_path):
+    runs = [
+        make(), make("dqn", double=False), make("dqn", double=True),
+        make(env_id="Acrobot-v1", gamma=0.9), make("dqn", "Acrobot-v1", double=True, num_seeds=2),
+    ]  # fmt: skip
+    folders = [run.save(tmp_path / str(i)) for i, run in enumerate(runs)]
+    figure = plot_results([str(folders[0]), *folders[1:]], tmp_path / "all.png")
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles == ["CartPole-v1 · 4 seeds", "Acrobot-v1 · 2 to 4 seeds"]
+    assert legend_of(figure)[1] == ["ppo", "dqn", "double=False", "double=True", "dqn"]
+    colors = [main_lines(axis)[0].get_color() for axis in figure.axes]
+    assert colors[0] == colors[1]  # ppo looks the same in both
+    assert (tmp_path / "all.png").is_file()
+
+
+def test_plot_results_pools_seeds():
+    first, second = make(seed=0), make(seed=1, num_seeds=3)
+    figure = plot_results([first, second, make(seed=0), make(seed=1, num_seeds=2)])
+    (axis,) = figure.axes
+    assert axis.get_title(loc="left") == "ppo · CartPole-v1 · 7 seeds"
+    (line,) = main_lines(axis)
+    middle, *_ = statistics.iqm_curve(np.concatenate([first.returns, second.returns]))
+    np.testing.assert_allclose(line.get_ydata(), middle)
+
+
+def test_plot_results_expands_sweeps_and_tells_equal_labels_apart():
+    longer = make()
+    longer = dataclasses.replace(longer, steps=longer.steps * 2)
+    figure = plot_results([make(sweep=SWEEP), make(learning_rate=0.1), longer])
+    expected = [f"learning_rate={x:g}" for x in (1e-4, 3e-4, 1e-3, 0.1)]
+    assert legend_of(figure)[1] == [*expected, "learning_rate=0.001 (2)"]
+
+
+def test_plot_results_of_nothing():
+    with pytest.raises(ValueError, match="`results` is empty"):
+        plot_results([])
+
+
+def test_compare(tmp_path):
+    better, worse = make(level=450.0, num_seeds=6), make("dqn")
+    comparison = compare(better, worse.save(tmp_path))
+    assert comparison == Comparison("ppo", "dqn", 1.0, 1.0, 1.0)
+    assert str(comparison) == "P(ppo > dqn) = 1.00 [1.00, 1.00]"
+    assert compare(worse, better).probability == 0.0
+    same = compare(make(gamma=0.9), make(gamma=0.99))
+    assert (same.x, same.y, same.probability) == ("ppo gamma=0.9", "ppo gamma=0.99", 0.5)
+    assert same.low < 0.5 < same.high
+
+
+def test_compare_averages_over_environments_and_falls_back_on_training():
+    x = [make(level=450.0, num_seeds=6), make(env_id="Acrobot-v1")]
+    y = [make("dqn"), dataclasses.replace(make("dqn", "Acrobot-v1", level=500.0), evaluation=None)]
+    assert compare(x, y).probability == 0.5  # better on one, worse on the other
+    returns = np.broadcast_to(-1.0, (4, POINTS))  # of the training alone, which is now what counts
+    assert compare([with_returns(make(), returns), x[1]], y).probability == 0.0
+
+
+def test_compare_refuses_what_cannot_be_compared():
+    with pytest.raises(ValueError, match=r"ran on .*CartPole-v1.* and `y` on .*Acrobot-v1"):
+        compare(make(), make(env_id="Acrobot-v1"))
+    with pytest.raises(ValueError, match="is a sweep of learning_rate"):
+        compare(make(), make(sweep=SWEEP))
+
+
+def test_matplotlib_is_imported_when_a_figure_is_drawn():
+    code = "import sys, rljax.results; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
