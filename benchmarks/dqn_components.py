@@ -1,16 +1,18 @@
-"""What the parts of DQN are for, as experiments: many seeds of each side, a figure and a verdict.
+"""The effect of three components of DQN: many seeds with and without each, and a verdict.
 
-    python benchmarks/notes_dqn.py --output figures                 all three
-    python benchmarks/notes_dqn.py overestimation --num-seeds 32
+    python benchmarks/dqn_components.py --output figures                 all three
+    python benchmarks/dqn_components.py overestimation --num-seeds 32
 
-overestimation  Pendulum, 11 torques, rewards / 10: no value is above 0, but DQN believes so more
-                than Double DQN does
-priorities      MountainCar, +10 at the flag, no time limit: after how many steps the flag has been
-                reached 20 times, with prioritized replay and with uniform
-dueling         Pendulum, 25 torques: the reward gathered while learning, with two streams and one
+overestimation  Pendulum with 11 torques and rewards / 10. No true value exceeds 0; the estimates of
+                DQN exceed it by more than those of double DQN (https://arxiv.org/abs/1509.06461)
+priorities      MountainCar with +10 at the flag and no time limit: steps until the flag has been
+                reached 20 times, with prioritized (https://arxiv.org/abs/1511.05952) and uniform
+                replay
+dueling         Pendulum with 25 torques: total reward during training, with a dueling network
+                (https://arxiv.org/abs/1511.06581) and a plain one
 
-Sizes and rates are those of a known tutorial on these parts (one hidden layer of 20, RMSProp).
-The exit code is 1 where a verdict is against what is said of the part.
+All networks have one hidden layer of 20 units; the optimizer is RMSProp. The exit code is 1 if a
+component does not have its published effect.
 """
 
 import argparse
@@ -18,10 +20,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
+from lib import harness
 
-sys.path.insert(0, str(harness.REPOSITORY))  # the checkout that this file stands in
+sys.path.insert(0, str(harness.REPOSITORY))  # this checkout
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -37,7 +39,7 @@ RMSPROP = {"decay": 0.9, "eps": 1e-10}
 
 
 class Streams(nn.Module):
-    """A hidden layer, and then a linear one, or one for the state and one for actions."""
+    """A hidden layer, then a linear layer, or linear value and advantage streams."""
 
     num_actions: int
     dueling: bool = False
@@ -52,22 +54,25 @@ class Streams(nn.Module):
         return nn.Dense(1)(x) + advantage - advantage.mean(axis=-1, keepdims=True)
 
 
-def watched(config, spec, *, network=None, optimizer=None, replay=None, average=identity):
-    """DQN that also reports the largest value of what it sees, and how often episodes end."""
+def instrumented_dqn(config, spec, *, network=None, optimizer=None, replay=None, average=identity):
+    """DQN that also reports the maximum action value and the rate of terminations."""
     agent = dqn(config, spec, network=network, optimizer=optimizer, replay=replay, average=average)
 
     def update(state, trajectory, key):
-        values = network.apply(state.params, trajectory.obs).max(axis=-1)
-        ended = trajectory.terminated.sum().astype(jnp.float32)
-        more = {"charts/max_q": values.mean(), "charts/ends": Mean(ended, jnp.float32(1))}
+        max_q = network.apply(state.params, trajectory.obs).max(axis=-1)
+        num_terminated = trajectory.terminated.sum().astype(jnp.float32)
         state, metrics = agent.update(state, trajectory, key)
-        return state, {**metrics, **more}
+        return state, {
+            **metrics,
+            "charts/max_q": max_q.mean(),
+            "charts/terminations": Mean(num_terminated, jnp.float32(1)),
+        }
 
     return agent._replace(update=update)
 
 
-def torques(env: Env, count: int) -> Env:
-    """Pendulum with `count` torques for actions, over all its range, and a tenth of the reward."""
+def discrete_torques(env: Env, count: int) -> Env:
+    """Pendulum with `count` evenly spaced torques as discrete actions and a tenth of the reward."""
     low, high = float(np.min(env.spec.action_low)), float(np.max(env.spec.action_high))
 
     def step(state, action, key):
@@ -81,7 +86,7 @@ def torques(env: Env, count: int) -> Env:
     return env._replace(spec=spec, step=step)
 
 
-def flag(env: Env) -> Env:
+def reward_at_flag(env: Env) -> Env:
     """MountainCar with a reward of +10 for the step that reaches the flag."""
 
     def step(state, action, key):
@@ -91,123 +96,125 @@ def flag(env: Env) -> Env:
     return env._replace(step=step)
 
 
-def train(env: Env, seeds: int, num_reports: int, rate: float, **options: Any) -> Any:
-    """One side of an experiment: a gradient step at every step of one environment."""
+def train(env: Env, num_seeds: int, num_reports: int, learning_rate: float, **options: Any) -> Any:
+    """Trains one variant: a gradient step at every step of one environment."""
     return rljax.train(
-        (DQNConfig, watched), env, num_seeds=seeds, num_reports=num_reports, progress=False,
-        eval_episodes=0, num_envs=1, num_steps=1, train_frequency=1, batch_size=32, gamma=0.9,
-        optimizer=optax.rmsprop(rate, **RMSPROP), **options,
+        (DQNConfig, instrumented_dqn), env, num_seeds=num_seeds, num_reports=num_reports,
+        progress=False, eval_episodes=0, num_envs=1, num_steps=1, train_frequency=1, batch_size=32,
+        gamma=0.9, optimizer=optax.rmsprop(learning_rate, **RMSPROP), **options,
     )  # fmt: skip
 
 
-def overestimation(seeds: int) -> tuple[str, bool, dict[str, Any]]:
-    env = torques(rljax.make("Pendulum-v1"), 11)
-    largest, curves = {}, {}
+def overestimation(num_seeds: int) -> tuple[str, bool, dict[str, Any]]:
+    env = discrete_torques(rljax.make("Pendulum-v1"), 11)
+    max_q, curves = {}, {}
     for name, double in (("DQN", False), ("Double DQN", True)):
         run = train(
-            env, seeds, 23, 0.005, network=Streams(11), double=double, total_timesteps=23_000,
+            env, num_seeds, 23, 0.005, network=Streams(11), double=double, total_timesteps=23_000,
             buffer_size=3000, learning_starts=3000, target_update_interval=200, eps_end=0.1,
             exploration_fraction=3900 / 23_000,
         )  # fmt: skip
         curves[name] = run.steps, run.metrics["charts/max_q"]
-        largest[name] = run.metrics["charts/max_q"][:, -5:].mean(axis=1)  # the last 5,000 steps
-    plain, double = (largest[name].mean() for name in ("DQN", "Double DQN"))
-    test = stats.mannwhitneyu(largest["DQN"], largest["Double DQN"], alternative="greater")
-    told = (
-        f"mean of the largest value over the last 5,000 steps: DQN {plain:.3f}, Double DQN "
+        max_q[name] = run.metrics["charts/max_q"][:, -5:].mean(axis=1)  # the last 5,000 steps
+    plain, double = (max_q[name].mean() for name in ("DQN", "Double DQN"))
+    test = stats.mannwhitneyu(max_q["DQN"], max_q["Double DQN"], alternative="greater")
+    message = (
+        f"mean of the maximum value over the last 5,000 steps: DQN {plain:.3f}, Double DQN "
         f"{double:.3f} (no true value is above 0); p = {test.pvalue:.2g}"
     )
-    return told, bool(plain > double and double <= 0.1), curves
+    return message, bool(plain > double and double <= 0.1), curves
 
 
-def priorities(seeds: int) -> tuple[str, bool, dict[str, Any]]:
-    env = flag(rljax.make("MountainCar-v0", max_episode_steps=10**9))
-    total, wanted, num_reports = 150_000, 20, 600
-    taken, curves = {}, {}
+def priorities(num_seeds: int) -> tuple[str, bool, dict[str, Any]]:
+    env = reward_at_flag(rljax.make("MountainCar-v0", max_episode_steps=10**9))
+    total, target, num_reports = 150_000, 20, 600
+    steps, curves = {}, {}
     for name, replay in (("uniform", None), ("prioritized", prioritized(10_000, 32, 0.6, 0.01))):
         pieces = {} if replay is None else {"replay": replay}
         run = train(
-            env, seeds, num_reports, 0.005, network=Streams(3), total_timesteps=total,
+            env, num_seeds, num_reports, 0.005, network=Streams(3), total_timesteps=total,
             buffer_size=10_000, learning_starts=10_000, target_update_interval=500, eps_end=0.1,
             exploration_fraction=28_000 / total, **pieces,
         )  # fmt: skip
-        ends = np.cumsum(run.metrics["charts/ends"] * (total // num_reports), axis=1)
-        reached = ends >= wanted - 0.5
-        taken[name] = np.where(reached.any(1), run.steps[reached.argmax(1)], total + 1)
-        curves[name] = run.steps, ends
-    a, b = taken["prioritized"], taken["uniform"]
+        visits = np.cumsum(run.metrics["charts/terminations"] * (total // num_reports), axis=1)
+        reached = visits >= target - 0.5
+        steps[name] = np.where(reached.any(1), run.steps[reached.argmax(1)], total + 1)
+        curves[name] = run.steps, visits
+    a, b = steps["prioritized"], steps["uniform"]
     test = stats.mannwhitneyu(a, b, alternative="less")
-    told = (
-        f"median steps until the flag was reached {wanted} times: prioritized {np.median(a):,.0f}, "
+    message = (
+        f"median steps until the flag was reached {target} times: prioritized {np.median(a):,.0f}, "
         f"uniform {np.median(b):,.0f}; within {total:,} steps by {(a <= total).sum()} and "
-        f"{(b <= total).sum()} of {seeds} seeds; p = {test.pvalue:.2g}"
+        f"{(b <= total).sum()} of {num_seeds} seeds; p = {test.pvalue:.2g}"
     )
-    return told, bool(np.median(a) < np.median(b) and test.pvalue < 0.05), curves
+    return message, bool(np.median(a) < np.median(b) and test.pvalue < 0.05), curves
 
 
-def dueling(seeds: int) -> tuple[str, bool, dict[str, Any]]:
-    env = torques(rljax.make("Pendulum-v1"), 25)
-    gathered, curves = {}, {}
-    for name, streams in (("plain", False), ("dueling", True)):
+def dueling(num_seeds: int) -> tuple[str, bool, dict[str, Any]]:
+    env = discrete_torques(rljax.make("Pendulum-v1"), 25)
+    total_reward, curves = {}, {}
+    for name, is_dueling in (("plain", False), ("dueling", True)):
         run = train(
-            env, seeds, 18, 0.001, network=Streams(25, streams), total_timesteps=18_000,
+            env, num_seeds, 18, 0.001, network=Streams(25, is_dueling), total_timesteps=18_000,
             buffer_size=3000, learning_starts=3000, target_update_interval=200, eps_end=0.1,
             exploration_fraction=3900 / 18_000,
         )  # fmt: skip
-        reward = run.metrics["charts/reward"][:, 3:] * 1000  # 15,000 steps of learning
-        gathered[name] = reward.sum(axis=1)
+        reward = run.metrics["charts/reward"][:, 3:] * 1000  # 15,000 steps of training
+        total_reward[name] = reward.sum(axis=1)
         curves[name] = run.steps[3:], np.cumsum(reward, axis=1)
-    plain, two = gathered["plain"], gathered["dueling"]
-    test = stats.mannwhitneyu(two, plain, alternative="greater")
-    told = (
-        f"mean reward gathered in 15,000 steps of learning: dueling {two.mean():.0f}, plain "
+    plain, streams = total_reward["plain"], total_reward["dueling"]
+    test = stats.mannwhitneyu(streams, plain, alternative="greater")
+    message = (
+        f"mean total reward in 15,000 steps of training: dueling {streams.mean():.0f}, plain "
         f"{plain.mean():.0f}; p = {test.pvalue:.2g}"
     )
-    return told, bool(two.mean() > plain.mean()), curves
+    return message, bool(streams.mean() > plain.mean()), curves
 
 
 EXPERIMENTS = {"overestimation": overestimation, "priorities": priorities, "dueling": dueling}
 LABELS = {
-    "overestimation": "largest value", "priorities": "times at the flag",
-    "dueling": "reward so far",
+    "overestimation": "maximum value", "priorities": "times the flag was reached",
+    "dueling": "total reward",
 }  # fmt: skip
 
 
-def draw(name: str, curves: dict[str, Any], folder: Path) -> None:
-    """The median of each side and its quartiles."""
+def plot(name: str, curves: dict[str, Any], directory: Path) -> None:
+    """Draws the median and the quartiles of each variant."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for side, (steps, values) in curves.items():
+    for variant, (steps, values) in curves.items():
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
-        (line,) = axes.plot(steps, middle, label=side)
+        (line,) = axes.plot(steps, middle, label=variant)
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
     axes.set(xlabel="environment steps", ylabel=LABELS[name])
     axes.legend()
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=150)
+    directory.mkdir(parents=True, exist_ok=True)
+    figure.savefig(directory / f"{name}.png", dpi=150)
     plt.close(figure)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("experiments", nargs="*", help="of " + ", ".join(EXPERIMENTS))
-    parser.add_argument("--num-seeds", type=int, default=20, help="of each side (20)")
-    parser.add_argument("--output", type=Path, help="a folder for figures")
+    parser.add_argument(
+        "experiments", nargs="*", help="names of experiments (all): " + ", ".join(EXPERIMENTS)
+    )
+    parser.add_argument("--num-seeds", type=int, default=20, help="seeds of each variant (20)")
+    parser.add_argument("--output", type=Path, help="directory for the figures")
     options = parser.parse_args()
     if unknown := set(options.experiments) - set(EXPERIMENTS):
-        parser.error(f"there is no {unknown.pop()}: there are {', '.join(EXPERIMENTS)}.")
-    against = 0
+        parser.error(f"unknown experiment {unknown.pop()}: choose from {', '.join(EXPERIMENTS)}.")
+    num_failed = 0
     for name in options.experiments or EXPERIMENTS:
-        told, holds, curves = EXPERIMENTS[name](options.num_seeds)
-        against += not holds
-        print(f"{name}: {told}\n  {'it holds' if holds else 'IT DOES NOT HOLD'}", flush=True)
+        message, holds, curves = EXPERIMENTS[name](options.num_seeds)
+        num_failed += not holds
+        print(f"{name}: {message}\n  {'confirmed' if holds else 'NOT CONFIRMED'}", flush=True)
         if options.output:
-            draw(name, curves, options.output)
-    return int(against > 0)
+            plot(name, curves, options.output)
+    return int(num_failed > 0)
 
 
 if __name__ == "__main__":

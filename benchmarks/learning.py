@@ -1,9 +1,9 @@
-"""Whether the configurations learn what they should: many seeds of each, greedy evaluation.
+"""Learning results of the configurations: many seeds of each, evaluated greedily.
 
     python benchmarks/learning.py                                  all of configs/
     python benchmarks/learning.py configs/ppo/CartPole-v1.toml --num-seeds 32 --output results
 
-What is expected stands in expected.toml. The exit code is 1 where a configuration falls short.
+The expected results are in expected.toml. The exit code is 1 if a configuration misses its own.
 """
 
 import argparse
@@ -14,24 +14,29 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import harness
-import measure
 import numpy as np
-from harness import Table
+from lib import harness, measure
+from lib.harness import Table
 
-sys.path.insert(0, str(harness.REPOSITORY))  # the checkout that this file stands in
+sys.path.insert(0, str(harness.REPOSITORY))  # this checkout
 
 CONFIGS = harness.REPOSITORY / "configs"
-EXPECTED = harness.HERE / "expected.toml"
+EXPECTED = harness.BENCHMARKS / "expected.toml"
 
 
 class Expected(NamedTuple):
-    """What a configuration must reach, over its seeds."""
+    """The result that a configuration must reach.
 
-    mean: float  # of the seeds' mean greedy returns
-    floor: float  # which at least `passing` of `seeds` seeds reach
+    Attributes:
+      mean: minimum of the mean greedy return over seeds.
+      floor: return that at least `passing` of `num_seeds` seeds must reach.
+      source: published result for the same task.
+    """
+
+    mean: float
+    floor: float
     passing: int
-    seeds: int
+    num_seeds: int
     source: str
 
 
@@ -42,7 +47,7 @@ def main() -> int:
     table = Table(
         "Configurations",
         f"Mean greedy return of {options.episodes} episodes of each seed's last policy, over "
-        "seeds; IQM with its 95 % stratified-bootstrap interval. Seconds are those of training, "
+        "seeds; IQM with its 95 % stratified-bootstrap interval. Seconds include training, "
         "compiling and evaluating all seeds.",
         "config", ">steps", ">mean", "IQM", ">seeds over floor", ">expected", "verdict",
         ">seconds",
@@ -51,22 +56,28 @@ def main() -> int:
     line = harness.machine(measure.facts())
     for path in paths:
         name = name_of(path)
-        failed += one(path, name, expected.get(name), table, options)
+        failed += train_and_judge(path, name, expected.get(name), table, options)
         if options.output:
             harness.write(options.output / "learning.md", "Learning", line, [table])
     given = {name_of(path) for path in paths}
-    lost = [] if options.configs else sorted(expected.keys() - given)
-    table.remarks += [f"{name}: expected.toml names it, and there is no such file" for name in lost]
+    missing = [] if options.configs else sorted(expected.keys() - given)
+    table.remarks += [f"{name}: in expected.toml, but the file is missing" for name in missing]
     print(f"\n{line}\n\n{table.text()}")
-    return int(bool(failed or lost))
+    return int(bool(failed or missing))
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="TOML files (all of configs/)")
-    parser.add_argument("--num-seeds", type=int, help="of each (as in expected.toml, or the file)")
-    parser.add_argument("--episodes", type=int, default=100, help="of each policy (100)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for the table and the figures")
+    parser.add_argument(
+        "--num-seeds", type=int, help="seeds of each configuration (as in expected.toml)"
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=100, help="evaluation episodes of each seed (100)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="directory for the table and the figures"
+    )
     return parser.parse_args()
 
 
@@ -78,12 +89,12 @@ def load_expected() -> dict[str, Expected]:
 
 
 def name_of(path: Path) -> str:
-    """`ppo/CartPole-v1` in configs/; elsewhere the path."""
+    """Returns a name such as `ppo/CartPole-v1` for a file in configs/, else its path."""
     inside = path.is_relative_to(CONFIGS)
     return path.relative_to(CONFIGS).with_suffix("").as_posix() if inside else str(path)
 
 
-def one(
+def train_and_judge(
     path: Path, name: str, expected: Expected | None, table: Table, options: argparse.Namespace
 ) -> bool:
     """Trains and judges one configuration. Returns whether it failed."""
@@ -91,14 +102,16 @@ def one(
     from rljax.experiment import plan, run
     from rljax.results import figures, statistics
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         record: dict[str, Any] = config.load(path)
         if seeds := options.num_seeds or (expected and expected.num_seeds):
             record["num_seeds"] = seeds
-        result = run.run(plan.plan_of(record), eval_episodes=options.episodes)
+        result = run.run_plan(plan.plan_from_record(record), eval_episodes=options.episodes)
         if result.sweep:
-            raise ValueError(f"it sweeps {', '.join(result.sweep)}: give one value of each.")
+            raise ValueError(
+                f"the configuration sweeps {', '.join(result.sweep)}: give one value of each."
+            )
     except (ValueError, FloatingPointError) as error:
         table.add(name, "", "", "", "", "", "FAIL: an error")
         table.remarks.append(f"{name}: {error}")
@@ -108,7 +121,7 @@ def one(
     table.add(
         name, figures.human(float(result.steps[-1])), f"{scores.mean():.4g}",
         statistics.describe(scores), over, f"{expected.mean:g}" if expected else "-", verdict,
-        harness.seconds(time.perf_counter() - began),
+        harness.seconds(time.perf_counter() - start),
     )  # fmt: skip
     if expected:
         table.remarks.append(
@@ -121,7 +134,10 @@ def one(
 
 
 def judge(scores: np.ndarray, expected: Expected | None) -> tuple[str, str]:
-    """The verdict, and how many seeds reach the floor. `scores` `[seeds]`; NaN reaches nothing."""
+    """Returns the verdict and the number of seeds over the floor, from the returns `[seeds]`.
+
+    A NaN counts as not reached.
+    """
     if expected is None:
         return "no target", "-"
     needed = math.ceil(len(scores) * expected.passing / expected.num_seeds)

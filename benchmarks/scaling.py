@@ -1,11 +1,11 @@
-"""How the speed grows with devices: workers of one run, and seeds spread out.
+"""Speed by number of devices: workers of one run, and independent seeds.
 
-    python benchmarks/scaling.py                        1, 2, 4, 8 devices; a CPU plays them
+    python benchmarks/scaling.py                        1, 2, 4, 8 devices, virtual on a CPU
     python benchmarks/scaling.py --agent a3c --devices 1,2 --output scaling.md
 
-The work of a device is the same however many there are: `--num-envs` environments each, or one
-seed each. On a GPU or TPU the devices are real and the column `of ideal` is the scaling. Virtual
-CPU devices share the cores: beyond as many devices as cores it shows what sharing costs, no speed.
+The work per device is constant: `--num-envs` environments each, or one seed each. On a GPU or TPU
+the devices are real and the column `of ideal` is the scaling efficiency. Virtual CPU devices share
+the cores: with more devices than cores the column shows the cost of sharing.
 """
 
 import argparse
@@ -14,8 +14,8 @@ import os
 import sys
 import time
 
-import harness
-from harness import Failed, Table, rate
+from lib import harness
+from lib.harness import Failed, Table, rate
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
         alone = None
         for devices in options.devices:
             try:
-                told = harness.ask(
+                answer = harness.ask(
                     (sys.executable, "-W", "ignore", __file__), options.timeout, measure=mode,
                     devices=devices, agent=options.agent, env=options.env, seconds=options.seconds,
                     num_envs=options.num_envs, num_steps=options.num_steps,
@@ -42,22 +42,23 @@ def main() -> int:
                 table.add(mode, str(devices), "-", "-", str(failure))
                 failed = True
                 continue
-            line = line or harness.machine(told)
-            alone = alone or told["rate"] / devices
-            ideal = f"{told['rate'] / (alone * devices):.2f}"
-            table.add(mode, str(devices), rate(told["rate"]), ideal, f"{told['compile']:.1f}")
+            line = line or harness.machine(answer)
+            alone = alone or answer["rate"] / devices
+            ideal = f"{answer['rate'] / (alone * devices):.2f}"
+            compile_seconds = f"{answer['compile_seconds']:.1f}"
+            table.add(mode, str(devices), rate(answer["rate"]), ideal, compile_seconds)
     print(f"\n{line}\n\n{table.text()}")
     harness.write(options.output, "Scaling", line, [table])
     return int(failed)
 
 
 def measured(options: argparse.Namespace) -> dict:
-    """One figure: in a process of its own, because devices are counted when JAX starts."""
+    """Measures one rate, in a process of its own because JAX counts its devices once."""
     (devices,) = options.devices
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)
-    from measure import facts
+    from lib.measure import facts
 
     from rljax.experiment.plan import make_plan
     from rljax.training import parallel, runs
@@ -70,37 +71,41 @@ def measured(options: argparse.Namespace) -> dict:
         devices=workers, num_envs=options.num_envs * workers, num_steps=options.num_steps,
         total_timesteps=10**9,
     )  # fmt: skip
-    spread = parallel.spread(plan.num_runs, devices, workers=workers)
-    began = time.perf_counter()
-    work = runs.Runs(plan.make_learner(), plan.config, plan.entries(), spread)
+    placement = parallel.place(plan.num_runs, devices, workers=workers)
+    start = time.perf_counter()
+    work = runs.Runs(plan.make_learner(), plan.config, plan.worker_inits(), placement)
     work.advance(2)
-    compile_seconds = time.perf_counter() - began
-    updates, spent = 2, 0.0
-    while spent < options.seconds:
+    compile_seconds = time.perf_counter() - start
+    updates, elapsed = 2, 0.0
+    while elapsed < options.seconds:
         updates *= 2
-        began = time.perf_counter()
+        start = time.perf_counter()
         work.advance(updates)
-        spent = time.perf_counter() - began
+        elapsed = time.perf_counter() - start
     steps = updates * plan.steps_per_update * plan.num_runs
-    return {"rate": steps / spent, "compile": compile_seconds} | facts()
+    return {"rate": steps / elapsed, "compile_seconds": compile_seconds} | facts()
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--agent", default="dppo")
-    parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--devices", default="1,2,4,8", type=numbers, help="how many, in turn")
-    parser.add_argument("--num-envs", type=int, default=64, help="on each device")
-    parser.add_argument("--num-steps", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of the last, counted chunk")
-    parser.add_argument("--timeout", type=float, default=600.0, help="of each figure")
-    parser.add_argument("--output", help="a markdown file")
+    parser.add_argument("--agent", default="dppo", help="name of the agent (dppo)")
+    parser.add_argument("--env", default="CartPole-v1", help="environment id (CartPole-v1)")
+    parser.add_argument(
+        "--devices", default="1,2,4,8", type=numbers, help="numbers of devices, in turn (1,2,4,8)"
+    )
+    parser.add_argument("--num-envs", type=int, default=64, help="environments per device (64)")
+    parser.add_argument("--num-steps", type=int, default=32, help="rollout length (32)")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="minimum length of the timed chunk (5)"
+    )
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds per process (600)")
+    parser.add_argument("--output", metavar="FILE.md", help="markdown file for the table")
     parser.add_argument("--measure", choices=("workers", "seeds"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
+    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How fast rljax compiles, trains, steps environments and starts, and how fast others do.
+"""Speed of rljax: compiling, training, stepping environments, starting; beside other libraries.
 
-    python benchmarks/throughput.py                              all but other libraries
+    python benchmarks/throughput.py                              without other libraries
     python benchmarks/throughput.py --peers rejax,sb3,sbx        beside them, pair by pair
     python benchmarks/throughput.py --quick --output table.md    a few minutes
 
-Every figure comes from a process of its own; one that fails becomes a row that says so, and the
-exit code is then 1. See README.md for what the columns mean.
+Each number is measured in a process of its own. A process that fails becomes a row marked as
+failed, and the exit code is then 1. README.md explains the columns.
 """
 
 import argparse
@@ -17,25 +17,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import harness
 import numpy as np
-from harness import Failed, Table, rate, seconds, span
+from lib import harness
+from lib.harness import Failed, Table, rate, seconds, span
 from peers.common import ROLLOUT
 
 PYTHON = (sys.executable, "-W", "ignore")
 SHAPES = ((4, 128), (64, 128), (2048, 32))
 ENV_IDS = ("CartPole-v1", "Breakout-MinAtar")
-LARGEST = 2**20  # steps of one rollout of all seeds, on a CPU: it is slow, and memory is short
+MAX_ROLLOUT = 2**20  # steps of one rollout of all seeds on a CPU, which is slow and short of memory
 CARTPOLE = harness.REPOSITORY / "configs" / "ppo" / "CartPole-v1.toml"
 
 
 class Peer(NamedTuple):
-    """How another library's program is run."""
+    """How the program of another library is run.
+
+    Attributes:
+      program: file in peers/.
+      options: command-line options of its own.
+      many_seeds: whether it trains several seeds side by side.
+      fewer: divisor of the number of steps it is timed on, for slow libraries.
+    """
 
     program: str
-    own: dict[str, str]
-    many_seeds: bool  # it can train some side by side
-    fewer: int  # the part of the steps that it is timed on, as it is so much slower
+    options: dict[str, str]
+    many_seeds: bool
+    fewer: int
 
 
 PEERS = {
@@ -51,7 +58,7 @@ def main() -> int:
     try:
         known = measure("random", options, seconds=0.05, runs=1)
     except Failed as failure:
-        sys.exit(f"rljax itself does not run here: {failure}")
+        sys.exit(f"rljax does not run here: {failure}")
     line, attempts = harness.machine(known), []
     options.backend = known["backend"]
     for name in options.only:
@@ -69,29 +76,40 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words = {"type": lambda text: tuple(filter(None, text.split(",")))}
-    parser.add_argument("--quick", action="store_true", help="small and once: does it run?")
-    parser.add_argument("--only", **words, default=tuple(SECTIONS), help="of " + ",".join(SECTIONS))
-    parser.add_argument("--peers", **words, default=(), help="of " + ",".join(PEERS))
-    parser.add_argument("--repeats", type=int, help="of each figure, and pairs (5)")
+    names = harness.names
+    parser.add_argument("--quick", action="store_true", help="a small run, to see that all works")
     parser.add_argument(
-        "--num-seeds", **words, default=("1", "8", "32"), help="of the loop (1,8,32)"
+        "--only", type=names, default=tuple(SECTIONS), help="sections: " + ",".join(SECTIONS)
     )
-    parser.add_argument("--peer-seeds", **words, default=("1", "8"), help="of pairs (1,8)")
+    parser.add_argument(
+        "--peers", type=names, default=(), help="other libraries: " + ",".join(PEERS)
+    )
+    parser.add_argument("--repeats", type=int, help="repetitions of each measurement (5)")
+    parser.add_argument(
+        "--num-seeds", type=names, default=("1", "8", "32"), help="seeds side by side (1,8,32)"
+    )
+    parser.add_argument(
+        "--peer-seeds", type=names, default=("1", "8"), help="seeds beside other libraries (1,8)"
+    )
     parser.add_argument("--purejaxrl", metavar="PATH", help="a checkout of PureJaxRL")
-    parser.add_argument("--output", metavar="FILE.md", help="where to write the tables as well")
-    parser.add_argument("--timeout", type=float, default=900, help="of one process, seconds (900)")
-    parser.add_argument("--venvs", type=Path, default=harness.HERE / ".venvs")
-    parser.add_argument("--jax-extra", default="", help="for the peers' JAX, such as cuda12")
-    parser.add_argument("--pip-options", type=shlex.split, default=[], help="for their pip install")
+    parser.add_argument("--output", metavar="FILE.md", help="markdown file for the tables")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds per process (900)")
+    parser.add_argument(
+        "--venvs", type=Path, default=harness.BENCHMARKS / ".venvs",
+        help="directory of the peers' virtual environments",
+    )  # fmt: skip
+    parser.add_argument("--jax-extra", default="", help="extra of the peers' JAX, such as cuda12")
+    parser.add_argument(
+        "--pip-options", type=shlex.split, default=[], help="further options of pip install"
+    )
     options = parser.parse_args()
     if options.purejaxrl and "purejaxrl" not in options.peers:
         options.peers += ("purejaxrl",)
     if "purejaxrl" in options.peers and not options.purejaxrl:
         parser.error("purejaxrl is not on the package index: give --purejaxrl PATH, a checkout.")
-    for name, given, some in (("only", options.only, SECTIONS), ("peers", options.peers, PEERS)):
-        if unknown := set(given) - set(some):
-            parser.error(f"--{name} has no {unknown.pop()}: there are {','.join(some)}.")
+    for name, given, known in (("only", options.only, SECTIONS), ("peers", options.peers, PEERS)):
+        if unknown := set(given) - set(known):
+            parser.error(f"--{name} has no {unknown.pop()}: choose from {','.join(known)}.")
     options.repeats = options.repeats or (1 if options.quick else 5)
     options.seconds = 0.2 if options.quick else 2.0
     options.updates = 20 if options.quick else 976
@@ -100,20 +118,20 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def measure(what: str, options: argparse.Namespace, **more: Any) -> dict[str, Any]:
-    """One program of measure.py, in this interpreter."""
-    command = [*PYTHON, harness.HERE / "measure.py", what]
+def measure(program: str, options: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """Runs one program of lib/measure.py in this interpreter."""
+    command = [*PYTHON, harness.LIB / "measure.py", program]
     return harness.ask(command, options.timeout, **more)
 
 
 class Attempts:
-    """Rows of a table that may fail: a remark says why, and the others go on."""
+    """Rows of a table that may fail: a remark gives the reason, and the other rows follow."""
 
     def __init__(self, table: Table):
         self.table, self.failed = table, 0
 
     def __call__(self, cells: list[str], work: Callable[..., Any], *args: Any, **kwargs: Any):
-        """What `work` returns; None, and a row that begins with `cells`, where it failed."""
+        """Returns the result of `work`; if it fails, adds a row with `cells` and returns None."""
         try:
             return work(*args, **kwargs)
         except Failed as failure:
@@ -125,9 +143,9 @@ class Attempts:
 
 
 def loop_table(options: argparse.Namespace) -> Attempts:
-    """Steps per second of PPO's loop, of playing at random, and of gymnax's own step."""
+    """Steps per second of PPO's loop, of a random policy, and of gymnax's own step."""
     table = Table(
-        "Training, and playing at random",
+        "Training, and a random policy",
         f"Environment steps per second of all seeds together, {options.repeats} chunks of about "
         f"{options.seconds:g} s after a warm-up. `random` is the same loop without learning; "
         "`gymnax` is gymnax's own step with its own resets.",
@@ -139,25 +157,25 @@ def loop_table(options: argparse.Namespace) -> Attempts:
     for env_id, (num_envs, num_steps), seeds in itertools.product(
         ENV_IDS, shapes, options.num_seeds
     ):
-        if options.backend == "cpu" and num_envs * num_steps * int(seeds) > LARGEST:
+        if options.backend == "cpu" and num_envs * num_steps * int(seeds) > MAX_ROLLOUT:
             table.remarks.append(
-                f"{env_id}, {num_envs} x {num_steps}, {seeds} seeds: left out on a CPU, a rollout "
-                f"of more than {LARGEST:,} steps"
+                f"{env_id}, {num_envs} x {num_steps}, {seeds} seeds: omitted on a CPU, a rollout "
+                f"of more than {MAX_ROLLOUT:,} steps"
             )
             continue
         ceiling = None
-        for what in ("random", "gymnax", "ppo"):
-            if what == "gymnax" and seeds != options.num_seeds[0]:
+        for program in ("random", "gymnax", "ppo"):
+            if program == "gymnax" and seeds != options.num_seeds[0]:
                 continue
-            cells = [env_id, f"{num_envs} x {num_steps}", seeds, what]
+            cells = [env_id, f"{num_envs} x {num_steps}", seeds, program]
             measured = attempt(
-                cells, measure, what, options, env_id=env_id, num_envs=num_envs,
+                cells, measure, program, options, env_id=env_id, num_envs=num_envs,
                 num_steps=num_steps, num_seeds=seeds, runs=options.repeats, seconds=options.seconds,
             )  # fmt: skip
             if measured is None:
                 continue
             median = np.median(measured["steps_per_second"])
-            ceiling = median if what == "random" else ceiling
+            ceiling = median if program == "random" else ceiling
             table.add(
                 *cells, *span(measured["steps_per_second"]), seconds(measured["compile_seconds"]),
                 seconds(measured["compile_cpu_seconds"]),
@@ -167,21 +185,21 @@ def loop_table(options: argparse.Namespace) -> Attempts:
 
 
 def peers_table(options: argparse.Namespace) -> Attempts:
-    """rljax and each peer in turn, A B A B, and the ratio pair by pair."""
+    """rljax and each peer by turns, A B A B, and their ratio pair by pair."""
     table = Table(
         "Beside other libraries",
         "PPO on CartPole-v1, 4 environments x 128 steps, 4 epochs x 4 minibatches, 64-64 tanh; "
         f"pairs of processes ({options.repeats}), one after the other. The ratio is rljax over the "
-        "peer, pair by pair; compiling is in CPU seconds, and not part of the rates.",
+        "peer, pair by pair. Compile times are CPU seconds and are excluded from the rates.",
         "peer", ">seeds", ">rljax steps/s", ">peer steps/s", ">ratio", ">min - max",
         ">rljax compile", ">peer compile", ">rljax return", ">peer return",
     )  # fmt: skip
     attempt = Attempts(table)
     for name in options.peers:
         peer = PEERS[name]
-        own = dict(peer.own)
+        peer_options = dict(peer.options)
         if name == "purejaxrl":
-            own["checkout"] = Path(options.purejaxrl).expanduser().resolve()
+            peer_options["checkout"] = Path(options.purejaxrl).expanduser().resolve()
         python = attempt(
             [name], harness.environment, name, options.venvs, options.jax_extra,
             options.pip_options,
@@ -190,22 +208,23 @@ def peers_table(options: argparse.Namespace) -> Attempts:
             continue
         command = [python, "-W", "ignore", harness.PEERS / peer.program]
         for seeds in options.peer_seeds if peer.many_seeds else ("1",):
-            # the rate of many seeds shows in fewer steps of each: twice those of one, together
+            # many seeds take fewer steps each: all together twice as many as a single seed
             updates = options.updates if seeds == "1" else 2 * options.updates // int(seeds)
-            ours = {"seeds": seeds, "timesteps": max(1, updates) * ROLLOUT}
-            theirs = ours | {"timesteps": max(1, updates // peer.fewer) * ROLLOUT} | own
+            ours = {"num_seeds": seeds, "timesteps": max(1, updates) * ROLLOUT}
+            theirs = ours | {"timesteps": max(1, updates // peer.fewer) * ROLLOUT}
+            theirs |= peer_options
             pairs = []
             while len(pairs) < options.repeats:
                 a = attempt([name, seeds], measure, "stock", options, **ours)
                 b = a and attempt([name, seeds], harness.ask, command, options.timeout, **theirs)
                 if not b:
-                    break  # it will not do better a second time, and a timeout is long
+                    break  # a second try would fail in the same way, and a timeout is long
                 pairs.append((a, b))
                 rates = [rate(x["steps_per_second"][0]) for x in (a, b)]
                 print(f"{name}, {seeds} seeds: {' against '.join(rates)}", file=sys.stderr)
             if pairs:
                 table.add(name, seeds, *pair_cells(pairs))
-                table.remarks += [f"{name}, seeds {seeds}: {how(*pairs[0])}"]
+                table.remarks += [f"{name}, seeds {seeds}: {conditions(*pairs[0])}"]
     return attempt
 
 
@@ -225,8 +244,8 @@ def pair_cells(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
     ]  # fmt: skip
 
 
-def how(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """On what the peer ran, and a warning where that is not what rljax ran on."""
+def conditions(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Returns the peer's versions, device and steps, with a warning if the devices differ."""
     versions = [f"{name} {version}" for name, version in theirs["versions"].items()]
     steps = f"{theirs['steps']:,} steps (rljax {ours['steps']:,}), all seeds together"
     other = theirs["backend"] != ours["backend"]
@@ -235,18 +254,16 @@ def how(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
 
 
 def startup_table(options: argparse.Namespace) -> Attempts:
-    """Whole processes, by turns, so that a busy minute meets them all."""
+    """Wall time of whole processes, by turns, so that a busy minute affects all of them."""
     table = Table(
         "Start-up",
         f"Wall seconds of whole processes, {options.repeats} by turns after a first one that is "
-        "not counted. The last trains, evaluates and writes a run's folder.",
-        "process", ">seconds", ">min - max", "it said",
+        "not counted. The last process trains, evaluates and writes a run directory.",
+        "process", ">seconds", ">min - max", "summary",
     )  # fmt: skip
     attempt = Attempts(table)
     config = CARTPOLE.relative_to(harness.REPOSITORY)
-    what = [str(config)] if CARTPOLE.is_file() else ["ppo", "CartPole-v1"]
-    train = " ".join(["rljax train", *what])
-    words = [str(CARTPOLE)] if CARTPOLE.is_file() else what
+    train = f"rljax train {config}"
     more = ["--total-timesteps", str(options.updates * ROLLOUT)] if options.quick else []
     commands = {
         "python -c pass": ["-c", "pass"],
@@ -254,24 +271,24 @@ def startup_table(options: argparse.Namespace) -> Attempts:
         "import rljax": ["-c", "import rljax"],
         'rljax.make("CartPole-v1")': ["-c", 'import rljax; rljax.make("CartPole-v1")'],
         "rljax --help": ["-m", "rljax", "--help"],
-        train: ["-m", "rljax", "train", *words, "--no-progress", "--run-dir", "run", *more],
+        train: ["-m", "rljax", "train", str(CARTPOLE), "--no-progress", "--run-dir", "run", *more],
     }
-    taken: dict[str, list[float]] = {name: [] for name in commands}
-    said = {name: "" for name in commands}
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    summaries = {name: "" for name in commands}
     for turn in range(1 + options.repeats):
-        for name in list(taken):
-            with tempfile.TemporaryDirectory() as folder:
+        for name in list(times):
+            with tempfile.TemporaryDirectory() as directory:
                 command = [*PYTHON, *commands[name]]
-                done = attempt([name], harness.run, command, options.timeout, Path(folder))
+                done = attempt([name], harness.run, command, options.timeout, Path(directory))
             if done is None:
-                del taken[name]
+                del times[name]
                 continue
             output, wall = done
-            taken[name] += [wall] if turn else []
+            times[name] += [wall] if turn else []
             if name == train:
-                said[name] = output.splitlines()[1].strip()
-    for name, walls in taken.items():
-        table.add(name, *span(walls, seconds), said[name])
+                summaries[name] = output.splitlines()[1].strip()
+    for name, walls in times.items():
+        table.add(name, *span(walls, seconds), summaries[name])
     return attempt
 
 

@@ -1,11 +1,11 @@
-"""How fast DQN and PQN train on CartPole-v1, beside rejax's, pair by pair.
+"""Training speed of DQN and PQN on CartPole-v1 beside rejax, pair by pair.
 
-    python benchmarks/value_based.py                     both, five pairs
+    python benchmarks/value_based.py                     both agents, five pairs
     python benchmarks/value_based.py --agents dqn --repeats 3 --no-peer
 
-The configurations stand in peers/value_common.py. A rate is that of a whole run after one to warm
-up, compiling excluded; for rljax of a whole call of `rljax.train`. The exit code is 1 where a ratio
-falls short of what is expected of it.
+The configurations are in peers/value_common.py. A rate is that of a whole run after a warm-up run,
+compiling excluded; for rljax that of a whole call of `rljax.train`. The exit code is 1 if a ratio
+is below `EXPECTED`.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
-from harness import Failed, Table, rate, seconds, span
+from lib import harness
+from lib.harness import Failed, Table, rate, seconds, span
 from peers import common, value_common
 
 EXPECTED = {"dqn": 8.0, "pqn": 1.2}  # times rejax's steps per second
@@ -24,15 +24,20 @@ PYTHON = (sys.executable, "-W", "ignore")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--agents", default="dqn,pqn", type=lambda text: text.split(","))
-    parser.add_argument("--repeats", type=int, default=5, help="pairs of each (5)")
-    parser.add_argument("--num-seeds", type=int, default=1, help="side by side, in both (1)")
-    parser.add_argument("--no-peer", action="store_true", help="rljax alone")
-    parser.add_argument("--timeout", type=float, default=900, help="of one process, seconds (900)")
-    parser.add_argument("--venvs", type=Path, default=harness.HERE / ".venvs")
-    parser.add_argument("--output", metavar="FILE.md", help="where to write the table as well")
+    parser.add_argument(
+        "--agents", default=tuple(EXPECTED), type=harness.names, help="agents: dqn,pqn (both)"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of each agent (5)")
+    parser.add_argument("--num-seeds", type=int, default=1, help="seeds side by side (1)")
+    parser.add_argument("--no-peer", action="store_true", help="rljax alone, without rejax")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds per process (900)")
+    parser.add_argument(
+        "--venvs", type=Path, default=harness.BENCHMARKS / ".venvs",
+        help="directory of the peers' virtual environments",
+    )  # fmt: skip
+    parser.add_argument("--output", metavar="FILE.md", help="markdown file for the table")
     parser.add_argument("--measure", choices=tuple(EXPECTED), help=argparse.SUPPRESS)
-    parser.add_argument("--timesteps", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--timesteps", type=int, help="environment steps of a run")
     options = parser.parse_args()
     if options.measure:
         measure(options.measure, options.timesteps, options.num_seeds)
@@ -41,7 +46,7 @@ def main() -> int:
 
 
 def measure(agent: str, timesteps: int, num_seeds: int) -> None:
-    """Whole calls of `rljax.train`; answers in one line of JSON."""
+    """Times whole calls of `rljax.train`; prints one line of JSON."""
     import rljax
 
     pieces = {} if agent == "pqn" else {"network": linear_streams()}
@@ -59,17 +64,18 @@ def measure(agent: str, timesteps: int, num_seeds: int) -> None:
     for _ in range(2):  # the first of these only warms up
         with common.Clock() as clock:
             result = train()
-        clock.wall -= result.compile_seconds  # with a network of its own it compiles every time
+        clock.wall -= result.compile_seconds  # a run with `network=` compiles in every call
         clocks.append(clock)
-    played = rljax.evaluate(result, 100, **pieces)["returns"]
+    returns = rljax.evaluate(result, 100, **pieces)["returns"]
+    steps, final_return = num_seeds * int(result.steps[-1]), float(returns.mean())
     common.answer(
-        num_seeds * int(result.steps[-1]), clocks[1:], compiling, final_return=float(played.mean()),
+        steps, clocks[1:], compiling, final_return=final_return,
         versions=common.versions("jax", "flax", "gymnax"), processor="", **common.jax_device(),
     )  # fmt: skip
 
 
 def linear_streams() -> Any:
-    """rejax's dueling network: its streams are single layers, those of rljax have a hidden one."""
+    """Returns rejax's dueling network: each stream is one layer; rljax has a hidden layer more."""
     import flax.linen as nn
 
     from rljax.networks.action_values import Layers
@@ -87,8 +93,8 @@ def linear_streams() -> Any:
 def compare(options: argparse.Namespace) -> int:
     table = Table(
         "Value-based agents",
-        f"CartPole-v1, {options.num_seeds} seed(s), pairs of processes ({options.repeats}), one after "
-        "the other; compiling is in wall seconds, and not part of the rates.",
+        f"CartPole-v1, {options.num_seeds} seed(s), pairs of processes ({options.repeats}), one "
+        "after the other. Compile times are wall seconds and are excluded from the rates.",
         "agent", ">rljax steps/s", ">rejax steps/s", ">ratio", ">min - max", ">expected",
         ">rljax compile", ">rejax compile", ">rljax return", ">rejax return",
     )  # fmt: skip
@@ -97,16 +103,17 @@ def compare(options: argparse.Namespace) -> int:
     if not options.no_peer:
         peer = harness.environment("rejax", options.venvs, "", [])
     for agent in options.agents:
-        how = {"seeds": options.num_seeds, "timesteps": value_common.TIMESTEPS[agent]}
+        timesteps = options.timesteps or value_common.TIMESTEPS[agent]
+        size = {"num_seeds": options.num_seeds, "timesteps": timesteps}
         pairs: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
         try:
             for _ in range(options.repeats):
-                program = [*PYTHON, harness.HERE / "value_based.py"]
-                ours = harness.ask(program, options.timeout, measure=agent, **how)
+                program = [*PYTHON, Path(__file__).resolve()]
+                ours = harness.ask(program, options.timeout, measure=agent, **size)
                 theirs = None
                 if peer is not None:
                     program = [peer, "-W", "ignore", harness.PEERS / "rejax_value.py"]
-                    theirs = harness.ask(program, options.timeout, algorithm=agent, **how)
+                    theirs = harness.ask(program, options.timeout, algorithm=agent, **size)
                 pairs.append((ours, theirs))
         except Failed as failure:
             failed += 1

@@ -6,8 +6,8 @@
 #SBATCH --time=04:00:00
 #SBATCH --signal=TERM@60
 #SBATCH --requeue
-# sbatch docs/slurm.sh dppo Pendulum-v1 --num-envs 512
-# A job that is out of time saves and leaves; put back into the queue, it goes on.
+# Usage: sbatch docs/slurm.sh dppo Pendulum-v1 --num-envs 512
+# A job that runs out of time saves a checkpoint and exits. When SLURM requeues it, it resumes.
 set -euo pipefail
 run_dir="runs/slurm-${SLURM_JOB_ID}"
 if [ -f "$run_dir/config.toml" ]; then

@@ -16,14 +16,6 @@ PyTree = Any
 Metrics = Mapping[str, Any]  # scalars named "family/quantity", or `Mean`s
 
 
-class Average(Protocol):
-    """The mean over workers: the identity for one worker, else a `jax.lax.pmean`."""
-
-    def __call__(self, tree: PyTree, /) -> PyTree:
-        """Returns a pytree of the same structure, equal in all workers."""
-        ...
-
-
 def identity(x):
     """Returns `x`: the `average` of a single worker."""
     return x
@@ -47,32 +39,19 @@ class Shared(NamedTuple):
 
 
 class EnvSpec(NamedTuple):
-    """The static description of an environment that an agent is built from.
-
-    Attributes:
-      obs_shape: shape of one observation.
-      num_actions: number of discrete actions; 0 for continuous actions.
-      action_shape: shape of one continuous action.
-      action_low, action_high: bounds of continuous actions, scalars or `[*action_shape]`.
-      num_states: number of states where observations are state indices, else 0.
-      num_envs: number of parallel environments, B.
-      max_episode_steps: time limit; 0 if none is known.
-      env_id: name used in messages and run directories.
-      model: exact `ops.planning.Model`, for environments that have one.
-      obs_dtype: dtype in which replay stores observations, such as "uint8" for images.
-    """
+    """The static description of an environment that an agent is built from."""
 
     obs_shape: tuple[int, ...] = ()
-    num_actions: int = 0
-    action_shape: tuple[int, ...] = ()
-    action_low: Any = -1.0
+    num_actions: int = 0  # discrete actions; 0 for continuous ones
+    action_shape: tuple[int, ...] = ()  # of one continuous action
+    action_low: Any = -1.0  # bounds of continuous actions, scalars or [*action_shape]
     action_high: Any = 1.0
-    num_states: int = 0
-    num_envs: int = 1
-    max_episode_steps: int = 0
-    env_id: str = "Env"
-    model: Any = None
-    obs_dtype: Any = "float32"
+    num_states: int = 0  # number of states where observations are state indices, else 0
+    num_envs: int = 1  # B, parallel environments
+    max_episode_steps: int = 0  # time limit; 0 if none is known
+    env_id: str = "Env"  # name in messages and run directories
+    model: Any = None  # exact `ops.planning.Model`, for environments that have one
+    obs_dtype: Any = "float32"  # in which replay stores observations, "uint8" for images
 
 
 class Transition(NamedTuple):
@@ -98,19 +77,14 @@ class Transition(NamedTuple):
 
 
 class RecurrentObs(NamedTuple):
-    """The observation of a recurrent agent (see `envs.memory`).
+    """The observation of an agent with a memory (see `envs.memory`)."""
 
-    Attributes:
-      obs: observation of the environment, `[..., *obs_shape]`.
-      memory: hidden state after the previous steps of the episode, `[..., H]`.
-    """
-
-    obs: PyTree
-    memory: Array
+    obs: PyTree  # observation of the environment, [..., *obs_shape]
+    memory: Array  # memory after the previous steps of the episode, [..., H]
 
 
 class SampleNoise(Protocol):
-    """Random numbers for many calls at once, which is faster than one call a step.
+    """The random numbers of many calls at once, which is faster than one call a step.
 
     The default is `jax.random.split`: the noise of a call is then a key of its own.
     """
@@ -128,10 +102,10 @@ class AgentInit(Protocol):
 
 class Act(Protocol):
     def __call__(self, state: PyTree, obs: PyTree, noise: Any, /) -> tuple[Any, PyTree]:
-        """Samples exploratory actions.
+        """Samples exploratory actions; the state does not change.
 
         Args:
-          state: the agent's state, which acting does not change.
+          state: the state of the agent.
           obs: observations `[B, *obs_shape]`.
           noise: one row of `Agent.sample_noise`; by default a key.
 
@@ -156,41 +130,24 @@ class AgentUpdate(Protocol):
 
 
 class Agent(NamedTuple):
-    """A reinforcement-learning algorithm as pure functions over one explicit state.
+    """A reinforcement-learning algorithm as pure functions over one explicit state."""
 
-    Attributes:
-      init: `(key) -> state`.
-      act: `(state, obs[B], noise) -> (action[B], extras[B])`, exploratory actions.
-      greedy: `(state, obs[B], key) -> action[B]`, actions for evaluation.
-      update: `(state, trajectory[T, B], key) -> (state, metrics)`, learns from one rollout.
-      sample_noise: `(key, T) -> noise[T, ...]`, the random numbers of `T` calls of `act`.
-    """
-
-    init: AgentInit
-    act: Act
-    greedy: Greedy
-    update: AgentUpdate
-    sample_noise: SampleNoise = jax.random.split
+    init: AgentInit  # (key) -> state
+    act: Act  # (state, obs[B], noise) -> (action[B], extras[B])
+    greedy: Greedy  # (state, obs[B], key) -> action[B]
+    update: AgentUpdate  # (state, trajectory[T, B], key) -> (state, metrics)
+    sample_noise: SampleNoise = jax.random.split  # (key, T) -> noise of T calls of `act`
 
 
 class Step(NamedTuple):
-    """The result of one environment step.
+    """The result of one environment step."""
 
-    Attributes:
-      obs: observation to act on next: the first of a new episode where one ended.
-      reward: reward of the step, float32.
-      terminated: the episode ended in a terminal state, bool.
-      truncated: a time limit ended the episode, bool.
-      next_obs: observation reached by the step, before any reset.
-      info: further quantities, by name.
-    """
-
-    obs: PyTree
-    reward: Array
-    terminated: Array
-    truncated: Array
-    next_obs: PyTree
-    info: Mapping[str, Array] = {}
+    obs: PyTree  # observation to act on next: the first of a new episode where one ended
+    reward: Array  # float32
+    terminated: Array  # bool: the episode ended in a terminal state
+    truncated: Array  # bool: a time limit ended the episode
+    next_obs: PyTree  # observation reached by the step, before any reset
+    info: Mapping[str, Array] = {}  # further quantities, by name
 
 
 class EnvReset(Protocol):
@@ -212,42 +169,27 @@ class Render(Protocol):
 
 
 class Env(NamedTuple):
-    """An environment that resets itself, one or a batch of `spec.num_envs`.
-
-    Attributes:
-      spec: its static description.
-      reset: `(key) -> (state, obs)`.
-      step: `(state, action, noise) -> (state, Step)`.
-      sample_noise: `(key, T) -> noise[T, ...]`, the random numbers of `T` calls of `step`.
-      render: `(state) -> str`, the state as text; None where there is no text form.
-    """
+    """An environment that resets itself: one, or a batch of `spec.num_envs`."""
 
     spec: EnvSpec
-    reset: EnvReset
-    step: EnvStep
-    sample_noise: SampleNoise = jax.random.split
-    render: Render | None = None
+    reset: EnvReset  # (key) -> (state, obs)
+    step: EnvStep  # (state, action, noise) -> (state, Step)
+    sample_noise: SampleNoise = jax.random.split  # (key, T) -> noise of T calls of `step`
+    render: Render | None = None  # (state) -> text; None where there is no text form
 
 
 class Sample(NamedTuple):
-    """A batch sampled from replay.
+    """A batch sampled from replay."""
 
-    Attributes:
-      transitions: `[N, ...]`.
-      indices: slots of the transitions in the buffer, `[N]` int32.
-      probability: probability with which each was sampled, `[N]`.
-      min_probability: smallest sampling probability of any item in the buffer, `[]`.
-    """
-
-    transitions: PyTree
-    indices: Array
-    probability: Array
-    min_probability: Array
+    transitions: PyTree  # [N, ...]
+    indices: Array  # [N] int32, slots of the transitions in the buffer
+    probability: Array  # [N], probability with which each was sampled
+    min_probability: Array  # [], smallest sampling probability of any item in the buffer
 
 
 class ReplayInit(Protocol):
     def __call__(self, item: PyTree, /) -> PyTree:
-        """Returns an empty buffer for items like this one, without batch axes."""
+        """Returns an empty buffer for items like this one (or its shapes), without batch axes."""
         ...
 
 
@@ -265,7 +207,7 @@ class ReplaySample(Protocol):
 
 class Reprioritize(Protocol):
     def __call__(self, state: PyTree, indices: Array, td_error: Array, /) -> PyTree:
-        """Sets the priorities of items `[N]` from their TD errors `[N]`."""
+        """Sets the priorities of items `[N]` from their TD errors; uniform replay has none."""
         ...
 
 
@@ -276,43 +218,25 @@ class ReplaySize(Protocol):
 
 
 class Replay(NamedTuple):
-    """Experience replay as pure functions over one explicit state.
+    """Experience replay as pure functions over one explicit state."""
 
-    Attributes:
-      init: `(item) -> state`, from one example item or its shapes.
-      add: `(state, items[T, B], skip=0) -> state`.
-      sample: `(state, noise) -> Sample`.
-      reprioritize: `(state, indices[N], td_error[N]) -> state`; the identity for uniform replay.
-      size: `(state) -> int32`, the number of items.
-      sample_noise: `(key, n) -> noise[n, ...]`, the random numbers of `n` calls of `sample`.
-    """
-
-    init: ReplayInit
-    add: ReplayAdd
-    sample: ReplaySample
-    reprioritize: Reprioritize
-    size: ReplaySize
-    sample_noise: SampleNoise = jax.random.split
+    init: ReplayInit  # (item) -> state
+    add: ReplayAdd  # (state, items[T, B], skip=0) -> state
+    sample: ReplaySample  # (state, noise) -> Sample
+    reprioritize: Reprioritize  # (state, indices[N], td_error[N]) -> state
+    size: ReplaySize  # (state) -> int32
+    sample_noise: SampleNoise = jax.random.split  # (key, n) -> noise of n calls of `sample`
 
 
 class TrainState(NamedTuple):
-    """The complete state of a run: saving this pytree saves the run.
-
-    Attributes:
-      agent: the agent's state.
-      env: states of the environments, `[B, ...]`.
-      obs: observations to act on next, `[B, *obs_shape]`.
-      key: random key of the next step.
-      episodes: return and length so far of the episodes in progress, `[B]` each.
-      num_updates: updates done, int32; environment steps are `num_updates * T * B`.
-    """
+    """The complete state of a run: saving this pytree saves the run."""
 
     agent: PyTree
-    env: PyTree
-    obs: PyTree
+    env: PyTree  # states of the environments, [B, ...]
+    obs: PyTree  # observations to act on next, [B, *obs_shape]
     key: Key
-    episodes: PyTree
-    num_updates: Array
+    episodes: PyTree  # return and length so far of the episodes in progress, [B] each
+    num_updates: Array  # int32; environment steps are num_updates * T * B
 
 
 class LearnerInit(Protocol):
@@ -323,20 +247,15 @@ class LearnerInit(Protocol):
 
 class LearnerStep(Protocol):
     def __call__(self, state: TrainState, /) -> tuple[TrainState, Metrics]:
-        """One rollout and one update."""
+        """Collects one rollout and learns from it. Returns the new state and metrics."""
         ...
 
 
 class Learner(NamedTuple):
-    """An agent and its environments as one training loop.
+    """An agent and its environments as one training loop."""
 
-    Attributes:
-      init: `(key, worker=0) -> TrainState`.
-      step: `(TrainState) -> (TrainState, Metrics)`, one rollout and one update.
-    """
-
-    init: LearnerInit
-    step: LearnerStep
+    init: LearnerInit  # (key, worker=0) -> TrainState
+    step: LearnerStep  # (TrainState) -> (TrainState, metrics)
 
 
 def is_key(x: Any) -> bool:
@@ -348,7 +267,6 @@ def sample_one(sample_noise: SampleNoise, key: Key) -> PyTree:
     """Returns the noise of a single call, for callers that hold a key.
 
     Example:
-      >>> import jax
       >>> noise = sample_one(lambda key, num: jax.random.normal(key, (num, 3)), jax.random.key(0))
       >>> noise.shape
       (3,)

@@ -1,7 +1,7 @@
-"""Every test runs on the CPU, which plays four devices, and no array may broadcast in silence.
+"""Tests run on the CPU, as four simulated devices, and implicit rank promotion is an error.
 
-Most of the time goes into compiling, so what was compiled is kept for the next run, in
-`~/.cache/rljax-tests`; set JAX_COMPILATION_CACHE_DIR to keep it elsewhere.
+Compiling takes most of the time, so compiled programs are cached between test runs, in
+`~/.cache/rljax-tests` or in JAX_COMPILATION_CACHE_DIR.
 """
 
 import gc
@@ -16,50 +16,60 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-sys.path.insert(0, os.path.dirname(__file__))  # for `import probes`
+sys.path.insert(0, os.path.dirname(__file__))  # for `import probes` and `import cases`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 DEVICES = "--xla_force_host_platform_device_count"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=4".strip()
 
 
-def compiled_before():
-    """The folder of compiled programs: one for each kind of processor, emptied when too large."""
+def compilation_cache():
+    """Returns the cache directory of this kind of processor, emptied if it exceeds 1 GiB."""
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text().split("flags")[-1].split("\n")[0] if cpu.exists() else ""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = home / "rljax-tests" / hashlib.sha256(flags.encode()).hexdigest()[:8]
-    if folder.exists() and sum(file.stat().st_size for file in folder.iterdir()) > 2**30:
-        shutil.rmtree(folder)
-    return folder
+    directory = home / "rljax-tests" / hashlib.sha256(flags.encode()).hexdigest()[:8]
+    if directory.exists() and sum(file.stat().st_size for file in directory.iterdir()) > 2**30:
+        shutil.rmtree(directory)
+    return directory
 
 
 def pytest_configure(config):
-    if not hasattr(config, "workerinput"):  # the first process; those of xdist inherit it
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled_before()))
+    if not hasattr(
+        config, "workerinput"
+    ):  # the first process; workers of xdist inherit its environment
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compilation_cache()))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    import jax  # not before the flags are set
+    import jax  # after the flags are set
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # distrax imports deprecated names, once
+        warnings.simplefilter("ignore")  # distrax imports deprecated names
         importlib.import_module("distrax")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     hypothesis.settings.register_profile("rljax", deadline=None, derandomize=True, max_examples=30)
     hypothesis.settings.load_profile("rljax")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """What shares a fixture, a file or an agent, stays in one process of `pytest -n`."""
+    """Keeps tests that share a module-scoped fixture in one process of `pytest -n`.
+
+    A parametrized fixture, such as one agent of the contract tests, makes a group of its own.
+    """
     for item in items:
-        params = getattr(getattr(item, "callspec", None), "params", {})
-        agent = params.get("exam", params.get("learned", ""))
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{agent}"))
+        fixtures = item._fixtureinfo.name2fixturedefs
+        shared = {name for name in fixtures if fixtures[name][-1].scope == "module"}
+        shared -= {"quick_compiles"}
+        if shared:
+            params = item.callspec.params if hasattr(item, "callspec") else {}
+            values = [str(params[name]) for name in sorted(shared & params.keys())]
+            item.add_marker(pytest.mark.xdist_group("-".join([item.path.name, *values])))
 
 
 @pytest.fixture(scope="module")
 def quick_compiles():
-    """Half the time to compile, for tests that run programs too short to be worth more."""
+    """Compiles without most optimizations, in half the time, for tests of short programs."""
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
@@ -68,8 +78,8 @@ def quick_compiles():
 
 
 @pytest.fixture(autouse=True)
-def _few_programs():
-    """Forgets compiled programs in time: Linux ends a process that has 65,530 memory maps."""
+def _limit_compiled_programs():
+    """Clears compiled programs before a process reaches the limit of 65,530 memory maps."""
     yield
     try:
         with open("/proc/self/maps") as maps:

@@ -1,4 +1,4 @@
-"""Tiny environments and an agent of which everything is known beforehand."""
+"""Small environments and a trivial agent with known values, for tests."""
 
 from typing import Any, NamedTuple
 
@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.config import RunConfig, config, option
+from rljax.envs.memory import carry_memory
 from rljax.types import Agent, Env, EnvSpec, PyTree, Step, Transition
 
 
 def restarting(env: Env) -> Env:
-    """Resets an environment where an episode ends, in the plainest way; tracers may be inside."""
+    """Resets an environment at every step where an episode ends; it may close over tracers."""
 
     def step(state, action, key):
         step_key, reset_key = jax.random.split(key)
@@ -24,62 +25,100 @@ def restarting(env: Env) -> Env:
     return env._replace(step=step)
 
 
+def with_memory(row, config, env: Env) -> Env:
+    """Adds the memory of a recurrent agent, as an experiment does."""
+    memory = row.initial_memory(config)
+    return env if memory is None else carry_memory(env, memory)
+
+
 CONSTANT, OBSERVED, DELAYED, ARM, MATCH = range(5)
+TARGET = 0.3  # the best continuous action of ARM
 
 
-class Place(NamedTuple):
+class ProbeState(NamedTuple):
+    """The state of `probe`.
+
+    Attributes:
+      time: steps since the start of the episode.
+      sign: -1 or 1, drawn at the start of the episode.
+    """
+
     time: Any
     sign: Any
 
 
-def probe(kind, length, terminates=True, numbered=False) -> Env:
-    """The probe environments of CORRECTNESS K57, and worlds of one state; arguments may be tracers.
+def probe(kind, length, terminates=True, numbered=False, continuous=False) -> Env:
+    """Probe environments, whose values and best policies are known; arguments may be tracers.
 
-    CONSTANT: reward 1, one observation; OBSERVED: the reward is the observation, +-1; DELAYED:
-    reward 0, then 1, and the time is observed; ARM: +1 for action 1, -1 for action 0; MATCH: +1
-    where the action has the sign that is observed. Episodes end after `length` steps, by
-    termination or else by a time limit. Numbered: -1, 0 and 1 are observed as states 0, 1 and 2.
+    Observations are 0 unless stated otherwise.
+    CONSTANT: reward 1.
+    OBSERVED: the reward is the sign, which is observed.
+    DELAYED: the reward is the time, which is observed.
+    ARM: reward 1 for action 1 and -1 for action 0; continuous: -|action - TARGET|.
+    MATCH: reward 1 if the action (0 or 1) has the observed sign, else -1; continuous:
+      -|action - sign|.
+
+    Args:
+      kind: one of the kinds above.
+      length: length of the episodes.
+      terminates: episodes end by termination, otherwise by truncation.
+      numbered: observe -1, 0 and 1 as the state indices 0, 1 and 2.
+      continuous: actions `[1]` in [-2, 2] instead of 0 and 1.
     """
     spec = EnvSpec(obs_shape=(1,), num_actions=2, env_id="probe")
     if numbered:
         spec = spec._replace(obs_shape=(), num_states=3)
+    if continuous:
+        spec = spec._replace(num_actions=0, action_shape=(1,), action_low=-2.0, action_high=2.0)
 
-    def look(place):
+    def observe(state):
         zero = jnp.float32(0)
-        time = place.time.astype(jnp.float32)
-        seen = jnp.stack([zero, place.sign, time, zero, place.sign])[kind]
-        return jnp.clip(seen + 1, 0, 2).astype(jnp.int32) if numbered else seen[None]
+        time = state.time.astype(jnp.float32)
+        number = jnp.stack([zero, state.sign, time, zero, state.sign])[kind]
+        return jnp.clip(number + 1, 0, 2).astype(jnp.int32) if numbered else number[None]
 
     def reset(key):
-        place = Place(jnp.int32(0), jnp.where(jax.random.bernoulli(key), 1.0, -1.0))
-        return place, look(place)
+        state = ProbeState(jnp.int32(0), jnp.where(jax.random.bernoulli(key), 1.0, -1.0))
+        return state, observe(state)
 
-    def step(place, action, key):
+    def step(state, action, key):
         del key
-        chosen = 2.0 * action - 1.0
-        rewards = [1.0, place.sign, place.time, chosen, chosen * place.sign]
+        if continuous:
+            arm, match = -jnp.abs(action[0] - TARGET), -jnp.abs(action[0] - state.sign)
+        else:
+            arm = 2.0 * action - 1.0
+            match = arm * state.sign
+        rewards = [1.0, state.sign, state.time, arm, match]
         reward = jnp.stack([jnp.float32(x) for x in rewards])[kind]
-        place = place._replace(time=place.time + 1)
-        done, terminates_ = place.time >= length, jnp.asarray(terminates)
-        obs = look(place)
-        return place, Step(obs, reward, done & terminates_, done & ~terminates_, obs)
+        state = state._replace(time=state.time + 1)
+        done, terminates_ = state.time >= length, jnp.asarray(terminates)
+        obs = observe(state)
+        return state, Step(obs, reward, done & terminates_, done & ~terminates_, obs)
 
     return restarting(Env(spec, reset, step))
 
 
 class Walk(NamedTuple):
-    position: Any  # [3]
+    """The state of `walk` and `circle`.
+
+    Attributes:
+      position: `[3]` in `walk`, a state index in `circle`.
+      time: steps since the start of the episode.
+      scale: factor of the rewards, which resets do not change.
+    """
+
+    position: Any
     time: Any
-    scale: Any  # of rewards; it outlives episodes
+    scale: Any
 
 
 def walk(continuous=False) -> Env:
-    """Three noisy coordinates, pushed by the action; ends by death and by a time limit of 5."""
+    """A noisy walk in three dimensions; episodes terminate, or are truncated after 5 steps."""
     spec = EnvSpec(obs_shape=(3,), num_actions=3, max_episode_steps=5, env_id="walk")
     if continuous:
         spec = spec._replace(num_actions=0, action_shape=(2,), action_low=-2.0, action_high=1.0)
 
-    def fresh(key, scale):
+    def start(key, scale):
         walk = Walk(0.5 * jax.random.normal(key, (3,)), jnp.int32(0), scale)
         return walk, walk.position
 
@@ -91,39 +130,39 @@ def walk(continuous=False) -> Env:
         moved = Walk(position, walk.time + 1, walk.scale)
         terminated = position[0] > 0.9
         truncated = (moved.time >= 5) & ~terminated
-        old, new = (moved, position), fresh(reset_key, walk.scale)
+        old, new = (moved, position), start(reset_key, walk.scale)
         state, obs = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, y, x), old, new)
         reward = walk.scale * (position[1] + 0.1 * push)
         return state, Step(obs, reward, terminated, truncated, position)
 
-    return Env(spec, lambda key: fresh(key, jnp.float32(1.0)), step)
+    return Env(spec, lambda key: start(key, jnp.float32(1.0)), step)
 
 
 def circle() -> Env:
-    """Six numbered states in a circle, walked with noise; ends by death and by a limit of 5."""
+    """A noisy walk in a circle of six states; episodes terminate in state 5, or after 5 steps."""
     spec = EnvSpec((), num_actions=3, num_states=6, max_episode_steps=5, env_id="circle")
 
-    def fresh(key, scale):
-        place = jax.random.randint(key, (), 0, 6)
-        return Walk(place, jnp.int32(0), scale), place
+    def start(key, scale):
+        position = jax.random.randint(key, (), 0, 6)
+        return Walk(position, jnp.int32(0), scale), position
 
     def step(walk, action, key):
         move_key, reset_key = jax.random.split(key)
         slip = jax.random.randint(move_key, (), 0, 2)
-        place = (walk.position + action - 1 + slip) % 6
-        moved = Walk(place, walk.time + 1, walk.scale)
-        terminated = place == 5
+        position = (walk.position + action - 1 + slip) % 6
+        moved = Walk(position, walk.time + 1, walk.scale)
+        terminated = position == 5
         truncated = (moved.time >= 5) & ~terminated
-        old, new = (moved, place), fresh(reset_key, walk.scale)
+        old, new = (moved, position), start(reset_key, walk.scale)
         state, obs = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, y, x), old, new)
-        reward = walk.scale * (place - 1.5 + 0.1 * action)
-        return state, Step(obs, reward, terminated, truncated, place)
+        reward = walk.scale * (position - 1.5 + 0.1 * action)
+        return state, Step(obs, reward, terminated, truncated, position)
 
-    return Env(spec, lambda key: fresh(key, jnp.float32(1.0)), step)
+    return Env(spec, lambda key: start(key, jnp.float32(1.0)), step)
 
 
 def coin(short=1, long=10, p=0.5) -> Env:
-    """Episodes of `short` or `long` steps with reward 1 each, by the toss of a coin."""
+    """Episodes of `short` steps with probability `p`, else of `long` steps; reward 1 a step."""
     spec = EnvSpec(obs_shape=(1,), num_actions=2, max_episode_steps=long, env_id="coin")
 
     def reset(key):
@@ -141,10 +180,10 @@ def coin(short=1, long=10, p=0.5) -> Env:
 
 @config
 class DriftConfig(RunConfig):
-    learning_rate: float = option(0.1, "how far a reward moves the weights", above=0)
-    explode_after: float = option(1e9, "updates after which the loss is NaN")
-    poison_after: float = option(1e9, "updates after which the weights, no metric, are NaN")
-    size: int = option(2, "of the weights", low=1)
+    learning_rate: float = option(0.1, "step size of the weights", above=0)
+    explode_after: float = option(1e9, "number of updates before the loss is NaN")
+    poison_after: float = option(1e9, "number of updates before the weights are NaN, but no metric")
+    size: int = option(2, "number of weights", low=1)
 
 
 class DriftState(NamedTuple):
@@ -152,11 +191,11 @@ class DriftState(NamedTuple):
     num_updates: Any
 
 
-def drift(config, spec, *, begin=jax.random.normal) -> Agent:
-    """An agent that compiles at once: it acts at random, and its weights drift with the rewards."""
+def drift(config, spec, *, initial_weights=jax.random.normal) -> Agent:
+    """An agent that compiles fast: it acts at random, and its weights drift with the rewards."""
 
     def init(key):
-        return DriftState({"w": begin(key, (config.size,))}, jnp.int32(0))
+        return DriftState({"w": initial_weights(key, (config.size,))}, jnp.int32(0))
 
     def act(state, obs, key):
         return jax.random.randint(key, (spec.num_envs,), 0, spec.num_actions), ()
@@ -166,10 +205,10 @@ def drift(config, spec, *, begin=jax.random.normal) -> Agent:
 
     def update(state, trajectory, key):
         noise = jax.random.normal(key, (config.size,))
-        push = config.learning_rate * (trajectory.reward.mean() + noise)
+        change = config.learning_rate * (trajectory.reward.mean() + noise)
         count = state.num_updates
-        loss = jnp.where(count >= config.explode_after, jnp.nan, jnp.square(push).mean())
-        weights = jnp.where(count >= config.poison_after, jnp.nan, 0.9 * state.params["w"] + push)
+        loss = jnp.where(count >= config.explode_after, jnp.nan, jnp.square(change).mean())
+        weights = jnp.where(count >= config.poison_after, jnp.nan, 0.9 * state.params["w"] + change)
         return DriftState({"w": weights}, count + 1), {
             "losses/loss": loss,
             "losses/noise": noise[0],
@@ -182,19 +221,19 @@ DRIFT = (DriftConfig, drift)
 
 
 def bits(tree):
-    """The structure of a tree, and the types, shapes and bytes of its leaves."""
+    """Returns the structure of a tree, and the dtypes, shapes and bytes of its leaves."""
 
-    def of(x):
+    def leaf_bits(x):
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             x = jax.random.key_data(x)
         x = jax.device_get(x)
         return str(x.dtype), x.shape, x.tobytes()
 
-    return jax.tree.structure(tree), [of(x) for x in jax.tree.leaves(tree)]
+    return jax.tree.structure(tree), [leaf_bits(x) for x in jax.tree.leaves(tree)]
 
 
 def naive_gae(reward, value, next_value, terminated, truncated, gamma, gae_lambda):
-    """Advantages `[T, B]` by the definition, in float64: sums of discounted TD errors."""
+    """Returns GAE advantages `[T, B]` by definition, in float64: discounted sums of TD errors."""
     reward, value, next_value = (np.asarray(x, np.float64) for x in (reward, value, next_value))
     done = np.asarray(terminated) | np.asarray(truncated)
     delta = reward + gamma * np.where(terminated, 0.0, next_value) - value
@@ -208,7 +247,7 @@ def naive_gae(reward, value, next_value, terminated, truncated, gamma, gae_lambd
 
 
 def random_trajectory(seed, T, B, spec, extras=(), ends=0.3):
-    """Connected steps with many ends of both kinds, at the last step too."""
+    """Returns connected steps with many terminations and truncations, also at the last step."""
     rng = np.random.default_rng(seed)
     shape = (T, B, *spec.obs_shape)
     obs, final = rng.normal(size=shape), rng.normal(size=shape)

@@ -12,7 +12,7 @@ import rljax
 
 ROOT = Path(rljax.__file__).parent
 
-# a part, and what it may import of rljax besides itself; whoever is not named may import any part
+# each part of rljax, and the other parts that it may import
 ALLOWED = {
     "types": (),
     "config": (),
@@ -25,8 +25,10 @@ ALLOWED = {
     "results": (),
     "experiment": ("types", "config", "envs", "agents", "training", "results"),
     "rendering": ("types", "config", "envs", "experiment"),
+    "cli": ("config", "envs", "agents", "training", "results", "experiment", "rendering"),
+    "__main__": ("__init__", "cli"),
 }
-TOP = ("__main__", "__init__")
+PARTS = {*ALLOWED, "__init__"}
 
 
 def module_name(path):
@@ -73,8 +75,9 @@ def part_of(name):
 
 def test_every_module_has_its_place():
     parts = {part_of(name) for name in MODULES}
-    assert parts <= {*ALLOWED, *TOP}, "say in ALLOWED what a new part may import"
-    assert {"types", "agents", "training", "envs", "experiment"} <= parts
+    assert parts == PARTS, "add a new part to ALLOWED, with the parts that it may import"
+    loose = [path for path in ROOT.iterdir() if path.suffix == ".py"]
+    assert len(loose) <= 6
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if part_of(name) in ALLOWED])
@@ -94,38 +97,61 @@ def test_the_test_sees_imports_of_every_form():
         "rljax.ops.returns",
     }  # fmt: skip
     assert "rljax.types" in imports_of("rljax.training.learner", module_level=True)
-    assert imports_of("rljax") and not imports_of("rljax", module_level=True)
+    assert "rljax.envs" in imports_of("rljax.cli.listing")
+    assert "rljax.envs" not in imports_of("rljax.cli.listing", module_level=True)
 
 
-def test_there_is_no_cycle():
+def test_imports_have_no_cycle():
     graph = {name: imports_of(name, module_level=True) & MODULES.keys() for name in MODULES}
     assert graph["rljax.experiment.run"]
     while graph:
         free = [name for name, needs in graph.items() if not (needs - {name}) & graph.keys()]
-        assert free, f"a cycle among {sorted(graph)}"
+        assert free, f"import cycle among {sorted(graph)}"
         for name in free:
             del graph[name]
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     for name in rljax.__all__:
         assert getattr(rljax, name) is not None
     assert set(rljax.__all__) <= set(dir(rljax))
+    assert len(set(rljax.__all__)) == len(rljax.__all__)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = rljax.trian
-    tree = ast.parse(MODULES["rljax"].read_text(encoding="utf-8"))
-    hints = {
-        alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
-        for alias in node.names if alias.asname
-    }  # fmt: skip
-    assert hints == set(rljax.__all__)  # what a type checker sees is what there is
+
+
+def test_the_stub_lists_the_public_names():
+    """Type checkers read `__init__.pyi`, as `__init__.py` does."""
+    tree = ast.parse(MODULES["rljax"].with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    names = {alias.asname for node in imports for alias in node.names if node.module != "rljax"}
+    subpackages = {alias.asname for node in imports for alias in node.names} - names
+    assert names == set(rljax.__all__)
+    assert subpackages == set(ALLOWED) - {"cli", "__main__"}
+
+
+def test_every_agent_is_public():
+    for name, row in rljax.AGENTS.items():
+        for public in (row.config, row.make):
+            line = f"from {public.__module__} import {public.__name__} as {public.__name__}"
+            assert getattr(rljax, public.__name__, None) is public, (
+                f"`{name}`: add this line to rljax/__init__.pyi: {line}"
+            )
+
+
+def test_every_subpackage_is_an_attribute():
+    code = "import rljax; print(rljax.envs.make, rljax.replay.uniform, rljax.config.option)"
+    assert not modules_after(code)[0] & {"gymnax", "matplotlib", "distrax"}
+    for name in set(ALLOWED) - {"cli", "__main__"}:
+        code = f"import rljax; assert rljax.{name}.__name__ == 'rljax.{name}'"
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=300)
 
 
 HEAVY = ("jax", "flax", "optax", "distrax", "gymnax", "matplotlib", "rich", "scipy", "tensorboardX")
 
 
 def modules_after(code):
-    """The heavy packages that a fresh interpreter has imported after running `code`."""
+    """Returns the heavy packages that a new interpreter imports when it runs `code`."""
     code += f"\nimport sys; print('SEEN', *[x for x in {HEAVY} if x in sys.modules])"
     environment = os.environ | {"PYTHONPATH": str(ROOT.parent)}
     command = [sys.executable, "-W", "ignore", "-c", code]
@@ -145,15 +171,16 @@ def test_the_command_line_answers_without_jax():
         [],
         ["--version"],
         ["plot", "--help"],
+        ["train", "--help"],
         ["trian"],
         ["plot", "--metrik", "x"],
     ]
     code = f"from rljax.__main__ import main\nprint([main(x) for x in {words}])"
     seen, output = modules_after(code)
     assert seen == set()
-    assert output.count("usage: rljax COMMAND") == 2 and "[0, 0, 0, 0, 2, 2]" in output
+    assert output.count("usage: rljax COMMAND") == 2 and "[0, 0, 0, 0, 0, 2, 2]" in output
 
 
-def test_making_a_config_and_a_result_need_no_environment():
+def test_configs_and_results_need_no_environment():
     code = "import rljax; rljax.PPOConfig(); rljax.Result; rljax.AGENTS; rljax.make_learner"
     assert not modules_after(code)[0] & {"gymnax", "matplotlib", "tensorboardX", "distrax"}

@@ -1,7 +1,8 @@
-"""Tabular algorithms as textbooks write them, episode by episode in float64, for the tests."""
+"""Oracles for the tests: tabular algorithms written as in Sutton and Barto (2018), in float64."""
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,8 +12,8 @@ S, A = 5, 3
 ALPHA, GAMMA, EPSILON, LAMBDA = 0.3, 0.9, 0.2, 0.7
 
 
-def numbered_trajectory(seed, T, B, ends=0.15, num_states=S, num_actions=A):
-    """Connected steps between numbered states, with many ends of both kinds."""
+def random_trajectory(seed, T, B, ends=0.15, num_states=S, num_actions=A):
+    """Returns a trajectory `[T, B]` of random steps with many terminations and truncations."""
     rng = np.random.default_rng(seed)
     end = rng.random((T, B))
     terminated, truncated = end < ends, end > 1 - ends
@@ -24,8 +25,16 @@ def numbered_trajectory(seed, T, B, ends=0.15, num_states=S, num_actions=A):
     return Transition(*map(jnp.asarray, (obs, action, reward, terminated, truncated, next_obs)))
 
 
+def trajectory_of(rows):
+    """Returns rows `(s, a, r, s', terminated)` as a trajectory of one environment."""
+    obs, action, reward, next_obs, terminated = map(jnp.asarray, zip(*rows, strict=True))
+    truncated = jnp.zeros(len(rows), bool)
+    steps = Transition(obs, action, reward.astype(jnp.float32), terminated, truncated, next_obs)
+    return jax.tree.map(lambda x: x[:, None], steps)
+
+
 class Episode(NamedTuple):
-    """`S_0 A_0 R_1 S_1 ...`: `obs` has one more than the others, the state that was reached."""
+    """An episode `S_0 A_0 R_1 S_1 ...`; `obs` has one more entry, the state reached last."""
 
     obs: list
     action: list
@@ -35,129 +44,131 @@ class Episode(NamedTuple):
 
 
 def episodes(trajectory, b=0):
-    """The episodes of one environment; the last one may be unfinished."""
-    out, begin = [], 0
+    """Returns the episodes of one environment; the last one may be unfinished."""
+    result, start = [], 0
     x = [np.asarray(leaf)[:, b].tolist() for leaf in trajectory[:6]]
     obs, action, reward, terminated, truncated, next_obs = x
     for t in range(len(obs)):
         ended = terminated[t] or truncated[t]
         if ended or t == len(obs) - 1:
-            rows = slice(begin, t + 1)
+            rows = slice(start, t + 1)
             states = [*obs[rows], next_obs[t]]
-            out.append(Episode(states, action[rows], reward[rows], terminated[t], ended))
-            begin = t + 1
-    return out
+            result.append(Episode(states, action[rows], reward[rows], terminated[t], ended))
+            start = t + 1
+    return result
 
 
-def soft(q, epsilon=EPSILON):
-    """The epsilon-greedy probabilities of one row of actions; ties share."""
-    best = q == q.max()
-    return epsilon / len(q) + (1 - epsilon) * best / best.sum()
+def epsilon_greedy(q, epsilon=EPSILON):
+    """Returns the epsilon-greedy policy of action values `[A]`; ties share the probability."""
+    is_best = q == q.max()
+    return epsilon / len(q) + (1 - epsilon) * is_best / is_best.sum()
 
 
 def expectation(q):
-    return soft(q) @ q
+    """Returns the expectation of action values `[A]` over their epsilon-greedy policy."""
+    return epsilon_greedy(q) @ q
 
 
 def one_step(q, trajectory, value):
-    """Q-learning and Expected Sarsa, by what a next row of actions is worth."""
+    """Q-learning and Expected Sarsa; `value` of the next action values `[A]` is bootstrapped."""
     q = q.copy()
     for e in episodes(trajectory):
         for t, (s, a, r) in enumerate(zip(e.obs[:-1], e.action, e.reward, strict=True)):
-            last = t == len(e.action) - 1
-            beyond = 0.0 if last and e.terminated else value(q[e.obs[t + 1]])
-            q[s, a] += ALPHA * (r + GAMMA * beyond - q[s, a])
+            is_last = t == len(e.action) - 1
+            next_v = 0.0 if is_last and e.terminated else value(q[e.obs[t + 1]])
+            q[s, a] += ALPHA * (r + GAMMA * next_v - q[s, a])
     return q
 
 
 def n_step_sarsa(q, trajectory, n):
-    """Section 7.2; the return of a cut episode ends with what its policy expects."""
+    """Section 7.2; after a truncation the return bootstraps from the expectation."""
     q = q.copy()
     for e in episodes(trajectory):
         T = len(e.action)
-        cut = 0.0
-        for end in range(1, T + 1):  # the time whose reward is known; A_end is, where end < T
-            over = end == T
-            if over and not e.finished:
+        last_value = 0.0
+        for end in range(1, T + 1):  # R_end is known, and A_end where end < T
+            is_last = end == T
+            if is_last and not e.finished:
                 break
-            if over:
-                cut = 0.0 if e.terminated else expectation(q[e.obs[T]])
+            if is_last:
+                last_value = 0.0 if e.terminated else expectation(q[e.obs[T]])
             first = end - n
-            for tau in range(max(first, 0), T if over else first + 1):
+            for tau in range(max(first, 0), T if is_last else first + 1):
                 G = sum(GAMMA ** (i - tau) * e.reward[i] for i in range(tau, end))
-                beyond = cut if over else q[e.obs[end], e.action[end]]
-                G += GAMMA ** (end - tau) * beyond
-                place = e.obs[tau], e.action[tau]
-                q[place] += ALPHA * (G - q[place])
+                next_q = last_value if is_last else q[e.obs[end], e.action[end]]
+                G += GAMMA ** (end - tau) * next_q
+                index = e.obs[tau], e.action[tau]
+                q[index] += ALPHA * (G - q[index])
     return q
 
 
 def tree_backup(q, trajectory, n, epsilon):
-    """Section 7.5, by its recursion."""
+    """Section 7.5, with the recursion of eq. 7.16."""
     q = q.copy()
 
     def value(row):
-        return soft(row, epsilon) @ row
+        return epsilon_greedy(row, epsilon) @ row
 
     for e in episodes(trajectory):
         T = len(e.action)
         for end in range(1, T + 1):
-            over = end == T and e.finished
-            for tau in range(max(end - n, 0), T if over else end - n + 1):
+            is_last = end == T and e.finished
+            for tau in range(max(end - n, 0), T if is_last else end - n + 1):
                 terminal = end == T and e.terminated
                 G = e.reward[end - 1] + GAMMA * (0.0 if terminal else value(q[e.obs[end]]))
                 for k in range(end - 1, tau, -1):
                     row, taken = q[e.obs[k]], e.action[k]
-                    pi = soft(row, epsilon)
+                    pi = epsilon_greedy(row, epsilon)
                     others = sum(pi[a] * row[a] for a in range(len(row)) if a != taken)
                     G = e.reward[k - 1] + GAMMA * (others + pi[taken] * G)
-                place = e.obs[tau], e.action[tau]
-                q[place] += ALPHA * (G - q[place])
+                index = e.obs[tau], e.action[tau]
+                q[index] += ALPHA * (G - q[index])
     return q
 
 
-def mark(trace, place, kind):
+def update_trace(trace, index, kind):
+    """Raises the eligibility trace of an entry, in place."""
     if kind == "clearing":
-        trace[place[0]] = 0.0
-    old = trace[place]
-    trace[place] = {"accumulating": old + 1, "dutch": (1 - ALPHA) * old + 1}.get(kind, 1.0)
+        trace[index[0]] = 0.0
+    old = trace[index]
+    trace[index] = {"accumulating": old + 1, "dutch": (1 - ALPHA) * old + 1}.get(kind, 1.0)
 
 
 def sarsa_lambda(q, trajectory, kind):
-    """Section 12.7 for a table: mark, correct everything, decay."""
+    """Section 12.7 for a table."""
     q = q.copy()
     for e in episodes(trajectory):
         trace = np.zeros_like(q)
         for t, (s, a, r) in enumerate(zip(e.obs[:-1], e.action, e.reward, strict=True)):
             if t < len(e.action) - 1:
-                beyond = q[e.obs[t + 1], e.action[t + 1]]
+                next_value = q[e.obs[t + 1], e.action[t + 1]]
             elif e.finished:
-                beyond = 0.0 if e.terminated else expectation(q[e.obs[t + 1]])
+                next_value = 0.0 if e.terminated else expectation(q[e.obs[t + 1]])
             else:
                 break
-            mark(trace, (s, a), kind)
-            q += ALPHA * (r + GAMMA * beyond - q[s, a]) * trace
+            update_trace(trace, (s, a), kind)
+            q += ALPHA * (r + GAMMA * next_value - q[s, a]) * trace
             trace *= GAMMA * LAMBDA
     return q
 
 
 def q_lambda(q, trajectory, kind):
-    """Watkins's, with the correction before the next action is judged."""
+    """Section 12.10, with the update before the next action is selected."""
     q = q.copy()
     for e in episodes(trajectory):
         trace = np.zeros_like(q)
         for t, (s, a, r) in enumerate(zip(e.obs[:-1], e.action, e.reward, strict=True)):
             if q[s, a] < q[s].max():
                 trace[:] = 0.0
-            mark(trace, (s, a), kind)
-            beyond = 0.0 if t == len(e.action) - 1 and e.terminated else q[e.obs[t + 1]].max()
-            q += ALPHA * (r + GAMMA * beyond - q[s, a]) * trace
+            update_trace(trace, (s, a), kind)
+            next_value = 0.0 if t == len(e.action) - 1 and e.terminated else q[e.obs[t + 1]].max()
+            q += ALPHA * (r + GAMMA * next_value - q[s, a]) * trace
             trace *= GAMMA * LAMBDA
     return q
 
 
-def final_value(e, v, t):
-    """The value of the t-th state of an episode, 0 beyond its end."""
+def state_value(e, v, t):
+    """Returns the value of the t-th state of an episode, 0 for the terminal state."""
     return 0.0 if t == len(e.action) and e.terminated else v[e.obs[t]]
 
 
@@ -167,10 +178,10 @@ def n_step_td(v, trajectory, n):
     for e in episodes(trajectory):
         T = len(e.action)
         for end in range(1, T + 1):
-            cut = final_value(e, v, end)
+            last_value = state_value(e, v, end)
             for tau in range(max(end - n, 0), T if end == T and e.finished else end - n + 1):
                 G = sum(GAMMA ** (i - tau) * e.reward[i] for i in range(tau, end))
-                v[e.obs[tau]] += ALPHA * (G + GAMMA ** (end - tau) * cut - v[e.obs[tau]])
+                v[e.obs[tau]] += ALPHA * (G + GAMMA ** (end - tau) * last_value - v[e.obs[tau]])
     return v
 
 
@@ -180,28 +191,28 @@ def td_lambda(v, trajectory, kind):
     for e in episodes(trajectory):
         trace = np.zeros_like(v)
         for t, r in enumerate(e.reward):
-            mark(trace, (e.obs[t],), kind)
-            v += ALPHA * (r + GAMMA * final_value(e, v, t + 1) - v[e.obs[t]]) * trace
+            update_trace(trace, (e.obs[t],), kind)
+            v += ALPHA * (r + GAMMA * state_value(e, v, t + 1) - v[e.obs[t]]) * trace
             trace *= GAMMA * LAMBDA
     return v
 
 
 def truncated_lambda_return(e, values, t, horizon):
-    """Eq. 12.9: n-step returns weighted by lambda^(n-1), the longest one with all the rest.
+    """Returns the truncated lambda-return, eq. 12.9.
 
-    `values[k]` is the table with which the return that ends at time k looks ahead.
+    `values[k]` is the table that the return ending at time k bootstraps from.
     """
     total, G = 0.0, 0.0
     for n in range(1, horizon - t + 1):
         G += GAMMA ** (n - 1) * e.reward[t + n - 1]
-        whole = G + GAMMA**n * final_value(e, values[t + n], t + n)
+        n_step_return = G + GAMMA**n * state_value(e, values[t + n], t + n)
         weight = LAMBDA ** (n - 1) * (1 if t + n == horizon else 1 - LAMBDA)
-        total += weight * whole
+        total += weight * n_step_return
     return total
 
 
 def lambda_return(v, trajectory):
-    """Section 12.1: off-line, by the forward view."""
+    """Section 12.1: the offline lambda-return algorithm."""
     v = v.copy()
     for e in episodes(trajectory):
         if e.finished:
@@ -213,14 +224,14 @@ def lambda_return(v, trajectory):
 
 
 def online_lambda_return(v, trajectory):
-    """Section 12.4: at every step everything so far is done again, with the new horizon."""
+    """Section 12.4: each step makes all updates of the episode again, with a longer horizon."""
     for e in episodes(trajectory):
-        values = [v, v]  # the return that ends at time k looks ahead with the table of time k - 1
+        values = [v, v]  # the return that ends at time k bootstraps from the table of time k - 1
         for horizon in range(1, len(e.action) + 1):
-            redone = values[0].copy()
+            new_v = values[0].copy()
             for t in range(horizon):
                 s = e.obs[t]
-                redone[s] += ALPHA * (truncated_lambda_return(e, values, t, horizon) - redone[s])
-            values.append(redone)
+                new_v[s] += ALPHA * (truncated_lambda_return(e, values, t, horizon) - new_v[s])
+            values.append(new_v)
         v = values[-1]
     return v

@@ -13,33 +13,34 @@ from typing import Any
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parent
-PEERS = HERE / "peers"
+BENCHMARKS = Path(__file__).resolve().parent.parent
+REPOSITORY = BENCHMARKS.parent
+LIB = BENCHMARKS / "lib"
+PEERS = BENCHMARKS / "peers"
 
 
 class Failed(Exception):
-    """A process did not do what it was started for; says why in one line."""
+    """A timed process failed; the message says why in one line."""
 
 
 def run(command: Sequence[Any], timeout: float, cwd: Path | None = None) -> tuple[str, float]:
-    """Runs a command to its end. Returns what it printed, and its wall seconds.
+    """Runs a command to its end. Returns its standard output and its wall seconds.
 
-    The checkout that this file stands in is importable, installed or not.
+    The checkout that contains this file can be imported, installed or not.
 
     Raises:
-      Failed: it took more than `timeout` seconds, or ended with an error.
+      Failed: the command took more than `timeout` seconds, or ended with an error.
     """
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         done = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, timeout=timeout,
+            [str(part) for part in command], capture_output=True, text=True, timeout=timeout,
             env=os.environ | {"PYTHONPATH": path}, cwd=cwd,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Failed(f"no answer within {timeout:.0f} s") from None
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise Failed(lines[-1] if lines else f"exit code {done.returncode}")
@@ -47,37 +48,40 @@ def run(command: Sequence[Any], timeout: float, cwd: Path | None = None) -> tupl
 
 
 def ask(command: Sequence[Any], timeout: float, **options: Any) -> dict[str, Any]:
-    """Runs a timed program with `--option value` after it: the JSON in its last line."""
-    words = [
-        word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)
+    """Runs a timed program with `--option value` arguments. Returns the JSON of its last line."""
+    arguments = [
+        part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)
     ]
-    output, _ = run([*command, *words], timeout)
+    output, _ = run([*command, *arguments], timeout)
     return json.loads(output.strip().splitlines()[-1])
 
 
 def environment(name: str, root: Path, jax_extra: str, pip_options: Sequence[str]) -> Path:
-    """The interpreter of a virtual environment for `peers/requirements/<name>.txt`.
+    """Returns the interpreter of a virtual environment for `peers/requirements/<name>.txt`.
 
-    It is made where there is none, or where it was made for other requirements.
+    The environment is made if it does not exist or was made for other requirements.
 
     Args:
-      jax_extra: such as "cuda12", for a JAX that computes on the device that rljax does.
-      pip_options: more words for `pip install`.
+      name: name of the other library.
+      root: directory of all virtual environments.
+      jax_extra: such as "cuda12", for a JAX that computes on the same device as rljax.
+      pip_options: further arguments of `pip install`.
+
     Raises:
-      Failed: pip did not find, or could not install, what is required.
+      Failed: pip did not find, or could not install, the requirements.
     """
     text = (PEERS / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
     if jax_extra:
         text = text.replace("\njax==", f"\njax[{jax_extra}]==")
-    folder = (root / name).resolve()
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    installed = folder / "requirements.txt"  # written last: it says that all went well
+    directory = (root / name).resolve()
+    python = directory / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    installed = directory / "requirements.txt"  # written last, after a successful installation
     if installed.is_file() and installed.read_text(encoding="utf-8") == text:
         return python
-    print(f"installing {name} into {folder}", file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    venv.create(folder, with_pip=True)
-    wanted = folder / "wanted.txt"
+    print(f"installing {name} into {directory}", file=sys.stderr, flush=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    venv.create(directory, with_pip=True)
+    wanted = directory / "wanted.txt"
     wanted.write_text(text, encoding="utf-8")
     run([python, "-m", "pip", "install", "-q", "-r", wanted, *pip_options], timeout=3600)
     wanted.replace(installed)
@@ -85,7 +89,7 @@ def environment(name: str, root: Path, jax_extra: str, pip_options: Sequence[str
 
 
 def machine(measured: Mapping[str, Any]) -> str:
-    """One line on what was measured on, from the answer of a program."""
+    """Returns one line that describes the machine, from the answer of a timed program."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = f" · load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     versions = measured["versions"]
@@ -97,58 +101,64 @@ def machine(measured: Mapping[str, Any]) -> str:
 
 
 def rate(steps_per_second: float) -> str:
-    """Three figures and a size: 115k, 2.31M."""
+    """Returns three significant digits and a suffix: 115k, 2.31M."""
     for scale, suffix in ((1e6, "M"), (1e3, "k")):
         if steps_per_second >= 0.9995 * scale:
-            return f"{_three(steps_per_second / scale)}{suffix}"
-    return _three(steps_per_second)
+            return f"{_three_digits(steps_per_second / scale)}{suffix}"
+    return _three_digits(steps_per_second)
 
 
-def _three(x: float) -> str:
-    """Three figures, and never an exponent."""
+def _three_digits(x: float) -> str:
+    """Returns three significant digits, without an exponent."""
     digits = max(0, 2 - int(np.floor(np.log10(max(abs(x), 1e-9)))))
     return f"{x:.{min(digits, 2)}f}"
 
 
 def span(values: Sequence[float], show: Any = rate) -> list[str]:
-    """The median, and the least and greatest, as two cells."""
+    """Returns two cells: the median, and the minimum and maximum."""
     return [show(float(np.median(values))), f"{show(min(values))} - {show(max(values))}"]
 
 
 def seconds(value: float | None) -> str:
+    """Returns seconds with two or three significant digits, or a dash for None."""
     return "-" if value is None else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
 
 
-class Table:
-    """Rows under headings, aligned: numbers to the right, where a heading starts with `>`."""
+def names(text: str) -> tuple[str, ...]:
+    """Returns the items of a comma-separated command-line option."""
+    return tuple(filter(None, text.split(",")))
 
-    def __init__(self, title: str, note: str, *headings: str):
-        """`note` stands under the title, and says what the figures are; `remarks` follow."""
-        self.title, self.note, self.rows = title, note, []
+
+class Table:
+    """Aligned rows under headings; columns whose heading starts with `>` align to the right."""
+
+    def __init__(self, title: str, caption: str, *headings: str):
+        """Makes an empty table; `caption` explains the columns, `remarks` are printed below."""
+        self.title, self.caption, self.rows = title, caption, []
         self.remarks: list[str] = []
         self._headings = [heading.removeprefix(">") for heading in headings]
         self._right = [heading.startswith(">") for heading in headings]
 
     def add(self, *cells: str) -> None:
-        """Adds a row, and shows that something happens."""
+        """Adds a row, and prints it to standard error as a sign of progress."""
         self.rows.append([*cells, *[""] * (len(self._headings) - len(cells))])
         print("  ".join(cells), file=sys.stderr, flush=True)
 
     def text(self) -> str:
-        """For a terminal."""
+        """Returns the table as text for a terminal."""
         lines = [self._line(row, "  ").rstrip() for row in (self._headings, *self.rows)]
         lines.insert(1, "-" * max(map(len, lines)))
-        return "\n".join([self.title, self.note, "", *lines, "", *self.remarks])
+        return "\n".join([self.title, self.caption, "", *lines, "", *self.remarks])
 
     def markdown(self) -> str:
-        """For a file."""
+        """Returns the table as markdown for a file."""
         rule = [
             "-" * (width - 1) + ":" if right else "-" * width
             for width, right in zip(self._widths(), self._right, strict=True)
         ]
         rows = [f"| {self._line(row, ' | ')} |" for row in (self._headings, rule, *self.rows)]
         remarks = [f"- {remark}" for remark in self.remarks]
-        return "\n".join([f"## {self.title}", "", self.note, "", *rows, "", *remarks, ""])
+        return "\n".join([f"## {self.title}", "", self.caption, "", *rows, "", *remarks, ""])
 
     def _widths(self) -> list[int]:
         columns = zip(self._headings, *self.rows, strict=True)
@@ -160,7 +170,7 @@ class Table:
 
 
 def write(path: str | Path | None, title: str, line: str, tables: Sequence[Table]) -> None:
-    """Writes all tables to a markdown file, where a path is given."""
+    """Writes all tables to a markdown file, if a path is given."""
     if path is None:
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,22 @@
-"""Timed programs of rljax, each run in a process of its own by throughput.py.
+"""Timed programs of rljax, each run by throughput.py in a process of its own.
 
-    python benchmarks/measure.py ppo --env-id CartPole-v1 --num-envs 64 --num-steps 128 --num-seeds 8
+    python benchmarks/lib/measure.py ppo --num-envs 64 --num-steps 128 --num-seeds 8
 
-stock    whole `rljax.train` calls of the configuration that other libraries are compared at
-ppo      PPO's training loop, moved on in chunks as `rljax.train` does
-random   the same loop with a random policy that learns nothing: a ceiling for any algorithm
-gymnax   gymnax's own step, which resets at every step, with a random policy and no loop of ours
+stock    whole `rljax.train` calls of the configuration in peers/common.py
+ppo      PPO's training loop, advanced in chunks as in `rljax.train`
+random   the same loop with a random policy that learns nothing: an upper bound for any algorithm
+gymnax   gymnax's own step, which computes a reset at every step, with random actions
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/, for `peers`
 from peers import common
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "numpy")
@@ -21,29 +24,32 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "numpy")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("stock", "ppo", "random", "gymnax"))
-    parser.add_argument("--env-id", default=common.STOCK["env_id"])
-    parser.add_argument("--num-envs", type=int, default=4)
-    parser.add_argument("--num-steps", type=int, default=128)
-    parser.add_argument("--num-seeds", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=1, help="timed, one after another")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each, about; not of stock")
-    parser.add_argument("--timesteps", type=int, default=976 * common.ROLLOUT, help="of stock")
-    options = parser.parse_args()
-    measured = {"stock": stock, "ppo": loop, "random": loop, "gymnax": gymnax}[options.what](
-        options
+    programs = {"stock": stock, "ppo": loop, "random": loop, "gymnax": gymnax}
+    parser.add_argument("program", choices=tuple(programs), help="the timed program")
+    parser.add_argument("--env-id", default=common.STOCK["env_id"], help="environment id")
+    parser.add_argument("--num-envs", type=int, default=4, help="parallel environments (4)")
+    parser.add_argument("--num-steps", type=int, default=128, help="rollout length (128)")
+    parser.add_argument("--num-seeds", type=int, default=1, help="seeds side by side (1)")
+    parser.add_argument("--runs", type=int, default=1, help="number of timed repetitions (1)")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="approximate length of a repetition; not stock"
     )
-    common.answer(**measured, **facts())
+    parser.add_argument(
+        "--timesteps", type=int, default=976 * common.ROLLOUT, help="environment steps of `stock`"
+    )
+    options = parser.parse_args()
+    common.answer(**programs[options.program](options), **facts())
 
 
 def facts() -> dict[str, Any]:
-    """On what this process computes."""
-    more = {"versions": common.versions(*PACKAGES), "processor": processor()}
-    return more | common.jax_device()
+    """Returns the versions, the processor and the devices of this process."""
+    return {
+        "versions": common.versions(*PACKAGES), "processor": processor(), **common.jax_device()
+    }  # fmt: skip
 
 
 def stock(options: argparse.Namespace) -> dict[str, Any]:
-    """Whole calls of `rljax.train`, everything that it does for its caller included."""
+    """Times whole calls of `rljax.train`, including planning, reports and checks."""
     import rljax
 
     fields = common.STOCK | {"total_timesteps": options.timesteps}
@@ -70,41 +76,43 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     first.wall = compile_seconds
     first.cpu = max(0.0, first.cpu - float(np.median([clock.cpu for clock in clocks])))
     return {
-        "steps": options.num_seeds * int(result.steps[-1]), "clocks": clocks[1:], "compiling": first,
+        "steps": options.num_seeds * int(result.steps[-1]),
+        "clocks": clocks[1:],
+        "compiling": first,
         "final_return": float(np.nanmean(result.returns[..., -1])),
-    }  # fmt: skip
+    }
 
 
 def loop(options: argparse.Namespace) -> dict[str, Any]:
-    """The training loop in steady state: of PPO, or of a policy that only plays."""
+    """Times the training loop in steady state, of PPO or of a random policy."""
     import jax
 
     from rljax.experiment.plan import make_plan
     from rljax.training import parallel, runs
 
     shape = {"num_envs": options.num_envs, "num_steps": options.num_steps}
-    agent, fields = ("ppo", common.STOCK) if options.what == "ppo" else (random_policy(), {})
+    agent, fields = ("ppo", common.STOCK) if options.program == "ppo" else (random_policy(), {})
     fields = {name: value for name, value in fields.items() if name != "env_id"} | shape
     with common.Clock() as compiling:
         plan = make_plan(
             agent, options.env_id, num_seeds=options.num_seeds, total_timesteps=2**30, **fields
         )
-        spread = parallel.spread(plan.num_runs)
-        work = runs.Runs(plan.make_learner(), plan.config, plan.starts(), spread)
+        placement = parallel.place(plan.num_runs)
+        work = runs.Runs(plan.make_learner(), plan.config, plan.run_inits(), placement)
     clocks, updates = in_chunks(lambda count: jax.block_until_ready(work.advance(count)), options)
     steps = updates * plan.num_runs * plan.steps_per_update
     return {"steps": steps, "clocks": clocks, "compiling": compiling}
 
 
 def in_chunks(advance: Any, options: argparse.Namespace) -> tuple[list[common.Clock], int]:
-    """Times `advance(count)` over and over, with a count that takes about `options.seconds`."""
-    count, began = 1, time.perf_counter()
+    """Times `advance(count)` repeatedly, with a count that takes about `options.seconds`."""
+    count, start = 1, time.perf_counter()
     advance(1)
-    elapsed = time.perf_counter() - began
+    elapsed = time.perf_counter() - start
     while elapsed < options.seconds / 4:
-        count, began = 2 * count, time.perf_counter()
+        count, start = 2 * count, time.perf_counter()
         advance(count)
-        elapsed = time.perf_counter() - began
+        elapsed = time.perf_counter() - start
     count = max(1, round(count * options.seconds / elapsed))
     runs = options.runs if elapsed < 5 * options.seconds else 1  # one update may take minutes
     clocks, _ = common.timed(lambda: advance(count), runs)
@@ -112,7 +120,7 @@ def in_chunks(advance: Any, options: argparse.Namespace) -> tuple[list[common.Cl
 
 
 def random_policy() -> tuple[type, Any]:
-    """An agent that acts uniformly at random and never learns, for `rljax.train` and plans."""
+    """Returns the config class and the maker of an agent that acts uniformly and never learns."""
     import jax
 
     from rljax.config import RunConfig, config
@@ -138,7 +146,7 @@ def random_policy() -> tuple[type, Any]:
 
 
 def gymnax(options: argparse.Namespace) -> dict[str, Any]:
-    """`num_envs` environments under gymnax's own `step`, as its users write the loop."""
+    """Times `num_envs` environments under gymnax's own `step`, in the loop of its examples."""
     import jax
     import jax.numpy as jnp
 
@@ -147,7 +155,7 @@ def gymnax(options: argparse.Namespace) -> dict[str, Any]:
     env, params = load_gymnax().make(options.env_id)
     width = options.num_envs * options.num_seeds
 
-    def begin(key):
+    def reset(key):
         return jax.vmap(env.reset, (0, None))(jax.random.split(key, width), params)[1]
 
     def advance(carry, count):
@@ -165,7 +173,7 @@ def gymnax(options: argparse.Namespace) -> dict[str, Any]:
 
     key = jax.random.key(0)
     with common.Clock() as compiling:
-        carry = jax.jit(begin)(key), key, jnp.float32(0)
+        carry = jax.jit(reset)(key), key, jnp.float32(0)
         program = jax.jit(advance).lower(carry, np.int32(1)).compile()
     clocks, count = in_chunks(
         lambda count: jax.block_until_ready(program(carry, np.int32(count))), options
@@ -175,7 +183,7 @@ def gymnax(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model of the CPU, where the system tells it."""
+    """Returns the model name of the CPU."""
     import platform
 
     try:

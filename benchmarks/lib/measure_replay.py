@@ -1,6 +1,6 @@
-"""The timed program of rljax's prioritized replay, run in a process of its own by replay.py.
+"""The timed program of rljax's prioritized replay, run by replay.py in a process of its own.
 
-python benchmarks/measure_replay.py cycle --capacity 131072
+python benchmarks/lib/measure_replay.py cycle --capacity 131072
 """
 
 import sys
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from rljax import replay
-from rljax.types import Transition
-
-sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "peers"))
 import common
 import measure
 import replay_common
+
+from rljax import replay
+from rljax.types import Transition, sample_one
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
         return buffer.add(state, Transition(**one_step))
 
     def sample(state, key):
-        drawn = buffer.sample(state, key)
-        return (drawn.transitions, drawn.probability, drawn.min_probability), drawn.indices
+        sample = buffer.sample(state, sample_one(buffer.sample_noise, key))
+        return (sample.transitions, sample.probability, sample.min_probability), sample.indices
 
     state = buffer.init(Transition(**replay_common.item(jnp.zeros)))
     clocks = replay_common.time_jax(options, state, add, sample, buffer.reprioritize)

@@ -1,6 +1,6 @@
-"""What all timed programs share: the configuration, a clock, and one line of JSON as the answer.
+"""What all timed programs share: the PPO configuration, a clock, and the answer in JSON.
 
-The standard library alone, because each program runs in the interpreter of another library.
+Standard library only, because each program runs in the interpreter of another library.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-STOCK: dict[str, Any] = {  # PPO as PureJaxRL ships it; the same in all programs
+STOCK: dict[str, Any] = {  # the defaults of PureJaxRL; the same in all programs
     "env_id": "CartPole-v1", "num_envs": 4, "num_steps": 128, "update_epochs": 4,
     "num_minibatches": 4, "learning_rate": 2.5e-4, "anneal_lr": True, "gamma": 0.99,
     "gae_lambda": 0.95, "clip_eps": 0.2, "clip_value": True, "ent_coef": 0.01, "vf_coef": 0.5,
@@ -27,29 +27,31 @@ class Clock:
     wall = cpu = 0.0
 
     def __enter__(self) -> "Clock":
-        self._began = time.perf_counter(), time.process_time()
+        self._start = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.wall = time.perf_counter() - self._began[0]
-        self.cpu = time.process_time() - self._began[1]
+        self.wall = time.perf_counter() - self._start[0]
+        self.cpu = time.process_time() - self._start[1]
 
 
 def options(about: str, **more: dict[str, Any]) -> argparse.Namespace:
-    """The options that every program has, and `more` of its own, `name={keywords}`."""
+    """Parses the options of every program, and `more` of one program, `name={keywords}`."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--timesteps", type=int, default=976 * ROLLOUT, help="of one run")
-    parser.add_argument("--num-seeds", type=int, default=1, help="runs side by side")
-    parser.add_argument("--runs", type=int, default=1, help="timed, one after another")
+    parser.add_argument(
+        "--timesteps", type=int, default=976 * ROLLOUT, help="environment steps of one run"
+    )
+    parser.add_argument("--num-seeds", type=int, default=1, help="seeds side by side (1)")
+    parser.add_argument("--runs", type=int, default=1, help="number of timed repetitions (1)")
     for name, keywords in more.items():
         parser.add_argument(f"--{name}", **keywords)
     return parser.parse_args()
 
 
 def timed(run: Callable[[], Any], times: int) -> tuple[list[Clock], Any]:
-    """Clocks of `times` calls of `run` after one to warm up, and the last result.
+    """Returns the clocks of `times` calls of `run` after a warm-up, and the last result.
 
-    `run` must wait until its result is there.
+    `run` must block until its result is ready.
     """
     result = run()
     clocks = []
@@ -69,7 +71,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def jax_device() -> dict[str, Any]:
-    """What JAX computes on, in its own words."""
+    """Returns the backend, the kind and the number of JAX's devices."""
     import jax
 
     devices = jax.local_devices()
@@ -81,7 +83,7 @@ def jax_device() -> dict[str, Any]:
 
 
 def answer(steps: int, clocks: list[Clock], compiling: Clock | None, **more: Any) -> None:
-    """Prints the measurement: `steps` environment steps of all runs together in each clock."""
+    """Prints the measurement; `steps` counts the environment steps of all seeds in one clock."""
     record = {
         "steps_per_second": [steps / clock.wall for clock in clocks],
         "steps_per_cpu_second": [steps / max(clock.cpu, 1e-9) for clock in clocks],
@@ -93,7 +95,7 @@ def answer(steps: int, clocks: list[Clock], compiling: Clock | None, **more: Any
 
 
 def compiled(program: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], Clock]:
-    """A jitted program, compiled ahead of time; calling it waits for the result."""
+    """Compiles a program ahead of time; calling the result blocks until the outputs are ready."""
     import jax
 
     with Clock() as clock:
@@ -101,15 +103,16 @@ def compiled(program: Callable[..., Any], *arguments: Any) -> tuple[Callable[...
     return (lambda *arguments: jax.block_until_ready(executable(*arguments))), clock
 
 
-def keys(seeds: int) -> Any:
-    """A raw key of JAX, or `seeds` of them."""
+def keys(num_seeds: int) -> Any:
+    """Returns one raw key, or `[num_seeds]` of them."""
     import jax
 
     key = jax.random.PRNGKey(30)
-    return key if seeds == 1 else jax.random.split(key, seeds)
+    return key if num_seeds == 1 else jax.random.split(key, num_seeds)
 
 
-def over_seeds(program: Callable[..., Any], seeds: int) -> Callable[..., Any]:
+def over_seeds(program: Callable[..., Any], num_seeds: int) -> Callable[..., Any]:
+    """Returns the program mapped over keys, or the program itself for a single seed."""
     import jax
 
-    return program if seeds == 1 else jax.vmap(program)
+    return program if num_seeds == 1 else jax.vmap(program)

@@ -1,4 +1,4 @@
-"""cpprb's prioritized buffer, called from Python as its users do. It is written in C++."""
+"""cpprb's prioritized buffer, written in C++ and called from Python."""
 
 import common
 import cpprb
@@ -15,8 +15,8 @@ def main():
         alpha=replay_common.EXPONENT, eps=replay_common.EPSILON,
     )  # fmt: skip
     items = {name: np.zeros((replay_common.ADD, *x.shape), x.dtype) for name, x in fields.items()}
-    chance = np.random.default_rng(0)
-    td_error = np.exp(chance.normal(size=(options.calls, replay_common.BATCH)))
+    rng = np.random.default_rng(0)
+    td_error = np.exp(rng.normal(size=(options.calls, replay_common.BATCH)))
 
     def cycle(number):
         buffer.add(**items)
@@ -25,7 +25,7 @@ def main():
 
     def run():
         for number in range(options.calls):
-            if options.what == "cycle":
+            if options.operation == "cycle":
                 cycle(number)
             else:
                 buffer.sample(replay_common.BATCH, beta=0.4)

@@ -1,7 +1,7 @@
 """flashbax's prioritized buffer of items.
 
-What differs from rljax: it draws from the whole total, not one item from each equal share of it,
-and knows no smallest probability of all items, so that weights are over the largest of a batch.
+Differs from rljax: samples are not stratified, and the minimum probability of the whole buffer is
+not computed, so importance weights are relative to the largest weight of the batch.
 """
 
 import common

@@ -1,9 +1,9 @@
-"""PureJaxRL's own `purejaxrl/ppo.py`, untouched, from a checkout: `--checkout PATH`.
+"""PureJaxRL's own `purejaxrl/ppo.py`, unmodified, from a checkout: `--checkout PATH`.
 
-Its wrappers.py imports brax at the top, for other environments than these; where brax is not
-installed an empty module stands in for it. It treats time limits as deaths, and its metrics hold
-every step of the run. Several seeds: its orthogonal initialisation becomes a batched QR under
-`vmap`, which waits for ever in XLA's CPU thread pool where that is small; NPROC makes it larger.
+Its wrappers.py imports brax, which CartPole does not need: an empty module replaces a missing brax.
+It treats time limits as terminations, and its metrics hold every step of the run. With several
+seeds its orthogonal initialization is a batched QR under `vmap`, which deadlocks in XLA's CPU
+thread pool if that is small; NPROC enlarges it.
 """
 
 import importlib.util
@@ -16,11 +16,11 @@ import common
 
 
 def load(checkout: str):
-    """The module `ppo` of a checkout, whether it imports its wrappers by package or by name."""
+    """Returns the module `ppo` of a checkout, which imports its wrappers by package or by name."""
     folder = pathlib.Path(checkout).expanduser().resolve()
     file = folder / "purejaxrl" / "ppo.py"
     if not file.is_file():
-        sys.exit(f"there is no {file}: give the path of a checkout of PureJaxRL.")
+        sys.exit(f"{file} does not exist: give the path of a checkout of PureJaxRL.")
     if importlib.util.find_spec("brax") is None:
         brax, envs = types.ModuleType("brax"), types.ModuleType("brax.envs")
         brax.envs = envs  # type: ignore[attr-defined]
@@ -35,7 +35,7 @@ def main():
     options = common.options("PureJaxRL PPO", checkout={"required": True})
     stock = common.STOCK
     if options.num_seeds > 1 and (os.cpu_count() or 1) < 8:
-        os.environ.setdefault("NPROC", "8")  # read by XLA when JAX starts, below
+        os.environ.setdefault("NPROC", "8")  # XLA reads it when JAX starts, below
     train = load(options.checkout).make_train(
         {
             "LR": stock["learning_rate"], "NUM_ENVS": stock["num_envs"],

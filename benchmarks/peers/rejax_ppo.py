@@ -1,8 +1,8 @@
 """rejax's PPO.
 
-What differs from the stock configuration: the learning rate is constant, gradients are clipped
-element by element, the networks are initialised otherwise, and time limits count as deaths. Its
-evaluations during training are switched off; one is made afterwards, not timed.
+Differs from the shared configuration: the learning rate is constant, gradients are clipped element
+by element, the networks are initialized differently, and time limits count as terminations. Its
+evaluations during training are disabled; one is made afterwards, not timed.
 """
 
 import common

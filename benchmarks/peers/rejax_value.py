@@ -1,9 +1,8 @@
 """rejax's DQN or PQN: `--algorithm dqn` or `pqn`.
 
-What differs from the configuration that rljax runs: its DQN draws batches without replacement;
-its PQN takes Adam for RAdam; both clip gradients element by element and count time limits as
-deaths. Its evaluations during training are switched off; one is
-made afterwards, not timed.
+Differs from the configuration of rljax: its DQN samples batches without replacement, its PQN uses
+Adam instead of RAdam, and both clip gradients element by element and count time limits as
+terminations. Its evaluations during training are disabled; one is made afterwards, not timed.
 """
 
 import common
@@ -23,7 +22,7 @@ def main():
         "num_envs", "learning_rate", "gamma", "max_grad_norm", "eps_start", "eps_end",
         "exploration_fraction",
     )}  # fmt: skip
-    assert stock["hidden_sizes"] == (64, 64), "the only sizes that rejax's Q-network takes"
+    assert stock["hidden_sizes"] == (64, 64), "rejax's Q-network has fixed sizes"
     if options.algorithm == "dqn":
         algorithm = rejax.DQN.create(
             env="CartPole-v1", total_timesteps=steps, eval_freq=steps,

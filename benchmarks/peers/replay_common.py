@@ -1,6 +1,6 @@
-"""What the timed programs of prioritized replay share: the work, and how it is answered.
+"""What the timed programs of prioritized replay share: sizes, the timed loop, the answer in JSON.
 
-The standard library alone, because each program runs in the interpreter of another library.
+Standard library only, because each program runs in the interpreter of another library.
 """
 
 import argparse
@@ -10,22 +10,24 @@ from typing import Any
 
 import common
 
-ADD, BATCH = 64, 256  # items added, and items drawn and reprioritized, in a cycle
+ADD, BATCH = 64, 256  # items added, and items sampled and reprioritized, in a cycle
 EXPONENT, EPSILON = 0.6, 1e-6
-WHAT = ("cycle", "sample")
+OPERATIONS = ("cycle", "sample")
 
 
 def options(about: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("what", choices=WHAT, help="cycle: add, sample, reprioritize; or a part")
-    parser.add_argument("--capacity", type=int, default=2**17)
-    parser.add_argument("--calls", type=int, default=3000, help="of what is timed, in one go")
-    parser.add_argument("--runs", type=int, default=5, help="timed, one after another")
+    parser.add_argument(
+        "operation", choices=OPERATIONS, help="cycle (add, sample, reprioritize) or sample alone"
+    )
+    parser.add_argument("--capacity", type=int, default=2**17, help="capacity of the buffer")
+    parser.add_argument("--calls", type=int, default=3000, help="calls in one compiled loop (3000)")
+    parser.add_argument("--runs", type=int, default=5, help="number of timed repetitions (5)")
     return parser.parse_args()
 
 
 def item(zeros: Callable[[tuple[int, ...], str], Any]) -> dict[str, Any]:
-    """A transition of CartPole, of `zeros(shape, dtype)`."""
+    """Returns a transition of CartPole, made with `zeros(shape, dtype)`."""
     return {
         "obs": zeros((4,), "float32"), "action": zeros((), "int32"),
         "reward": zeros((), "float32"), "terminated": zeros((), "bool"),
@@ -37,7 +39,7 @@ def time_jax(
     options: argparse.Namespace, state: Any, add: Callable[..., Any], sample: Callable[..., Any],
     reprioritize: Callable[..., Any],
 ) -> list[common.Clock]:  # fmt: skip
-    """Clocks of `calls` calls inside one jitted scan over a full buffer.
+    """Returns the clocks of `calls` calls inside one jitted scan over a full buffer.
 
     Args:
       add: `(state, items[ADD]) -> state`
@@ -53,7 +55,7 @@ def time_jax(
 
         return jax.tree.map(fill, item(jnp.zeros))
 
-    def use(batch):  # every field, or the compiler would leave its reading out
+    def use(batch):  # every field, or the compiler would remove reading it
         return sum(x.sum().astype(jnp.float32) for x in jax.tree.leaves(batch))
 
     def one_fill(state, numbers):
@@ -73,9 +75,9 @@ def time_jax(
         state, total = carry
         return (state, total + use(sample(state, numbers[1])[0])), None
 
-    def numbers(key, count):  # keys and errors are drawn before the loop
+    def numbers(key, count):  # computed before the timed loop
         keys = jax.random.split(key, count)
-        td_error = jnp.exp(jax.random.normal(key, (count, BATCH)))  # of all sizes
+        td_error = jnp.exp(jax.random.normal(key, (count, BATCH)))
         return jnp.arange(count, dtype=jnp.float32), keys, td_error
 
     def fill(state, key):
@@ -83,16 +85,16 @@ def time_jax(
         return jax.lax.scan(one_fill, state, numbers(key, count))[0]
 
     def timed(state, numbers):
-        body = one_cycle if options.what == "cycle" else one_sample
+        body = one_cycle if options.operation == "cycle" else one_sample
         return jax.lax.scan(body, (state, jnp.float32(0)), numbers)[0]
 
     state = jax.jit(fill, donate_argnums=0)(state, jax.random.key(0))
-    given = jax.jit(numbers, static_argnums=1)(jax.random.key(1), options.calls)
-    program = jax.jit(timed, donate_argnums=0)  # or each run would begin with a copy of it all
+    inputs = jax.jit(numbers, static_argnums=1)(jax.random.key(1), options.calls)
+    program = jax.jit(timed, donate_argnums=0)  # without donation each run would copy the buffer
 
     def run():
         nonlocal state
-        state, total = jax.block_until_ready(program(state, given))
+        state, total = jax.block_until_ready(program(state, inputs))
         return total
 
     clocks, _ = common.timed(run, options.runs)
@@ -102,7 +104,7 @@ def time_jax(
 def answer(
     options: argparse.Namespace, clocks: list[common.Clock], backend: str = "cpu", **more: Any
 ) -> None:
-    """Prints microseconds a call: of CPU time on a CPU, which a busy machine disturbs less."""
+    """Prints microseconds a call: CPU time on a CPU, which other processes disturb less."""
     seconds = [clock.cpu if backend == "cpu" else clock.wall for clock in clocks]
     record = {"microseconds": [1e6 * x / options.calls for x in seconds], "backend": backend}
     print(json.dumps(record | more), flush=True)

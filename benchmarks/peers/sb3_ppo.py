@@ -1,9 +1,9 @@
-"""Stable-Baselines3's PPO, or that of its JAX sibling sbx: `--library sb3` or `sbx`.
+"""PPO of Stable-Baselines3, or of its JAX version sbx: `--library sb3` or `sbx`.
 
 Both step gymnasium's CartPole from Python, in one process (`DummyVecEnv`). They are some hundred
-times slower, so that a part of the run is timed; the rate does not depend on how long one waits.
-sbx does not read `clip_range_vf` and initialises its networks otherwise. On a CPU torch gets one
-thread: for networks of this size more threads are slower.
+times slower, so a shorter run is timed; the rate does not depend on its length. sbx ignores
+`clip_range_vf` and initializes its networks differently. On a CPU torch gets one thread, because
+networks of this size are slower with more.
 """
 
 import common
@@ -16,7 +16,7 @@ def main():
     )
     stock = common.STOCK
     if options.num_seeds != 1:
-        raise SystemExit(f"{options.library} trains one seed a process: leave --num-seeds at 1.")
+        raise SystemExit(f"{options.library} trains one seed per process: set --num-seeds to 1.")
     import torch
     from stable_baselines3.common.env_util import make_vec_env
 
@@ -45,7 +45,7 @@ def main():
             "ortho_init": True,
         },
     )  # fmt: skip
-    with common.Clock() as first:  # everything is compiled here, where something is
+    with common.Clock() as first:  # sbx compiles here
         agent.learn(2 * common.ROLLOUT)
     steps = options.timesteps // common.ROLLOUT * common.ROLLOUT
     clocks = []
@@ -53,7 +53,7 @@ def main():
         with common.Clock() as clock:
             agent.learn(steps, reset_num_timesteps=False)
         clocks.append(clock)
-    if options.library == "sbx":  # what the first two updates took beyond two updates
+    if options.library == "sbx":  # compiling is what the first two updates took longer
         share = 2 * common.ROLLOUT / steps
         first.wall = max(0.0, first.wall - share * float(np.median([x.wall for x in clocks])))
         first.cpu = max(0.0, first.cpu - share * float(np.median([x.cpu for x in clocks])))

@@ -1,8 +1,8 @@
-"""The configurations at which value-based agents are compared; the same in all programs."""
+"""The configurations in which value-based agents are compared; the same in all programs."""
 
 from typing import Any
 
-DQN: dict[str, Any] = {  # as rejax's configuration for CartPole has it, double and dueling
+DQN: dict[str, Any] = {  # rejax's configuration for CartPole, double and dueling
     "num_envs": 10, "num_steps": 1, "buffer_size": 50_000, "batch_size": 100,
     "learning_starts": 1_000, "train_frequency": 10, "gradient_steps": 5, "learning_rate": 1e-3,
     "gamma": 0.99, "tau": 0.02, "target_update_interval": 10, "eps_start": 1.0, "eps_end": 0.05,

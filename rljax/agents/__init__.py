@@ -1,4 +1,4 @@
-"""The algorithms. `AGENTS` maps each name to its config, its maker and its place in the field."""
+"""The algorithms. `AGENTS` maps the name of each to its config, its maker and its properties."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,21 +35,21 @@ FAMILIES = ("tabular", "value-based", "policy gradient", "model-based")
 
 
 class AgentRow(NamedTuple):
-    """One algorithm and its metadata.
+    """One algorithm and its properties.
 
     Attributes:
-      config: config class, made by `rljax.config.config`.
+      config: config class, decorated with `rljax.config.config`.
       make: `(config, spec, **pieces) -> Agent`.
-      about: one line, at most 56 characters.
+      about: the algorithm in a few words, at most 55 characters.
       family: one of `FAMILIES`.
-      actions: kinds of actions it can take, "discrete" and "continuous".
-      tabular: it keeps one table entry per state, and so needs numbered states.
-      on_policy: it learns about the policy that collected the data.
+      actions: kinds of actions that it supports, "discrete" and "continuous".
+      tabular: it stores one table entry per state, so it needs numbered states.
+      on_policy: it evaluates the policy that collects the data; None if it uses no data.
       model_based: it plans with a model of the environment.
       learns: what it represents: "value", "policy" or "policy and value".
-      update_unit: data of one update: "step", "n steps", "episode", "batch" (of replay), "rollout",
-        or "sweep" (over all states of a model).
-      memory: `(config) -> initial memory` of a recurrent agent, or None for a memoryless one.
+      update_unit: data of one update: "step", "n steps", "episode", "rollout", "batch" (sampled
+        from a replay buffer) or "sweep" (over all states of a model).
+      memory: `(config) -> initial memory` of a recurrent agent; None if it is never recurrent.
     """
 
     config: type
@@ -58,21 +58,22 @@ class AgentRow(NamedTuple):
     family: str = "value-based"
     actions: tuple[str, ...] = ("discrete", "continuous")
     tabular: bool = False
-    on_policy: bool = True
+    on_policy: bool | None = True
     model_based: bool = False
     learns: str = "value"
     update_unit: str = "rollout"
     memory: Callable[[Any], PyTree | None] | None = None
 
     def initial_memory(self, config: Any) -> PyTree | None:
-        """Returns the memory at the start of an episode, or None for a memoryless agent."""
+        """Returns the memory at the start of an episode, or None if the agent has no memory."""
         return self.memory(config) if self.memory else None
 
     def check(self, name: str, spec: EnvSpec) -> None:
-        """Checks that the algorithm can act in an environment.
+        """Checks that the algorithm supports an environment.
 
         Raises:
-          ValueError: the kind of actions is wrong, or the states are not numbered.
+          ValueError: it does not support the kind of actions, or it is tabular and the states are
+            not numbered.
         """
         kind = "discrete" if spec.num_actions else "continuous"
         if kind not in self.actions:
@@ -107,12 +108,12 @@ AGENTS = {
     ),
     "double_q_learning": _control(
         q_learning.ControlConfig, q_learning.double_q_learning,
-        "Q-learning with two tables against maximization bias", on_policy=False,
+        "Q-learning with two tables, against maximization bias", on_policy=False,
     ),
     "sarsa": _control(n_step.ControlConfig, n_step.sarsa, "on-policy TD control"),
     "expected_sarsa": _control(
         q_learning.ControlConfig, q_learning.expected_sarsa,
-        "TD control with the expectation over the policy",
+        "TD control with the expected value of the next action",
     ),
     "n_step_sarsa": _control(
         n_step.NStepSarsaConfig, n_step.n_step_sarsa, "Sarsa with n-step returns",
@@ -132,22 +133,23 @@ AGENTS = {
     ),
     "td": _control(prediction.TableConfig, prediction.td, "TD(0) prediction of state values"),
     "n_step_td": _control(
-        prediction.NStepTDConfig, prediction.n_step_td, "prediction with n-step returns",
+        prediction.NStepTDConfig, prediction.n_step_td, "n-step TD prediction of state values",
         update_unit="n steps",
     ),
     "td_lambda": _control(
-        prediction.TDLambdaConfig, prediction.td_lambda, "prediction with eligibility traces"
+        prediction.TDLambdaConfig, prediction.td_lambda,
+        "TD(lambda) prediction with eligibility traces",
     ),
     "true_online_td_lambda": _control(
         prediction.TrueOnlineTDLambdaConfig, prediction.true_online_td_lambda,
-        "TD(lambda), exactly equal to the online forward view",
+        "TD(lambda) equal to the online lambda-return algorithm",
     ),
     "lambda_return": _control(
         prediction.TrueOnlineTDLambdaConfig, prediction.lambda_return,
-        "offline lambda-return prediction at episode ends", update_unit="episode",
+        "offline lambda-return prediction, after each episode", update_unit="episode",
     ),
-    "dqn": _replay(dqn.DQNConfig, dqn.dqn, "deep Q-network with replay and target network"),
-    "c51": _replay(c51.C51Config, c51.c51, "distributional DQN, categorical distribution"),
+    "dqn": _replay(dqn.DQNConfig, dqn.dqn, "deep Q-network with replay buffer and target network"),
+    "c51": _replay(c51.C51Config, c51.c51, "distributional DQN with a categorical distribution"),
     "qr_dqn": _replay(
         qr_dqn.QRDQNConfig, qr_dqn.qr_dqn, "distributional DQN with quantile regression"
     ),
@@ -156,7 +158,7 @@ AGENTS = {
         "DQN with the scaled log-policy added to the reward",
     ),
     "rainbow": _replay(
-        c51.RainbowConfig, c51.c51, "C51, double, dueling, prioritized, noisy, n-step"
+        c51.RainbowConfig, c51.c51, "C51 + double + dueling + prioritized + noisy + n-step"
     ),
     "pqn": AgentRow(
         pqn.PQNConfig, pqn.pqn, "parallel Q(lambda) without replay or target network",
@@ -176,7 +178,7 @@ AGENTS = {
         memory=initial_memory,
     ),
     "a3c": _actor_critic(
-        a3c.A3CConfig, a3c.a3c, "asynchronous actor-critic, simulated in lockstep",
+        a3c.A3CConfig, a3c.a3c, "asynchronous advantage actor-critic, in lockstep",
         update_unit="n steps", memory=initial_memory,
     ),
     "impala": _actor_critic(
@@ -187,31 +189,31 @@ AGENTS = {
         trpo.TRPOConfig, trpo.trpo, "trust region policy optimization"
     ),
     "ppo": _actor_critic(
-        ppo.PPOConfig, ppo.ppo, "proximal policy optimization, clipped or KL penalty",
+        ppo.PPOConfig, ppo.ppo, "proximal policy optimization, clipped or KL-penalized",
         memory=initial_memory,
     ),
     "dppo": _actor_critic(
-        dppo.DPPOConfig, dppo.dppo, "distributed PPO with averaged gradients",
+        dppo.DPPOConfig, dppo.dppo, "distributed PPO that averages gradients over workers",
         memory=initial_memory,
     ),
     "value_iteration": _planning(
         dynamic_programming.PlanningConfig, dynamic_programming.value_iteration,
-        "dynamic programming by sweeps over a known model", update_unit="sweep",
+        "optimal state values by sweeps over a known model", update_unit="sweep", on_policy=None,
     ),
     "policy_iteration": _planning(
         dynamic_programming.PlanningConfig, dynamic_programming.policy_iteration,
-        "exact policy evaluation and improvement", update_unit="sweep",
+        "policy evaluation and improvement with a known model", update_unit="sweep", on_policy=None,
     ),
     "dyna_q": _planning(
         dyna.DynaQConfig, dyna.dyna_q, "Q-learning with planning from a learned model",
         on_policy=False,
     ),
     "dyna_q_plus": _planning(
-        dyna.DynaQPlusConfig, dyna.dyna_q_plus, "Dyna-Q with an exploration bonus",
-        on_policy=False,
+        dyna.DynaQPlusConfig, dyna.dyna_q_plus,
+        "Dyna-Q with a bonus for actions not tried recently", on_policy=False,
     ),
     "prioritized_sweeping": _planning(
         prioritized_sweeping.PrioritizedSweepingConfig, prioritized_sweeping.prioritized_sweeping,
-        "planning in the order of Bellman error", on_policy=False,
+        "planning from a learned model, largest TD error first", on_policy=False,
     ),
 }  # fmt: skip

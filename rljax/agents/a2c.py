@@ -1,7 +1,7 @@
-"""Advantage actor-critic, the lockstep form of https://arxiv.org/abs/1602.01783 (A3C).
+"""Advantage actor-critic (A2C), the synchronous form of A3C, https://arxiv.org/abs/1602.01783.
 
-One gradient step on each short rollout. Differs from the paper: gradients are means over the
-rollout, not sums; a lambda below 1 mixes the n-step returns by GAE.
+One gradient step per short rollout. Differs from the paper: gradients are means over the rollout,
+not sums; a lambda below 1 averages the n-step returns by GAE.
 """
 
 from collections.abc import Callable
@@ -13,25 +13,26 @@ import optax
 from rljax.agents.normalize import normalized_by_config
 from rljax.agents.policy_gradient import (
     GAEConfig,
-    acting,
     actor_critic_loss,
-    default_network,
-    default_optimizer,
-    next_values,
+    estimate_advantages,
+    network_or_default,
     normalized_advantage,
+    optimizer_or_default,
+    stochastic_policy,
 )
 from rljax.config import config, option
 from rljax.networks import recurrent
-from rljax.ops import returns
 from rljax.types import Agent, EnvSpec, Metrics, PyTree, Transition, identity
 
 
 @config
 class A2CConfig(GAEConfig):
-    num_steps: int = option(16, "steps of each environment between updates (T)", low=1)
-    learning_rate: float = option(3e-3, "step size of the optimizer", above=0)
-    optimizer: str = option("adam", "the optimizer", choices=("adam", "rmsprop"))
-    normalize_advantage: bool = option(False, "to mean 0 and variance 1 in each rollout")
+    num_steps: int = option(16, "rollout length per environment", low=1)
+    learning_rate: float = option(3e-3, "learning rate of the optimizer", above=0)
+    optimizer: str = option("adam", "optimizer of policy and value", choices=("adam", "rmsprop"))
+    normalize_advantage: bool = option(
+        False, "normalize advantages to mean 0 and variance 1 in each update"
+    )
 
 
 class A2CState(NamedTuple):
@@ -40,25 +41,17 @@ class A2CState(NamedTuple):
 
 
 def advantage_gradient(
-    config: A2CConfig, network: Any, params: PyTree, trajectory: Transition,
-    average: Callable[[PyTree], PyTree] = identity,
+    network: Any, config: A2CConfig, sequences: recurrent.Sequences, params: PyTree,
+    trajectory: Transition, average: Callable[[PyTree], PyTree] = identity,
 ) -> tuple[PyTree, Metrics]:  # fmt: skip
-    """The gradient of the loss of one rollout `[T, B]`, a mean over its steps, and metrics."""
-
-    def value_of(obs):
-        return network.apply(params, obs)[1]
-
-    value = value_of(trajectory.obs)
-    advantage, target = returns.gae(
-        trajectory.reward, value, next_values(value_of, trajectory, value), trajectory.terminated,
-        trajectory.truncated, config.gamma, config.gae_lambda,
-    )  # fmt: skip
+    """Returns the gradient of the actor-critic loss of a rollout `[T, B]`, and metrics."""
+    _, advantage, target = estimate_advantages(network, config, params, trajectory)
     if config.normalize_advantage:
         advantage = normalized_advantage(advantage, average)
 
     def loss(params):
         return actor_critic_loss(
-            network, config, params, recurrent.to_learn(network, trajectory),
+            network, config, params, sequences.training_inputs(trajectory),
             trajectory.extras["raw_action"], advantage, target,
         )  # fmt: skip
 
@@ -70,20 +63,34 @@ def a2c(
     optimizer: optax.GradientTransformation | None = None,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
-    """Makes an A2C agent; the arguments are those of `rljax.agents.ppo.ppo`."""
-    network = network or default_network(config, spec)
-    optimizer = optimizer or default_optimizer(config)
-    sample_noise, act, greedy = acting(network, spec)
+    """Makes an A2C agent.
+
+    Args:
+      config: hyperparameters; floats may be tracers.
+      spec: description of the environment.
+      network: flax module, `obs -> (distrax policy, value)`; by default made for `spec`.
+      optimizer: by default the one that `config.optimizer` names, with clipped gradients.
+      average: mean over workers, `partial(lax.pmean, axis_name=...)`.
+
+    Example:
+      >>> agent = a2c(A2CConfig(gae_lambda=0.9), EnvSpec(obs_shape=(4,), num_actions=2))
+    """
+    network = network_or_default(network, config, spec)
+    optimizer = optimizer_or_default(optimizer, config)
+    sequences = recurrent.sequences(network, spec)
+    acting = stochastic_policy(network, spec, sequences)
 
     def init(key):
-        params = network.init(key, recurrent.example(network, spec))
+        params = network.init(key, sequences.example_obs)
         return A2CState(params, optimizer.init(params))
 
     def update(state, trajectory, key):
         del key
-        grads, metrics = advantage_gradient(config, network, state.params, trajectory, average)
+        grads, metrics = advantage_gradient(
+            network, config, sequences, state.params, trajectory, average
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return A2CState(optax.apply_updates(state.params, updates), opt_state), metrics
 
-    agent = Agent(init, act, greedy, update, sample_noise)
+    agent = Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
     return normalized_by_config(agent, config, spec, average)

@@ -1,63 +1,164 @@
-"""How the agents that learn action values act: by the best one, and now and then by any."""
+"""How off-policy agents act: epsilon-greedy, and a deterministic policy with added noise."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
+from rljax.networks import policies
 from rljax.ops import td
-from rljax.types import Array, EnvSpec, PyTree
+from rljax.types import Array, EnvSpec, PyTree, RecurrentObs
 
 
 class Acting(NamedTuple):
     """How an agent acts: the fields `sample_noise`, `act` and `greedy` of `types.Agent`."""
 
     sample_noise: Callable[..., PyTree]
-    act: Callable[..., tuple[Array, PyTree]]
-    greedy: Callable[..., Array]
+    act: Callable[..., tuple[Any, PyTree]]
+    greedy: Callable[..., Any]
 
 
-def check_discrete(name: str, spec: EnvSpec) -> None:
-    """That actions can be numbered.
+def check_discrete(spec: EnvSpec) -> None:
+    """Checks that an environment has discrete actions.
 
     Raises:
-      ValueError: they are continuous.
+      ValueError: the actions are continuous.
     """
     if not spec.num_actions:
         raise ValueError(
-            f"{name} needs discrete actions, but those of {spec.env_id} are continuous: take an "
-            "agent that has a policy, such as ppo."
+            f"action values need discrete actions, but {spec.env_id} has continuous actions: use "
+            "an agent with a policy, such as ppo."
         )
 
 
-def acting(config: Any, spec: EnvSpec, values_of: Callable[..., Array]) -> Acting:
-    """Acts epsilon-greedily by `values_of(state, obs, key) -> values[B, A]`.
+def epsilon_greedy(config: Any, spec: EnvSpec, q_values: Callable[..., Array]) -> Acting:
+    """Acts epsilon-greedily; ties are broken uniformly at random.
 
-    Epsilon falls with the state's `env_steps`; ties go to each of the best alike. Where
-    `config.noisy`, there is no epsilon, and the key is that of the network's noise; otherwise, and
-    for `greedy`, it is None. Remembers the largest value of each observation.
+    Args:
+      config: `eps_start`, `eps_end`, `exploration_fraction`; with `config.noisy` the noise of the
+        network explores instead of epsilon.
+      spec: description of the environment.
+      q_values: `(state, obs[B], noise) -> [B, A]`; `noise` is the key of a noisy network, None
+        without one and in `greedy`.
+
+    Returns:
+      An `Acting` for states that have `env_steps`. The extras hold `value`, max_a Q(s, a).
     """
     noisy = getattr(config, "noisy", False)
 
     def sample_noise(key, num_steps):
-        noise_keys = None
+        network_keys = None
         if noisy:
-            key, noise_key = jax.random.split(key)
-            noise_keys = jax.random.split(noise_key, num_steps)
-        return jax.random.uniform(key, (num_steps, spec.num_envs, spec.num_actions + 1)), noise_keys
+            key, network_key = jax.random.split(key)
+            network_keys = jax.random.split(network_key, num_steps)
+        shape = (num_steps, spec.num_envs, spec.num_actions + 1)
+        return jax.random.uniform(key, shape), network_keys
 
     def act(state, obs, noise):
-        uniform, noise_key = noise
-        values = values_of(state, obs, noise_key)
+        uniform, network_key = noise
+        q = q_values(state, obs, network_key)
         epsilon = 0.0 if noisy else td.epsilon_schedule(
             state.env_steps.value, config.eps_start, config.eps_end,
             config.exploration_fraction * config.total_timesteps,
         )  # fmt: skip
-        action = td.epsilon_greedy(values, epsilon, uniform[..., 0], uniform[..., 1:])
-        return action, {"value": values.max(axis=-1)}
+        action = td.epsilon_greedy(q, epsilon, uniform[..., 0], uniform[..., 1:])
+        return action, {"value": q.max(axis=-1)}
 
     def greedy(state, obs, key):
         del key
-        return values_of(state, obs, None).argmax(axis=-1)
+        return q_values(state, obs, None).argmax(axis=-1)
+
+    return Acting(sample_noise, act, greedy)
+
+
+class NoiseStep(Protocol):
+    def __call__(self, memory: Any, normal: Array, /) -> tuple[Array, Any]:
+        """Returns the noise of one step `[B, A]` and the next memory, from standard normals."""
+        ...
+
+
+class ActionNoise(NamedTuple):
+    """Exploration noise added to actions in [-1, 1].
+
+    Attributes:
+      step: `(memory[B, A], normal[B, A]) -> (noise[B, A], next memory[B, A])`.
+      has_memory: the noise depends on earlier steps of the episode. The environment then carries
+        the memory (`envs.memory.carry_memory`, zeros of shape `[A]` at the start of an episode).
+    """
+
+    step: NoiseStep
+    has_memory: bool = False
+
+
+def gaussian(std: Any) -> ActionNoise:
+    """Independent normal noise of standard deviation `std`."""
+    return ActionNoise(lambda memory, normal: (std * normal, memory))
+
+
+def ornstein_uhlenbeck(sigma: Any = 0.2, theta: Any = 0.15, dt: Any = 1.0) -> ActionNoise:
+    """Ornstein-Uhlenbeck noise, correlated within an episode.
+
+        x_{t+1} = (1 - theta dt) x_t + sigma sqrt(dt) N(0, 1),  x = 0 at the start of an episode
+
+    Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971 (section 7), who use the defaults.
+    """
+
+    def step(memory, normal):
+        noise = (1.0 - theta * dt) * memory + sigma * jnp.sqrt(dt) * normal
+        return noise, noise
+
+    return ActionNoise(step, has_memory=True)
+
+
+def noisy_policy(
+    spec: EnvSpec, policy: Callable[..., Array], noise: ActionNoise, warmup_steps: int
+) -> Acting:
+    """Acts by a deterministic policy with added noise; uniformly at random during warm-up.
+
+    Args:
+      spec: description of the environment, with continuous actions.
+      policy: `(state, obs[B]) -> [B, A]`, actions in [-1, 1].
+      noise: exploration noise; the sum is clipped to [-1, 1].
+      warmup_steps: environment steps with uniform actions in [-1, 1].
+
+    Returns:
+      An `Acting` for states that have `env_steps`; actions are mapped to the environment's box.
+
+    Raises:
+      ValueError: in `act` and `greedy`, if the noise has a memory that the environment does not
+        carry.
+    """
+
+    def sample_noise(key, num_steps):
+        normal_key, uniform_key = jax.random.split(key)
+        normal = policies.policy_noise(spec, normal_key, num_steps)
+        uniform = jax.random.uniform(uniform_key, normal.shape, minval=-1.0, maxval=1.0)
+        return normal, uniform
+
+    def split(obs):
+        if isinstance(obs, RecurrentObs):
+            return obs.obs, obs.memory
+        if noise.has_memory:
+            raise ValueError(
+                f"the exploration noise has a memory, but {spec.env_id} does not carry it: wrap "
+                "the environment with `rljax.envs.memory.carry_memory`."
+            )
+        return obs, None
+
+    def act(state, obs, numbers):
+        normal, uniform = numbers
+        obs, memory = split(obs)
+        perturbation, memory = noise.step(memory, normal)
+        action = jnp.clip(policy(state, obs) + perturbation, -1.0, 1.0)
+        action = jnp.where(state.env_steps.value < warmup_steps, uniform, action)
+        action = policies.to_box(spec, action)
+        return (action if memory is None else (action, memory)), ()
+
+    def greedy(state, obs, key):
+        del key
+        obs, memory = split(obs)
+        action = policies.to_box(spec, policy(state, obs))
+        return action if memory is None else (action, memory)
 
     return Acting(sample_noise, act, greedy)

@@ -1,8 +1,8 @@
-"""C51, https://arxiv.org/abs/1707.06887 (algorithm 1): DQN that learns the distribution of returns.
+"""C51, https://arxiv.org/abs/1707.06887 (algorithm 1), and Rainbow.
 
-A network gives each action probabilities of evenly spaced returns; the loss is the cross-entropy
-to their distributional Bellman target. Rainbow, https://arxiv.org/abs/1710.02298, is C51 with the
-five other parts of DQN on; it differs from the paper in the sizes that its defaults have here.
+A network outputs the probabilities of evenly spaced returns for each action; the loss is the
+cross-entropy to the projected Bellman target. Rainbow, https://arxiv.org/abs/1710.02298, is C51
+with the other five extensions of DQN; its defaults here are smaller than the paper's.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax.agents.dqn import Objective, QConfig, dqn
+from rljax.agents.dqn import Objective, QConfig, QLoss, dqn
 from rljax.config import config, option
-from rljax.networks import action_values
 from rljax.ops import distributional, td
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
 
 @config
 class C51Config(QConfig):
-    num_atoms: int = option(51, "returns that are told apart", low=2)
-    v_min: float = option(-100.0, "the smallest of them")
-    v_max: float = option(100.0, "the largest of them")
+    num_atoms: int = option(51, "number of atoms of the return distribution", low=2)
+    v_min: float = option(-100.0, "smallest return of the support")
+    v_max: float = option(100.0, "largest return of the support")
 
     def __post_init__(self):
         super().__post_init__()
@@ -37,56 +36,63 @@ class C51Config(QConfig):
 
 @config
 class RainbowConfig(C51Config):
-    double: bool = option(True, "the online network chooses what is bootstrapped from")
-    dueling: bool = option(True, "a stream for the state and one for the actions")
-    noisy: bool = option(True, "explore by learned noise in the network, not by chance")
-    prioritized: bool = option(True, "replay what had large errors more often")
-    n_step: int = option(3, "rewards in a target before it bootstraps", low=1)
-    priority_exponent: float = option(0.5, "0: uniform; 1: in proportion to errors", low=0, high=1)
+    double: bool = option(True, "double DQN: select the next action with the online network")
+    dueling: bool = option(True, "dueling network: separate value and advantage streams")
+    noisy: bool = option(True, "NoisyNet exploration instead of epsilon-greedy")
+    prioritized: bool = option(True, "prioritized experience replay instead of uniform")
+    n_step: int = option(3, "number of rewards in an n-step return", low=1)
+    priority_exponent: float = option(
+        0.5, "priority exponent alpha; 0 samples uniformly", low=0, high=1
+    )
 
 
-def categorical_objective(support: Array, bootstrap: Callable[..., Array]) -> Objective:
-    """Logits of the returns in `support[K]`, moved to the projected target by cross-entropy.
+def categorical_objective(support: Array, bootstrap: Callable[[Array, Array], Array]) -> Objective:
+    """Cross-entropy of the logits of the returns in `support[K]` to the projected target.
 
-    Replay is prioritized by the Kullback-Leibler divergence from the target, as in Rainbow.
+    The priority is the Kullback-Leibler divergence from the target, as in Rainbow.
     """
 
-    def values(logits):
+    def action_values(logits):
         return (jax.nn.softmax(logits) * support.reshape(*(1,) * (logits.ndim - 1), -1)).sum(-1)
 
-    def errors(online, target, batch, discount):
-        logits = td.chosen(online(batch.obs), batch.action)
-        beyond = target(batch.next_obs)
-        action = bootstrap(values(online(batch.next_obs)), values(beyond))
-        probabilities = jax.nn.softmax(td.chosen(beyond, action))
-        goal = distributional.categorical_projection(
-            probabilities, batch.reward, jnp.where(batch.terminated, 0.0, discount), support
+    def loss(online, target, transitions, discount):
+        logits = td.chosen(online(transitions.obs), transitions.action)
+        next_logits = target(transitions.next_obs)
+        next_action = bootstrap(
+            action_values(online(transitions.next_obs)), action_values(next_logits)
         )
-        goal = jax.lax.stop_gradient(goal)
-        loss = distributional.categorical_loss(logits, goal)
-        divergence = loss + jax.scipy.special.xlogy(goal, goal).sum(axis=-1)
-        return loss, jnp.maximum(divergence, 0.0), values(logits)
+        projection = distributional.categorical_projection(
+            jax.nn.softmax(td.chosen(next_logits, next_action)), transitions.reward,
+            jnp.where(transitions.terminated, 0.0, discount), support,
+        )  # fmt: skip
+        projection = jax.lax.stop_gradient(projection)
+        cross_entropy = distributional.categorical_loss(logits, projection)
+        divergence = cross_entropy + jax.scipy.special.xlogy(projection, projection).sum(axis=-1)
+        return QLoss(cross_entropy, jnp.maximum(divergence, 0.0), action_values(logits))
 
-    return Objective(values, errors)
+    return Objective(action_values, loss, num_outputs=support.size)
 
 
 def c51(
     config: C51Config, spec: EnvSpec, *, network: Any = None,
     optimizer: optax.GradientTransformation | None = None, replay: Replay | None = None,
-    bootstrap: Callable[..., Array] | None = None,
+    bootstrap: Callable[[Array, Array], Array] | None = None,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
-    """Makes a C51 agent, or with `RainbowConfig` a Rainbow agent.
+    """Makes a C51 agent, or with a `RainbowConfig` a Rainbow agent.
 
-    The arguments are those of `rljax.agents.dqn.dqn`; a network gives logits `[..., A, num_atoms]`.
+    Args:
+      config: a `C51Config`; floats may be tracers.
+      spec: description of the environment.
+      network: flax module, `obs[..., *obs_shape] -> logits[..., A, num_atoms]`.
+      optimizer, replay, bootstrap, average: as for `rljax.agents.dqn.dqn`.
+
+    Raises:
+      ValueError: as `dqn`.
     """
-    network = network or action_values.q_network(
-        spec, config.hidden_sizes, config.activation, num_outputs=config.num_atoms,
-        dueling=config.dueling, noisy=config.noisy,
-    )  # fmt: skip
-    bootstrap = bootstrap or td.action_selection(config.double)
     support = jnp.linspace(config.v_min, config.v_max, config.num_atoms)
+    objective = categorical_objective(support, bootstrap or td.action_selection(config.double))
     return dqn(
-        config, spec, network=network, optimizer=optimizer, replay=replay,
-        objective=categorical_objective(support, bootstrap), average=average,
+        config, spec, network=network, optimizer=optimizer, replay=replay, objective=objective,
+        average=average,
     )  # fmt: skip

@@ -1,190 +1,240 @@
-"""Deep Q-networks: replay and fixed targets, https://doi.org/10.1038/nature14236.
+"""Deep Q-networks with replay and a target network, https://doi.org/10.1038/nature14236.
 
 Double DQN (https://arxiv.org/abs/1509.06461) is another `bootstrap`, dueling
 (https://arxiv.org/abs/1511.06581) another `network`, prioritized replay another `replay`. Differs
-from the paper: Adam for RMSProp; the target is counted in environment steps, not gradient steps.
+from the paper: Adam for RMSProp; target updates are counted in environment steps.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rljax.agents import off_policy
-from rljax.agents.acting import acting, check_discrete
-from rljax.agents.normalize import standardized
-from rljax.agents.off_policy import ReplayConfig
+from rljax.agents import off_policy, replay_schedule
+from rljax.agents.acting import check_discrete, epsilon_greedy
+from rljax.agents.replay_schedule import ReplayConfig
 from rljax.config import config, option
-from rljax.networks import ACTIVATIONS, action_values
-from rljax.ops import moments as running
-from rljax.ops import td
-from rljax.replay import check_memory
-from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Replay, Shared, identity
+from rljax.networks import action_values
+from rljax.networks.action_values import check_q_network
+from rljax.networks.layers import ACTIVATIONS, example_obs
+from rljax.ops import optimizers, td
+from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, Transition, identity
 
 
 @config
 class QConfig(ReplayConfig):
-    """Options that mean the same in every algorithm of the DQN family."""
+    """Options of every algorithm of the DQN family."""
 
-    eps_start: float = option(1.0, "chance of a random action at first", low=0, high=1)
-    eps_end: float = option(0.05, "and at last", low=0, high=1)
-    exploration_fraction: float = option(0.2, "part of the run over which it falls", low=0, high=1)
-    double: bool = option(False, "the online network chooses what is bootstrapped from")
-    dueling: bool = option(False, "a stream for the state and one for the actions")
-    noisy: bool = option(False, "explore by learned noise in the network, not by chance")
-    normalize_obs: bool = option(False, "show observations by their running mean and variance")
-    activation: str = option("relu", "of the hidden layers", choices=tuple(ACTIVATIONS))
+    learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
+    anneal_lr: bool = option(False, "anneal the learning rate linearly to 0")
+    max_grad_norm: float = option(10.0, "maximum global norm of the gradient", above=0)
+    eps_start: float = option(1.0, "initial epsilon of the epsilon-greedy policy", low=0, high=1)
+    eps_end: float = option(0.05, "final epsilon of the epsilon-greedy policy", low=0, high=1)
+    exploration_fraction: float = option(
+        0.2, "fraction of training over which epsilon is annealed linearly", low=0, high=1
+    )
+    double: bool = option(False, "double DQN: select the next action with the online network")
+    dueling: bool = option(False, "dueling network: separate value and advantage streams")
+    noisy: bool = option(False, "NoisyNet exploration instead of epsilon-greedy")
+    normalize_obs: bool = option(False, "normalize observations by running mean and variance")
+    activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
 
 
 @config
 class DQNConfig(QConfig):
-    loss: str = option("squared", "of the TD error", choices=tuple(td.LOSSES))
+    loss: str = option("squared", "loss of the TD error", choices=tuple(td.LOSSES))
 
 
-class DQNState(NamedTuple):
+class Learned(NamedTuple):
+    """The part of the agent's state that gradient steps change."""
+
     params: PyTree
     target_params: PyTree
     opt_state: PyTree
-    replay: PyTree  # observations as they were
-    env_steps: Shared  # int32
-    moments: PyTree = ()  # of observations, where they are normalised
+
+
+def flatten(learned: Learned) -> tuple[Learned, Callable[[Array], PyTree]]:
+    """Returns the parameters and target parameters as vectors, and their inverse."""
+    params, unravel = ravel_pytree(learned.params)
+    return Learned(params, ravel_pytree(learned.target_params)[0], learned.opt_state), unravel
+
+
+def unflatten(flat: Learned, unravel: Callable[[Array], PyTree]) -> Learned:
+    """The inverse of `flatten`."""
+    return Learned(unravel(flat.params), unravel(flat.target_params), flat.opt_state)
+
+
+class QLoss(NamedTuple):
+    """The result of an objective, `[N]` each."""
+
+    loss: Array
+    td_error: Array  # for the priorities of replay
+    q_value: Array  # Q(s, a) of the sampled actions
+
+
+QFunction = Callable[[PyTree], Array]  # obs[N, *obs_shape] -> outputs[N, A, *]
+
+
+class ActionValues(Protocol):
+    def __call__(self, outputs: Array, /) -> Array:
+        """Returns action values, `[..., A, *] -> [..., A]`."""
+        ...
+
+
+class QObjective(Protocol):
+    def __call__(
+        self, online: QFunction, target: QFunction, transitions: Transition, discount: Array, /
+    ) -> QLoss:
+        """Returns the loss of each transition `[N]`, not weighted.
+
+        Args:
+          online: the network with the parameters that are learned.
+          target: the network with the target parameters.
+          transitions: a batch from replay, `[N, ...]`.
+          discount: discount of the bootstrap value, `[N]`.
+        """
+        ...
 
 
 class Objective(NamedTuple):
-    """What a network's outputs say of the return, and what they learn from.
+    """The interpretation of a Q-network's outputs, and the loss that they are trained with.
 
-    values: `outputs[..., A, *] -> [..., A]`, the action values
-    errors: `(online, target, batch, discount[N]) -> (loss[N], td_error[N], value[N])`, where
-            `online` and `target` map observations to the outputs of the two networks
+    Attributes:
+      action_values: `outputs[..., A, *] -> [..., A]`.
+      loss: `(online, target, transitions, discount) -> QLoss`.
+      num_outputs: K, the numbers that the network outputs for each action; 0 for one number,
+        without an axis.
     """
 
-    values: Callable[[Array], Array]
-    errors: Callable[..., tuple[Array, Array, Array]]
+    action_values: ActionValues
+    loss: QObjective
+    num_outputs: int = 0
 
 
-def td_objective(bootstrap: Callable[..., Array], loss: Callable[[Array], Array]) -> Objective:
-    """One number for each action, moved to `r + gamma Q_target(s', a')`, a' by the bootstrap."""
+def td_objective(
+    bootstrap: Callable[[Array, Array], Array], loss: Callable[[Array], Array]
+) -> Objective:
+    """The TD error to `r + gamma Q_target(s', a')`, where `bootstrap` selects a'."""
 
-    def errors(online, target, batch, discount):
-        value = td.chosen(online(batch.obs), batch.action)
-        beyond = target(batch.next_obs)
-        action = bootstrap(online(batch.next_obs), beyond)
-        goal = td.td_target(batch.reward, batch.terminated, discount, td.chosen(beyond, action))
-        td_error = jax.lax.stop_gradient(goal) - value
-        return loss(td_error), td_error, value
+    def q_loss(online, target, transitions, discount):
+        q = td.chosen(online(transitions.obs), transitions.action)
+        next_q = target(transitions.next_obs)
+        next_action = bootstrap(online(transitions.next_obs), next_q)
+        td_target = td.td_target(
+            transitions.reward, transitions.terminated, discount, td.chosen(next_q, next_action)
+        )
+        td_error = jax.lax.stop_gradient(td_target) - q
+        return QLoss(loss(td_error), td_error, q)
 
-    return Objective(identity, errors)
+    return Objective(identity, q_loss)
 
 
 def dqn(
     config: Any, spec: EnvSpec, *, network: Any = None,
     optimizer: optax.GradientTransformation | None = None, replay: Replay | None = None,
-    bootstrap: Callable[..., Array] | None = None, loss: Callable[[Array], Array] | None = None,
-    objective: Objective | None = None, average: Callable[[PyTree], PyTree] = identity,
+    bootstrap: Callable[[Array, Array], Array] | None = None,
+    loss: Callable[[Array], Array] | None = None, objective: Objective | None = None,
+    average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
     """Makes a DQN agent.
 
     Args:
       config: a `DQNConfig`, or another `QConfig` with an `objective`; floats may be tracers.
-      spec: of the environment that it will see.
+      spec: description of the environment.
       network: flax module, `obs[..., *obs_shape] -> outputs[..., A, *]`.
       optimizer: default Adam with clipped gradients.
-      replay: such as `n_step(prioritized(...), ...)` of `rljax.replay`.
-      bootstrap: `(online[N, A], target[N, A]) -> action[N]`, see `ops.td`.
-      loss: `td_error[N] -> [N]`.
-      objective: instead of `bootstrap` and `loss`, for outputs that are not values.
-      average: over workers: `partial(lax.pmean, axis_name=...)`; each has its own replay.
+      replay: for example `n_step(prioritized(...), ...)` of `rljax.replay`.
+      bootstrap: `(online_q[N, A], target_q[N, A]) -> next action[N]`, see `ops.td`.
+      loss: `td_error[N] -> loss[N]`.
+      objective: replaces `bootstrap` and `loss` for networks whose outputs are not values.
+      average: mean over workers, `partial(lax.pmean, axis_name=...)`.
 
     Raises:
-      ValueError: actions are continuous, or replay needs more memory than there is.
+      ValueError: the actions are continuous, the network does not fit the environment, `replay` is
+        not a `Replay`, or the replay buffer needs more memory than the machine has.
+
+    Example:
+      >>> import rljax
+      >>> env = rljax.build("CartPole-v1", num_envs=4)
+      >>> agent = dqn(DQNConfig(double=True), env.spec)
+      >>> learner = rljax.make_learner(agent, env, num_steps=1)
     """
-    check_discrete("dqn", spec)
-    item = off_policy.example(spec)
-    if replay is None:
-        check_memory(config.buffer_size, item, "buffer_size")
-    network = network or action_values.q_network(
-        spec, config.hidden_sizes, config.activation, dueling=config.dueling, noisy=config.noisy
+    check_discrete(spec)
+    objective = objective or td_objective(
+        bootstrap or td.action_selection(config.double), loss or td.LOSSES[config.loss]
     )
-    optimizer = optimizer or optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adam(off_policy.learning_rate(config)),
-    )
-    replay = replay or off_policy.make_replay(config)
-    if objective is None:
-        bootstrap = bootstrap or td.action_selection(config.double)
-        objective = td_objective(bootstrap, loss or td.LOSSES[config.loss])
+    if network is None:
+        network = q_network(config, spec, objective.num_outputs)
+    else:
+        check_q_network(network, spec, objective.num_outputs)
+    optimizer = optimizer or default_optimizer(config)
+    loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average)
 
-    normalizes = config.normalize_obs and not spec.num_states
+    def q_function(params, noise):
+        rngs = None if noise is None else {"noise": noise}
+        return lambda obs: network.apply(params, obs, rngs=rngs)
 
-    def outputs(params, moments, obs, key):
-        rngs = None if key is None else {"noise": key}
-        return network.apply(params, standardized(moments, obs) if normalizes else obs, rngs=rngs)
-
-    sample_noise, act, greedy = acting(
-        config, spec,
-        lambda state, obs, key: objective.values(outputs(state.params, state.moments, obs, key)),
-    )  # fmt: skip
+    def q_values(state, obs, noise):
+        q = q_function(state.params, noise)
+        return objective.action_values(q(loop.standardize(state, obs)))
 
     def init(key):
-        params = network.init(key, item.obs[None])
-        return DQNState(
-            params, jax.tree.map(jnp.copy, params), optimizer.init(ravel_pytree(params)[0]),
-            replay.init(item), Shared(jnp.int32(0)),
-            running.init_moments(spec.obs_shape) if normalizes else (),
-        )  # fmt: skip
-
-    def weighted_loss(flat, target, network_of, sample, beta, keys):
-        loss, td_error, value = objective.errors(
-            network_of(flat, keys[0]), network_of(target, keys[1]), sample.transitions,
-            off_policy.discount_of(sample.transitions, config.gamma),
-        )  # fmt: skip
-        weight = td.importance_weights(sample.probability, sample.min_probability, beta)
-        return (weight * loss).mean(), (td_error, jnp.stack([loss.mean(), value.mean()]))
+        params = network.init(key, example_obs(spec))
+        target_params = jax.tree.map(jnp.copy, params)
+        opt_state = optimizer.init(ravel_pytree(params)[0])
+        return loop.init(Learned(params, target_params, opt_state))
 
     def update(state, trajectory, key):
-        memory = replay.add(state.replay, off_policy.as_items(trajectory, item))
-        before = state.env_steps.value
-        now = before + trajectory.reward.size
-        done, due = (off_policy.gradient_steps_by(config, steps) for steps in (before, now))
-        progress = now / config.total_timesteps
-        beta = config.importance_exponent + (1.0 - config.importance_exponent) * progress
-        most = off_policy.most_gradient_steps(config)
-        network_keys = None
-        if config.noisy:
-            key, noise_key = jax.random.split(key)
-            network_keys = jax.random.split(noise_key, (most, 2))
-        chance = replay.sample_noise(key, most), network_keys
-        moves = off_policy.target_is_due(config, done + jnp.arange(most))
-        flat, unravel = ravel_pytree(state.params)
+        """Algorithm 1 of Mnih et al. (2015), for all environments at once."""
+        flat, unravel = flatten(state.learned)  # so that the optimizer is one fused loop
 
-        def network_of(flat, key):
-            return lambda obs: outputs(unravel(flat), state.moments, obs, key)
+        def gradient_step(learned, batch):
+            online_noise, target_noise = (None, None) if batch.noise is None else batch.noise
+            target = q_function(unravel(learned.target_params), target_noise)
 
-        def gradient_step(i, carry):
-            flat, target, opt_state, memory, sums = carry
-            (noise, keys), is_due = jax.tree.map(lambda x: x[i - done], (chance, moves))
-            sample = replay.sample(memory, noise)
-            grads, (td_error, seen) = jax.grad(weighted_loss, has_aux=True)(
-                flat, target, network_of, sample, beta, (None, None) if keys is None else keys
+            def weighted_loss(params):
+                online = q_function(unravel(params), online_noise)
+                loss, td_error, q = objective.loss(
+                    online, target, batch.transitions, batch.discount
+                )
+                metrics = {"losses/td_loss": loss.mean(), "losses/q_value": q.mean()}
+                return (batch.weight * loss).mean(), (td_error, metrics)
+
+            grads, (td_error, metrics) = jax.grad(weighted_loss, has_aux=True)(learned.params)
+            updates, opt_state = optimizer.update(average(grads), learned.opt_state, learned.params)
+            params = learned.params + updates
+            target_params = off_policy.update_target(
+                learned.target_params, params, config.tau, batch.target_is_due
             )
-            memory = replay.reprioritize(memory, sample.indices, td_error)
-            updates, opt_state = optimizer.update(average(grads), opt_state, flat)
-            flat = flat + updates
-            target = off_policy.moved_target(target, flat, config.tau, is_due)
-            return flat, target, opt_state, memory, sums + seen
+            return Learned(params, target_params, opt_state), td_error, metrics
 
-        carry = flat, ravel_pytree(state.target_params)[0], state.opt_state, memory, jnp.zeros(2)
-        carry = jax.lax.fori_loop(done, due, gradient_step, carry)
-        flat, target, opt_state, memory, sums = carry
-        moments = state.moments
-        if normalizes:
-            moments = running.update_moments(moments, trajectory.obs, average)
-        state = DQNState(unravel(flat), unravel(target), opt_state, memory, Shared(now), moments)
-        loss, value = average(sums)
-        count = (due - done).astype(jnp.float32)
-        return state, {"losses/td_loss": Mean(loss, count), "losses/q_value": Mean(value, count)}
+        sample_noise = network_noise if config.noisy else None
+        state = state._replace(learned=flat)
+        state, metrics = loop.learn(state, trajectory, key, gradient_step, sample_noise)
+        return state._replace(learned=unflatten(state.learned, unravel)), metrics
 
-    return Agent(init, act, greedy, update, sample_noise)
+    acting = epsilon_greedy(config, spec, q_values)
+    return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
+
+
+def network_noise(key, num):
+    """Returns the keys of noisy networks: online and target of `num` gradient steps."""
+    return jax.random.split(key, (num, 2))
+
+
+def q_network(config: QConfig, spec: EnvSpec, num_outputs: int) -> action_values.QNetwork:
+    """Returns the Q-network that a config describes; `num_outputs` as in `Objective`."""
+    return action_values.q_network(
+        spec, config.hidden_sizes, config.activation, num_outputs=num_outputs,
+        dueling=config.dueling, noisy=config.noisy,
+    )  # fmt: skip
+
+
+def default_optimizer(config: QConfig) -> optax.GradientTransformation:
+    """Adam with clipped gradients."""
+    rate = config.learning_rate
+    rate = replay_schedule.annealed(config, rate) if config.anneal_lr else rate
+    return optimizers.clipped(optax.adam(rate), config.max_grad_norm)

@@ -1,8 +1,8 @@
-"""IMPALA, https://arxiv.org/abs/1802.01561: A3C's workers, one learner, V-trace between them.
+"""IMPALA, https://arxiv.org/abs/1802.01561: many actors, one learner, V-trace correction.
 
-Actors follow a copy of the policy that is up to `pull_period - 1` updates old; gradients are taken
-at the learner's parameters, and V-trace (eq. 1) corrects for the difference. Without a lag it is
-A2C with n-step returns. Differs from the paper: gradients are means; RMSProp's epsilon is 1e-5.
+Actors follow a copy of the policy that is up to `pull_period - 1` updates old. Gradients are taken
+at the learner's parameters, and V-trace (eq. 1) corrects for the difference. With a period of 1 it
+is A2C with n-step returns. Differs from the paper: gradients are means; RMSProp's epsilon is 1e-5.
 """
 
 from collections.abc import Callable
@@ -12,40 +12,73 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import networks
-from rljax.agents.a3c import pulled
+from rljax.agents.a3c import pull
 from rljax.agents.normalize import normalized_by_config
 from rljax.agents.policy_gradient import (
     PolicyGradientConfig,
-    acting,
     actor_critic_loss,
-    default_network,
-    default_optimizer,
-    next_values,
+    network_or_default,
+    optimizer_or_default,
+    stochastic_policy,
 )
 from rljax.config import config, option
+from rljax.networks import policies, recurrent
+from rljax.ops import returns
 from rljax.ops.vtrace import vtrace
-from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
+from rljax.types import Agent, EnvSpec, Metrics, PyTree, Shared, Transition, identity
 
 
 @config
 class IMPALAConfig(PolicyGradientConfig):
-    num_envs: int = option(16, "environments side by side (B)", low=1)
-    num_steps: int = option(5, "steps of each environment between updates (T)", low=1)
-    learning_rate: float = option(3e-3, "step size of the optimizer", above=0)
-    ent_coef: float = option(0.01, "weight of the entropy bonus", low=0)
-    vf_coef: float = option(0.5, "weight of the value loss", low=0)
-    optimizer: str = option("rmsprop", "the optimizer", choices=("adam", "rmsprop"))
-    rho_bar: float = option(1.0, "largest ratio in a TD error; biases the fixed point", above=0)
-    c_bar: float = option(1.0, "largest ratio in a trace; at most rho_bar", above=0)
-    pull_period: int = option(4, "updates after which actors pull the parameters", low=1)
+    num_envs: int = option(16, "number of parallel environments", low=1)
+    num_steps: int = option(5, "rollout length per environment", low=1)
+    learning_rate: float = option(3e-3, "learning rate of the optimizer", above=0)
+    ent_coef: float = option(0.01, "entropy bonus coefficient", low=0)
+    vf_coef: float = option(0.5, "value loss coefficient", low=0)
+    optimizer: str = option("rmsprop", "optimizer of policy and value", choices=("adam", "rmsprop"))
+    rho_bar: float = option(1.0, "truncation of the importance ratio in TD errors", above=0)
+    c_bar: float = option(1.0, "truncation of the importance ratio in traces", above=0)
+    pull_period: int = option(4, "updates between two pulls of the learner's parameters", low=1)
 
 
 class IMPALAState(NamedTuple):
-    params: PyTree  # of the learner
-    local: PyTree  # what acts
+    """The state of IMPALA.
+
+    Attributes:
+      params: parameters of the learner.
+      local: copy that acts.
+      opt_state: state of the optimizer.
+      num_updates: number of updates so far.
+    """
+
+    params: PyTree
+    local: PyTree
     opt_state: PyTree
     num_updates: Shared
+
+
+def vtrace_gradient(
+    network: Any, config: IMPALAConfig, params: PyTree, trajectory: Transition,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> tuple[PyTree, Metrics]:  # fmt: skip
+    """Returns the gradient of the actor-critic loss with V-trace targets, and metrics."""
+    raw_action = trajectory.extras["raw_action"]
+    behavior = policies.like(trajectory.extras["policy"])
+    policy, value = network.apply(params, trajectory.obs)
+    next_value = returns.next_values(lambda obs: network.apply(params, obs)[1], trajectory, value)
+    ratio = jnp.exp(policy.log_prob(raw_action) - behavior.log_prob(raw_action))
+    advantage, target = vtrace(
+        ratio, trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated,
+        config.gamma, config.rho_bar, config.c_bar,
+    )  # fmt: skip
+
+    def loss(params):
+        return actor_critic_loss(
+            network, config, params, trajectory.obs, raw_action, advantage, target
+        )
+
+    grads, metrics = jax.grad(loss, has_aux=True)(params)
+    return average((grads, metrics | {"losses/ratio": ratio.mean()}))
 
 
 def impala(
@@ -53,44 +86,35 @@ def impala(
     optimizer: optax.GradientTransformation | None = None,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
-    """Makes an IMPALA agent; the arguments are those of `rljax.agents.ppo.ppo`."""
-    network = network or default_network(config, spec)
-    optimizer = optimizer or default_optimizer(config)
-    sample_noise, act, greedy = acting(network, spec, acts_with="local")
+    """Makes an IMPALA agent.
+
+    Args:
+      config: hyperparameters; floats may be tracers.
+      spec: description of the environment.
+      network: flax module, `obs -> (distrax policy, value)`; by default made for `spec`.
+      optimizer: by default the one that `config.optimizer` names, with clipped gradients.
+      average: mean over workers, `partial(lax.pmean, axis_name=...)`.
+
+    Example:
+      >>> agent = impala(IMPALAConfig(pull_period=2), EnvSpec(obs_shape=(4,), num_actions=2))
+    """
+    network = network_or_default(network, config, spec)
+    optimizer = optimizer_or_default(optimizer, config)
+    sequences = recurrent.memoryless(spec)
+    acting = stochastic_policy(network, spec, sequences, acts_with="local")
 
     def init(key):
-        params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
+        params = network.init(key, sequences.example_obs)
         return IMPALAState(params, params, optimizer.init(params), Shared(jnp.int32(0)))
-
-    def gradient(params, trajectory):
-        raw_action = trajectory.extras["raw_action"]
-        behaviour = networks.like(trajectory.extras["policy"])
-
-        def value_of(obs):
-            return network.apply(params, obs)[1]
-
-        policy, value = network.apply(params, trajectory.obs)
-        ratio = jnp.exp(policy.log_prob(raw_action) - behaviour.log_prob(raw_action))
-        advantage, target = vtrace(
-            ratio, trajectory.reward, value, next_values(value_of, trajectory, value),
-            trajectory.terminated, trajectory.truncated, config.gamma, config.rho_bar, config.c_bar,
-        )  # fmt: skip
-
-        def loss(params):
-            return actor_critic_loss(
-                network, config, params, trajectory.obs, raw_action, advantage, target
-            )
-
-        grads, metrics = jax.grad(loss, has_aux=True)(params)
-        return average((grads, metrics | {"losses/ratio": ratio.mean()}))
 
     def update(state, trajectory, key):
         del key
-        grads, metrics = gradient(state.params, trajectory)
+        grads, metrics = vtrace_gradient(network, config, state.params, trajectory, average)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params, count = optax.apply_updates(state.params, updates), state.num_updates.value + 1
-        local = pulled(count, config.pull_period, params, state.local)
-        return IMPALAState(params, local, opt_state, Shared(count)), metrics
+        params = optax.apply_updates(state.params, updates)
+        num_updates = state.num_updates.value + 1
+        local = pull(num_updates, config.pull_period, params, state.local)
+        return IMPALAState(params, local, opt_state, Shared(num_updates)), metrics
 
-    agent = Agent(init, act, greedy, update, sample_noise)
+    agent = Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
     return normalized_by_config(agent, config, spec, average)

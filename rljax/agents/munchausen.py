@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from rljax.agents.dqn import DQNConfig, Objective, dqn
+from rljax.agents.dqn import DQNConfig, Objective, QLoss, dqn
 from rljax.config import config, option
 from rljax.ops import td
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
@@ -17,39 +17,41 @@ from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
 @config
 class MunchausenConfig(DQNConfig):
-    temperature: float = option(0.03, "tau, of the softmax policy", above=0)
-    munchausen_coef: float = option(0.9, "alpha, weight of the log-policy in rewards", low=0)
-    munchausen_clip: float = option(-1.0, "l0, the least that the log-policy times tau counts for")
+    temperature: float = option(0.03, "temperature tau of the softmax policy", above=0)
+    munchausen_coef: float = option(0.9, "weight alpha of the log-policy in the reward", low=0)
+    munchausen_clip: float = option(-1.0, "lower bound l0 of tau times the log-policy")
 
     def __post_init__(self):
         super().__post_init__()
         if self.n_step > 1:
             raise ValueError(
-                f"`n_step` is {self.n_step}, but munchausen adds to the reward of every step what "
-                "replay does not keep of the later ones: leave it at 1."
+                f"`n_step` is {self.n_step}, but Munchausen DQN adds the log-policy of every step "
+                "to its reward, and replay does not store it for the later steps: set it to 1."
             )
         if self.double:
             raise ValueError(
-                "`double` is True, but munchausen bootstraps from all actions and not from one: "
-                "leave it False."
+                "`double` is True, but Munchausen DQN bootstraps from the expectation over all "
+                "actions and selects none: set it to False."
             )
 
 
 def munchausen_objective(
-    temperature: Any, coefficient: Any, least: Any, loss: Callable[[Array], Array]
+    temperature: Any, coefficient: Any, log_policy_floor: Any, loss: Callable[[Array], Array]
 ) -> Objective:
     """`r + alpha max(tau log pi(a|s), l0) + gamma sum_a' pi(a'|s') (Q - tau log pi)(s', a')`."""
 
-    def errors(online, target, batch, discount):
-        value = td.chosen(online(batch.obs), batch.action)
-        bonus = td.munchausen_bonus(target(batch.obs), batch.action, temperature, least)
-        beyond = td.soft_value(target(batch.next_obs), temperature)
-        reward = batch.reward + coefficient * bonus
-        goal = td.td_target(reward, batch.terminated, discount, beyond)
-        td_error = jax.lax.stop_gradient(goal) - value
-        return loss(td_error), td_error, value
+    def q_loss(online, target, transitions, discount):
+        q = td.chosen(online(transitions.obs), transitions.action)
+        bonus = td.munchausen_bonus(
+            target(transitions.obs), transitions.action, temperature, log_policy_floor
+        )
+        next_value = td.soft_value(target(transitions.next_obs), temperature)
+        reward = transitions.reward + coefficient * bonus
+        td_target = td.td_target(reward, transitions.terminated, discount, next_value)
+        td_error = jax.lax.stop_gradient(td_target) - q
+        return QLoss(loss(td_error), td_error, q)
 
-    return Objective(lambda outputs: outputs, errors)
+    return Objective(lambda outputs: outputs, q_loss)
 
 
 def munchausen(
@@ -57,7 +59,18 @@ def munchausen(
     optimizer: optax.GradientTransformation | None = None, replay: Replay | None = None,
     loss: Callable[[Array], Array] | None = None, average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
-    """Makes a Munchausen DQN agent; the arguments are those of `rljax.agents.dqn.dqn`."""
+    """Makes a Munchausen DQN agent.
+
+    Args:
+      config: a `MunchausenConfig`; floats may be tracers.
+      spec: description of the environment.
+      network: flax module, `obs[..., *obs_shape] -> [..., A]`.
+      optimizer, replay, average: as for `rljax.agents.dqn.dqn`.
+      loss: `td_error[N] -> loss[N]`.
+
+    Raises:
+      ValueError: as `dqn`.
+    """
     objective = munchausen_objective(
         config.temperature, config.munchausen_coef, config.munchausen_clip,
         loss or td.LOSSES[config.loss],

@@ -1,10 +1,9 @@
-"""Normalisation of observations and rewards: `Agent -> Agent`.
+"""Normalization of observations and rewards: `Agent -> Agent`.
 
-The statistics live in the agent's state. They stand still during a rollout and during the update
-that learns from it, and move once after it, so the policy that is updated is the policy that acted
-(the first ratio of PPO is one), the observation at a time limit is seen with the same eyes as the
-others, evaluation moves nothing, and whoever saves the agent saves them. Agents that learn from
-replay keep observations as they were, and standardise what they draw: see `agents/dqn.py`.
+The statistics are part of the agent's state. They change once per update, after it. During a
+rollout and the update that learns from it they are constant, so PPO's first probability ratio is 1,
+observations at time limits are normalized like the others, and evaluation changes nothing. Agents
+with replay store observations unnormalized and normalize samples: see `agents/off_policy.py`.
 """
 
 from collections.abc import Callable
@@ -14,32 +13,49 @@ import jax.numpy as jnp
 
 from rljax.ops import moments as running
 from rljax.ops import returns
-from rljax.types import Agent, Array, EnvSpec, PyTree, RecurrentObs, identity
+from rljax.types import Agent, Array, EnvSpec, PyTree, RecurrentObs, Transition, identity
 
 CLIP = 10.0
 
 
 class NormalizedState(NamedTuple):
+    """The state of a normalized agent.
+
+    Attributes:
+      agent: state of the inner agent.
+      obs: moments of the observations.
+      reward: moments of the discounted sums of rewards (`returns.discounted_sums`).
+      running_return: discounted sums at the end of the last rollout, `[B]`.
+    """
+
     agent: PyTree
     obs: running.Moments
-    reward: running.Moments  # of the discounted sum of rewards, see `ops.returns`
-    running_return: Array  # [B]
+    reward: running.Moments
+    running_return: Array
 
 
 def normalized_by_config(
     agent: Agent, config: Any, spec: EnvSpec, average: Callable[[PyTree], PyTree] = identity
 ) -> Agent:
-    """The agent behind the normalisation that its config asks for."""
+    """Returns the agent with the normalization that `normalize_obs` and `normalize_reward` set."""
     return normalized(
         agent, spec, obs=config.normalize_obs, reward=config.normalize_reward, gamma=config.gamma,
         average=average,
     )  # fmt: skip
 
 
-def standardized(moments: running.Moments, obs: PyTree) -> PyTree:
-    """Observations in standard deviations from their mean, clipped to +-10; a memory passes."""
+def standardize_obs(obs: PyTree, moments: running.Moments) -> PyTree:
+    """Returns observations standardized by `moments` and clipped to +-10.
+
+    The hidden state of a `RecurrentObs` is unchanged.
+
+    Example:
+      >>> moments = running.Moments(jnp.float32(2.0), jnp.float32(4.0), jnp.float32(9.0))
+      >>> standardize_obs(jnp.array([2.0, 4.0, 99.0]), moments)
+      Array([ 0.,  1., 10.], dtype=float32)
+    """
     if isinstance(obs, RecurrentObs):
-        return obs._replace(obs=standardized(moments, obs.obs))
+        return obs._replace(obs=standardize_obs(obs.obs, moments))
     return jnp.clip(running.standardize(obs, moments), -CLIP, CLIP)
 
 
@@ -47,51 +63,72 @@ def normalized(
     agent: Agent, spec: EnvSpec, *, obs: bool = True, reward: bool = True, gamma: Any = 0.99,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
-    """Shows an agent observations of mean 0 and variance 1, and rewards over a scale.
+    """Normalizes the observations and rewards of an agent.
 
-    Rewards are divided by the standard deviation of their discounted sum, without subtracting a
-    mean (Engstrom et al. 2020, section 3); both are clipped to +-10. The moments are those of all
-    workers together. Returns `agent` itself where both are off.
+    Observations get mean 0 and variance 1. Rewards are divided by the standard deviation of their
+    discounted sum, without subtracting a mean (Engstrom et al. 2020,
+    https://arxiv.org/abs/2005.12729, section 3). Both are clipped to +-10.
+
+    Args:
+      agent: the agent.
+      spec: description of the environment.
+      obs, reward: which of the two to normalize.
+      gamma: discount of the sums of rewards.
+      average: mean over workers, which share the statistics.
+
+    Returns:
+      An agent with state `NormalizedState`; `agent` itself if both are off.
+
+    Example:
+      >>> from rljax.agents.ppo import PPOConfig, ppo
+      >>> spec = EnvSpec(obs_shape=(4,), num_actions=2)
+      >>> agent = normalized(ppo(PPOConfig(), spec), spec, gamma=0.9)
     """
     if not (obs or reward):
         return agent
 
-    def see(moments, x):
-        return standardized(moments, x) if obs else x
+    def standardized(state, x):
+        return standardize_obs(x, state.obs) if obs else x
 
     def init(key):
+        obs_moments, reward_moments = (running.init_moments(x) for x in (spec.obs_shape, ()))
         return NormalizedState(
-            agent.init(key),
-            running.init_moments(spec.obs_shape),
-            running.init_moments(()),
-            jnp.zeros(spec.num_envs),
+            agent.init(key), obs_moments, reward_moments, jnp.zeros(spec.num_envs)
         )
 
-    def act(state, observation, key):
-        return agent.act(state.agent, see(state.obs, observation), key)
+    def act(state, observation, noise):
+        return agent.act(state.agent, standardized(state, observation), noise)
 
     def greedy(state, observation, key):
-        return agent.greedy(state.agent, see(state.obs, observation), key)
+        return agent.greedy(state.agent, standardized(state, observation), key)
 
     def update(state, trajectory, key):
-        reward_moments, running_return = state.reward, state.running_return
-        seen = trajectory._replace(
-            obs=see(state.obs, trajectory.obs), next_obs=see(state.obs, trajectory.next_obs)
+        inputs = trajectory._replace(
+            obs=standardized(state, trajectory.obs),
+            next_obs=standardized(state, trajectory.next_obs),
         )
         if reward:
-            done = trajectory.terminated | trajectory.truncated
-            sums, running_return = returns.discounted_sums(
-                trajectory.reward, done, gamma, running_return
-            )
-            reward_moments = running.update_moments(reward_moments, sums, average)
-            scaled = trajectory.reward / jnp.sqrt(reward_moments.variance + 1e-8)
-            seen = seen._replace(reward=jnp.clip(scaled, -CLIP, CLIP))
-        agent_state, metrics = agent.update(state.agent, seen, key)
-        obs_moments = state.obs
+            scaled, state = scale_rewards(state, trajectory, gamma, average)
+            inputs = inputs._replace(reward=scaled)
+        agent_state, metrics = agent.update(state.agent, inputs, key)
         if obs:
-            shown = trajectory.obs
-            shown = shown.obs if isinstance(shown, RecurrentObs) else shown
-            obs_moments = running.update_moments(obs_moments, shown, average)
-        return NormalizedState(agent_state, obs_moments, reward_moments, running_return), metrics
+            samples = trajectory.obs
+            samples = samples.obs if isinstance(samples, RecurrentObs) else samples
+            state = state._replace(obs=running.update_moments(state.obs, samples, average))
+        return state._replace(agent=agent_state), metrics
 
     return agent._replace(init=init, act=act, greedy=greedy, update=update)
+
+
+def scale_rewards(
+    state: NormalizedState, trajectory: Transition, gamma: Any, average: Callable[[PyTree], PyTree]
+) -> tuple[Array, NormalizedState]:
+    """Returns the scaled rewards `[T, B]`, and the state with the new reward statistics."""
+    done = trajectory.terminated | trajectory.truncated
+    sums, running_return = returns.discounted_sums(
+        trajectory.reward, done, gamma, state.running_return
+    )
+    moments = running.update_moments(state.reward, sums, average)
+    scaled = trajectory.reward / jnp.sqrt(moments.variance + 1e-8)
+    state = state._replace(reward=moments, running_return=running_return)
+    return jnp.clip(scaled, -CLIP, CLIP), state

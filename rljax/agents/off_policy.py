@@ -1,164 +1,258 @@
-"""What the algorithms that learn from replay share: their options, and when they learn."""
+"""The learning loop that every algorithm with experience replay shares, and its options.
 
-from typing import Any
+An algorithm is one function, `gradient_step(learned, batch) -> (learned, td_error, metrics)`. The
+loop stores the rollout, decides how many gradient steps are due, samples, weights, reprioritizes,
+standardizes observations and sums metrics.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from rljax.config import RunConfig, config, option
-from rljax.ops import optimizers
-from rljax.replay import n_step, prioritized, uniform
-from rljax.types import Array, EnvSpec, PyTree, Replay, Transition
+from rljax.agents import replay_schedule as schedule
+from rljax.agents.normalize import standardize_obs
+from rljax.agents.replay_schedule import ReplayConfig
+from rljax.networks.layers import example_obs
+from rljax.ops import moments as running
+from rljax.ops import td
+from rljax.replay import check_memory, check_replay
+from rljax.types import (
+    Array,
+    EnvSpec,
+    Key,
+    Mean,
+    Metrics,
+    PyTree,
+    RecurrentObs,
+    Replay,
+    SampleNoise,
+    Shared,
+    Transition,
+    identity,
+)
 
 
-@config
-class ReplayConfig(RunConfig):
-    """Options that mean the same in every algorithm that learns from replay.
+class OffPolicyState(NamedTuple):
+    """The state of an off-policy agent.
 
-    A training is `gradient_steps` steps of the optimizer. There is one after each `train_frequency`
-    environment steps, from `learning_starts` on, however many steps a rollout takes.
+    Attributes:
+      learned: the part that gradient steps change; a record with `params`, target parameters and
+        optimizer states.
+      replay: replay buffer; observations are stored unnormalized.
+      env_steps: environment steps so far, int32.
+      moments: running moments of the observations; () without normalization.
     """
 
-    total_timesteps: int = option(100_000, "environment steps of the whole run", low=1)
-    num_envs: int = option(4, "environments side by side (B)", low=1)
-    num_steps: int = option(1, "steps of each environment between updates (T)", low=1)
-    learning_rate: float = option(1e-3, "step size of the optimizer", above=0)
-    anneal_lr: bool = option(False, "let the step size fall linearly to 0 over the run")
-    max_grad_norm: float = option(10.0, "largest global norm of a gradient", above=0)
-    buffer_size: int = option(50_000, "transitions that replay holds", low=1)
-    batch_size: int = option(128, "transitions of a gradient step", low=1)
-    learning_starts: int = option(1_000, "environment steps before the first training", low=1)
-    train_frequency: int = option(4, "environment steps from one training to the next", low=1)
-    gradient_steps: int = option(1, "steps of the optimizer in each training", low=1)
-    tau: float = option(1.0, "how far the target moves to the new parameters", low=0, high=1)
-    target_update_interval: int = option(
-        500, "environment steps between two moves of the target", low=1
-    )
-    n_step: int = option(1, "rewards in a target before it bootstraps", low=1)
-    prioritized: bool = option(False, "replay what had large errors more often")
-    priority_exponent: float = option(0.6, "0: uniform; 1: in proportion to errors", low=0, high=1)
-    importance_exponent: float = option(
-        0.4, "first weight of the correction for priorities; grows to 1", low=0, high=1
-    )
-    hidden_sizes: tuple[int, ...] = option((64, 64), "units of each hidden layer", low=1)
+    learned: PyTree
+    replay: PyTree
+    env_steps: Shared
+    moments: PyTree = ()
 
-    def __post_init__(self):
-        super().__post_init__()
-        size, batch, starts = self.buffer_size, self.batch_size, self.learning_starts
-        rollout, held_back = self.num_envs * self.num_steps, (self.n_step - 1) * self.num_envs
-        if size < batch:
-            raise ValueError(
-                f"`buffer_size` is {size}, but a batch takes {batch} transitions: raise it to "
-                f"`batch_size` or more."
-            )
-        if size < rollout:
-            raise ValueError(
-                f"`buffer_size` is {size}, but one rollout takes num_envs x num_steps = {rollout} "
-                "transitions: raise it to that or more."
-            )
-        if starts > size:
-            raise ValueError(
-                f"`learning_starts` is {starts}, but replay holds {size} transitions: lower it, or "
-                "raise `buffer_size`."
-            )
-        if starts > self.total_timesteps:
-            raise ValueError(
-                f"`learning_starts` is {starts}, but the run takes {self.total_timesteps} steps "
-                "and would learn nothing: lower it, or raise `total_timesteps`."
-            )
-        if starts < batch + held_back:
-            raise ValueError(
-                f"`learning_starts` is {starts}, but the first batch needs {batch + held_back} "
-                "steps (batch_size + (n_step - 1) x num_envs): raise it to that or more."
-            )
+    @property
+    def params(self) -> PyTree:
+        """Parameters of the online networks."""
+        return self.learned.params
 
 
-def make_replay(config: ReplayConfig) -> Replay:
-    """The replay that a config names."""
-    if config.prioritized:
-        replay = prioritized(config.buffer_size, config.batch_size, config.priority_exponent)
-    else:
-        replay = uniform(config.buffer_size, config.batch_size)
-    if config.n_step == 1:
-        return replay
-    return n_step(replay, config.n_step, config.gamma, config.num_envs)
+class Batch(NamedTuple):
+    """The data of one gradient step.
+
+    Attributes:
+      transitions: sampled transitions `[N]`, observations standardized where configured.
+      discount: discount of the bootstrap value, `[N]`: gamma, or gamma^n of an n-step return.
+      weight: importance-sampling weights, `[N]`; 1 for uniform replay.
+      number: number of this gradient step since the start of the run, from 0, int32.
+      target_is_due: whether the target networks are updated after this step, bool.
+      noise: one row of the `sample_noise` given to `OffPolicyLoop.learn`; None without it.
+    """
+
+    transitions: Transition
+    discount: Array
+    weight: Array
+    number: Array
+    target_is_due: Array
+    noise: PyTree = None
 
 
-def example(spec: EnvSpec) -> Transition:
-    """One transition of an environment, for `Replay.init`."""
-    obs = jnp.zeros(spec.obs_shape, jnp.int32 if spec.num_states else spec.obs_dtype)
+class GradientStep(Protocol):
+    """One gradient step of an algorithm."""
+
+    def __call__(self, learned: PyTree, batch: Batch, /) -> tuple[PyTree, Array, dict[str, Array]]:
+        """Returns the new `learned`, the TD errors `[N]` for the priorities, and metrics `[]`."""
+        ...
+
+
+class Learn(Protocol):
+    """The update of an off-policy agent."""
+
+    def __call__(
+        self, state: OffPolicyState, trajectory: Transition, key: Key, gradient_step: GradientStep,
+        sample_noise: SampleNoise | None = None, /,
+    ) -> tuple[OffPolicyState, Metrics]:  # fmt: skip
+        """Stores a rollout `[T, B]` and takes the gradient steps that are due after it.
+
+        Args:
+          state: the state of the agent.
+          trajectory: the rollout.
+          key: random key of the update.
+          gradient_step: one gradient step of the algorithm.
+          sample_noise: `(key, n) -> noise[n, ...]`, random numbers of `n` gradient steps.
+
+        Returns:
+          The new state, and each metric of `gradient_step` as a mean over gradient steps.
+        """
+        ...
+
+
+class OffPolicyLoop(NamedTuple):
+    """The loop around an algorithm's gradient step; see `off_policy_loop`.
+
+    Attributes:
+      init: `(learned) -> OffPolicyState`.
+      learn: `(state, trajectory[T, B], key, gradient_step, sample_noise=None) -> (state, metrics)`.
+      standardize: `(state, obs) -> obs`, as the networks see them.
+    """
+
+    init: Callable[[PyTree], OffPolicyState]
+    learn: Learn
+    standardize: Callable[[OffPolicyState, PyTree], PyTree]
+
+
+def off_policy_loop(
+    config: ReplayConfig, spec: EnvSpec, *, replay: Replay | None = None,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> OffPolicyLoop:  # fmt: skip
+    """Makes the learning loop of an algorithm with experience replay.
+
+    Args:
+      config: `config.normalize_obs`, where it exists, standardizes observations.
+      spec: description of the environment.
+      replay: default uniform or prioritized replay of n-step returns, by `config`.
+      average: mean over workers; each worker has its own replay buffer.
+
+    Raises:
+      ValueError: `replay` is not a `Replay`, or its items need more memory than the machine has.
+    """
+    item = example_transition(spec)
+    if replay is None:
+        check_memory(config.buffer_size, item, "buffer_size")
+        replay = schedule.make_replay(config)
+    check_replay(replay)
+    buffer = replay
+    normalizes = getattr(config, "normalize_obs", False) and not spec.num_states
+
+    def init(learned):
+        moments = running.init_moments(spec.obs_shape) if normalizes else ()
+        return OffPolicyState(learned, buffer.init(item), Shared(jnp.int32(0)), moments)
+
+    def standardize(state, obs):
+        obs = obs.obs if isinstance(obs, RecurrentObs) else obs
+        return standardize_obs(obs, state.moments) if normalizes else obs
+
+    def learn(state, trajectory, key, gradient_step, sample_noise=None):
+        items = as_items(trajectory, item)
+        env_steps = state.env_steps.value + trajectory.reward.size
+        first = schedule.gradient_steps_by(config, state.env_steps.value)
+        last = schedule.gradient_steps_by(config, env_steps)
+        beta = schedule.annealed_beta(config, env_steps)
+        rows = precomputed(config, buffer, key, first, sample_noise)
+
+        def one_step(learned, replay_state, number):
+            replay_noise, target_is_due, noise = jax.tree.map(lambda x: x[number - first], rows)
+            sample = buffer.sample(replay_state, replay_noise)
+            transitions = sample.transitions
+            discount = bootstrap_discount(transitions, config.gamma)
+            transitions = transitions._replace(
+                obs=standardize(state, transitions.obs),
+                next_obs=standardize(state, transitions.next_obs),
+            )
+            weight = td.importance_weights(sample.probability, sample.min_probability, beta)
+            batch = Batch(transitions, discount, weight, number, target_is_due, noise)
+            learned, td_error, metrics = gradient_step(learned, batch)
+            return learned, buffer.reprioritize(replay_state, sample.indices, td_error), metrics
+
+        def body(number, carry):
+            learned, replay_state, metric_sums = carry
+            learned, replay_state, metrics = one_step(learned, replay_state, number)
+            return learned, replay_state, jax.tree.map(jnp.add, metric_sums, metrics)
+
+        replay_state = buffer.add(state.replay, items)
+        metrics = jax.eval_shape(one_step, state.learned, replay_state, first)[2]
+        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+        carry = state.learned, replay_state, sums
+        learned, replay_state, sums = jax.lax.fori_loop(first, last, body, carry)
+
+        moments = state.moments
+        if normalizes:
+            moments = running.update_moments(moments, items.obs, average)
+        count = (last - first).astype(jnp.float32)
+        metrics = {name: Mean(total, count) for name, total in average(sums).items()}
+        return OffPolicyState(learned, replay_state, Shared(env_steps), moments), metrics
+
+    return OffPolicyLoop(init, learn, standardize)
+
+
+def precomputed(
+    config: ReplayConfig, replay: Replay, key: Key, first: Array, sample_noise: SampleNoise | None
+) -> tuple[PyTree, Array, PyTree]:
+    """Returns one row for each gradient step: replay noise, whether the target is due, noise.
+
+    They are computed in one call each: inside the loop they would be many small kernels.
+    """
+    num, noise = schedule.max_gradient_steps(config), None
+    if sample_noise is not None:
+        key, noise_key = jax.random.split(key)
+        noise = sample_noise(noise_key, num)
+    target_is_due = schedule.target_is_due(config, first + jnp.arange(num))
+    return replay.sample_noise(key, num), target_is_due, noise
+
+
+def example_transition(spec: EnvSpec) -> Transition:
+    """Returns one transition of zeros, without batch axes, for `Replay.init`."""
+    obs = example_obs(spec, batch_shape=())
     action = jnp.zeros(spec.action_shape) if not spec.num_actions else jnp.int32(0)
     return Transition(obs, action, jnp.float32(0), jnp.bool_(False), jnp.bool_(False), obs)
 
 
-def as_items(trajectory: Transition, like: Transition) -> Transition:
-    """A trajectory as replay keeps it: without extras, in the types of the example.
+def as_items(trajectory: Transition, item: Transition) -> Transition:
+    """Returns a trajectory as replay stores it: without extras, in the dtypes of `item`.
+
+    The memory of an agent that carries one (see `envs.memory`) is left out.
 
     Raises:
-      ValueError: observations are of a type that the example's cannot hold.
+      ValueError: observations have a dtype that cannot be stored as that of `item`.
     """
-    given, kept = trajectory.obs.dtype, like.obs.dtype
-    if not jnp.can_cast(given, kept, "same_kind"):
+    if isinstance(trajectory.obs, RecurrentObs):
+        trajectory = trajectory._replace(
+            obs=trajectory.obs.obs, next_obs=trajectory.next_obs.obs, action=trajectory.action[0]
+        )
+    given, stored = trajectory.obs.dtype, item.obs.dtype
+    if not jnp.can_cast(given, stored, "same_kind"):
         raise ValueError(
-            f"observations are {given}, but the spec says that replay keeps them as {kept}: set "
+            f"observations are {given}, but the spec says that replay stores them as {stored}: set "
             f'`obs_dtype` of the EnvSpec to "{given}".'
         )
     trajectory = trajectory._replace(extras=())
-    return jax.tree.map(lambda x, kind: x.astype(kind.dtype), trajectory, like)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), trajectory, item)
 
 
-def discount_of(batch: Transition, gamma: Any) -> Any:
-    """What a bootstrap is discounted by, `[N]`: gamma, or what n-step replay says."""
-    extras = batch.extras
+def bootstrap_discount(transitions: Transition, gamma: Any) -> Array:
+    """Returns the discount of the bootstrap value, `[N]`: gamma, or that of n-step replay."""
+    extras = transitions.extras
     if isinstance(extras, dict) and "discount" in extras:
         return extras["discount"]
-    return jnp.broadcast_to(jnp.float32(gamma), batch.reward.shape)
+    return jnp.broadcast_to(jnp.float32(gamma), transitions.reward.shape)
 
 
-def _first_training(config: ReplayConfig) -> int:
-    """The first training is after this many times `train_frequency` steps."""
-    return -(-config.learning_starts // config.train_frequency)
+def update_target(target: PyTree, params: PyTree, tau: Any, is_due: Array) -> PyTree:
+    """Returns `tau params + (1 - tau) target` where due; `tau` 1 is an exact copy.
 
-
-def gradient_steps_by(config: ReplayConfig, env_steps: Array) -> Array:
-    """How many gradient steps are due in all after so many environment steps."""
-    trainings = env_steps // config.train_frequency - _first_training(config) + 1
-    return jnp.maximum(trainings, 0) * config.gradient_steps
-
-
-def learning_rate(config: ReplayConfig) -> Any:
-    """The step size, or its schedule over all gradient steps of the run."""
-    if not config.anneal_lr:
-        return config.learning_rate
-    num_steps = config.num_updates * config.num_envs * config.num_steps
-    trainings = num_steps // config.train_frequency - _first_training(config) + 1
-    num_gradient_steps = max(trainings, 1) * config.gradient_steps
-    return optimizers.learning_rate_schedule(config.learning_rate, num_gradient_steps)
-
-
-def most_gradient_steps(config: ReplayConfig) -> int:
-    """The most gradient steps that one update can take."""
-    rollout = config.num_envs * config.num_steps
-    return -(-rollout // config.train_frequency) * config.gradient_steps
-
-
-def target_is_due(config: ReplayConfig, gradient_step: Array) -> Array:
-    """Whether the target network moves after this gradient step, counted from 0.
-
-    It does after the last step of the first training at or past each whole multiple of
-    `target_update_interval` environment steps.
+    Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971 (algorithm 1).
     """
-    training, within = jnp.divmod(gradient_step, config.gradient_steps)
-    env_steps = (_first_training(config) + training) * config.train_frequency
-    period = config.target_update_interval
-    passed = env_steps // period > (env_steps - config.train_frequency) // period
-    return passed & (within == config.gradient_steps - 1)
-
-
-def moved_target(target: PyTree, params: PyTree, tau: Any, due: Array) -> PyTree:
-    """`tau params + (1 - tau) target` where due; with tau 1 a copy, to the bit."""
 
     def move(target, new):
-        return jnp.where(due, tau * new + (1.0 - tau) * target, target)
+        return jnp.where(is_due, tau * new + (1.0 - tau) * target, target)
 
     return jax.tree.map(move, target, params)

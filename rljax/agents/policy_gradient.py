@@ -1,4 +1,4 @@
-"""What the policy-gradient algorithms share: their common options, how they act, their loss."""
+"""Shared parts of the policy-gradient algorithms: options, networks, acting, advantages, loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,96 +8,134 @@ import jax.numpy as jnp
 import optax
 
 from rljax.agents.acting import Acting
+from rljax.agents.minibatches import gradient_steps_per_update
 from rljax.config import RunConfig, config, option
-from rljax.networks import policies, recurrent
+from rljax.networks import actor_critic, policies, recurrent
 from rljax.networks.layers import ACTIVATIONS
-from rljax.ops import optimizers
+from rljax.ops import optimizers, returns
 from rljax.types import Array, EnvSpec, Metrics, PyTree, Transition, identity
 
-STD_HELP = "of continuous actions: free, or the softplus of a head as itself or as the variance"
+STD_HELP = "std of a Gaussian policy: a free parameter or a softplus head"
+TORSO_HELP = "feature network: auto uses a convolution for images"
+MEMORY_HELP = "recurrent memory of the policy and value network"
 
 
 @config
 class PolicyGradientConfig(RunConfig):
-    """Options that mean the same in every algorithm that climbs a policy's gradient."""
+    """Options that all policy-gradient algorithms share."""
 
-    learning_rate: float = option(1e-3, "step size of the optimizer", above=0)
-    anneal_lr: bool = option(True, "let the step size fall linearly to 0 over the run")
-    max_grad_norm: float = option(0.5, "largest global norm of a gradient", above=0)
-    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
-    normalize_obs: bool = option(False, "show observations by their running mean and variance")
-    normalize_reward: bool = option(False, "scale rewards by the spread of returns")
+    learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
+    anneal_lr: bool = option(True, "anneal the learning rate linearly to 0")
+    max_grad_norm: float = option(0.5, "maximum global norm of the gradient", above=0)
+    ent_coef: float = option(0.0, "entropy bonus coefficient", low=0)
+    normalize_obs: bool = option(False, "normalize observations by running mean and variance")
+    normalize_reward: bool = option(
+        False, "scale rewards by the standard deviation of the discounted return"
+    )
     hidden_sizes: tuple[int, ...] = option((64, 64), "units of each hidden layer", low=1)
-    activation: str = option("tanh", "of the hidden layers", choices=tuple(ACTIVATIONS))
-    torso: str = option("auto", "conv where it observes an image", choices=("auto", "mlp", "conv"))
-    std: str = option("free", STD_HELP, choices=policies.STDS)
+    activation: str = option("tanh", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
+    torso: str = option("auto", TORSO_HELP, choices=("auto", "mlp", "conv"))
+    std: str = option("free", STD_HELP, choices=actor_critic.STDS)
 
 
 @config
 class GAEConfig(PolicyGradientConfig):
-    """Options that mean the same in every algorithm with a critic and GAE."""
+    """Options of the algorithms with a critic and generalized advantage estimation."""
 
     gae_lambda: float = option(0.95, "lambda of generalized advantage estimation", low=0, high=1)
-    vf_coef: float = option(0.5, "weight of the value loss", low=0)
-    memory: str = option("none", "what it remembers of an episode", choices=("none", "gru"))
-    memory_size: int = option(64, "numbers that it remembers", low=1)
+    vf_coef: float = option(0.5, "value loss coefficient", low=0)
+    memory: str = option("none", MEMORY_HELP, choices=("none", "gru"))
+    memory_size: int = option(64, "size of the hidden state of the recurrent network", low=1)
 
 
-def check_minibatches(config: Any) -> None:
-    """That a rollout divides into equal minibatches: of steps, or with a memory of sequences.
-
-    Raises:
-      ValueError: naming both numbers.
-    """
-    batch = config.num_envs * config.num_steps
-    if getattr(config, "memory", "none") != "none" and config.num_envs % config.num_minibatches:
-        raise ValueError(
-            f"`num_minibatches` is {config.num_minibatches}, but with a memory it must divide "
-            f"num_envs = {config.num_envs}, as a minibatch holds whole sequences."
-        )
-    if batch % config.num_minibatches:
-        raise ValueError(
-            f"`num_minibatches` is {config.num_minibatches}, but it must divide num_envs x "
-            f"num_steps = {config.num_envs} x {config.num_steps} = {batch}."
-        )
+def memory_size(config: Any) -> int:
+    """Returns the size of the hidden state that a config asks for, 0 without a memory."""
+    return 0 if getattr(config, "memory", "none") == "none" else config.memory_size
 
 
-def initial_memory(config: GAEConfig) -> Array | None:
+def initial_memory(config: Any) -> Array | None:
     """Returns the hidden state at the start of an episode, or None without a recurrent network."""
-    return None if config.memory == "none" else jnp.zeros(config.memory_size)
+    return jnp.zeros(memory_size(config)) if memory_size(config) else None
 
 
 def default_network(config: Any, spec: EnvSpec, share: bool = True) -> Any:
-    """The network that an agent has where none is given."""
-    if getattr(config, "memory", "none") == "gru":
+    """Returns the actor-critic that a config describes; `share` as in `ActorCritic`."""
+    if memory_size(config):
         return recurrent.recurrent_actor_critic_network(
             spec, config.hidden_sizes, config.activation, config.torso, config.std,
             config.memory_size,
         )  # fmt: skip
-    return policies.actor_critic_network(
+    return actor_critic.actor_critic_network(
         spec, config.hidden_sizes, config.activation, config.torso, config.std, share
     )
 
 
-def default_optimizer(
-    config: Any, eps: Any = 1e-5, steps_per_update: int = 1
-) -> optax.GradientTransformation:
-    """Adam, or what `config.optimizer` names, behind clipping, with the rate of the config."""
+def network_or_default(network: Any, config: Any, spec: EnvSpec, share: bool = True) -> Any:
+    """Returns `network` after checking it, or the default network if it is None.
+
+    Raises:
+      ValueError: it is not an actor-critic for `spec` (see `networks.check_actor_critic`), or the
+        size of its hidden state is not that of the config.
+    """
+    if network is None:
+        return default_network(config, spec, share)
+    actor_critic.check_actor_critic(network, spec)
+    given, expected = actor_critic.memory_size_of(network), memory_size(config)
+    if given != expected:
+        raise ValueError(
+            f"`network` has a hidden state of size {given}, but the agent carries one of size "
+            f'{expected}: set memory="gru" and memory_size={given} for a recurrent network (a2c, '
+            "a3c, ppo and dppo have these options), or give a network that matches."
+        )
+    return network
+
+
+def default_optimizer(config: Any, eps: Any = 1e-5) -> optax.GradientTransformation:
+    """Returns Adam, or `config.optimizer`, with clipped gradients and annealed learning rate.
+
+    Args:
+      config: with `learning_rate`, `anneal_lr`, `max_grad_norm` and, if any, `optimizer`.
+      eps: epsilon of the optimizer; RMSProp adds it inside the square root.
+    """
     rate = config.learning_rate
     if config.anneal_lr:
+        steps_per_update = gradient_steps_per_update(config)
         rate = optimizers.learning_rate_schedule(rate, config.num_updates, steps_per_update)
-    inner = {
-        "adam": lambda: optax.adam(rate, eps=eps),
-        "rmsprop": lambda: optax.rmsprop(rate, decay=0.99, eps=eps),  # epsilon inside the root
-    }[getattr(config, "optimizer", "adam")]
-    return optimizers.clipped(inner(), config.max_grad_norm)
+    if getattr(config, "optimizer", "adam") == "rmsprop":
+        inner = optax.rmsprop(rate, decay=0.99, eps=eps)
+    else:
+        inner = optax.adam(rate, eps=eps)
+    return optimizers.clipped(inner, config.max_grad_norm)
 
 
-def acting(network: Any, spec: EnvSpec, acts_with: str = "params") -> Acting:
-    """Acts by sampling the network's policy; remembers the raw action and the policy.
+def optimizer_or_default(
+    optimizer: Any, config: Any, eps: Any = 1e-5
+) -> optax.GradientTransformation:
+    """Returns `optimizer` after checking it, or `default_optimizer` if it is None.
 
-    The raw action is what the policy's density is of, before it is clipped into the box.
-    `acts_with` is the field of the state whose parameters explore; `params` are those of `greedy`.
+    Raises:
+      ValueError: it is not an optax optimizer.
+    """
+    if optimizer is None:
+        return default_optimizer(config, eps)
+    optimizers.check_optimizer(optimizer)
+    return optimizer
+
+
+def stochastic_policy(
+    network: Any, spec: EnvSpec, sequences: recurrent.Sequences, acts_with: str = "params"
+) -> Acting:
+    """Acts by sampling the policy of a network; `greedy` takes the mode of the policy.
+
+    Args:
+      network: flax module, `obs -> (policy, value)`.
+      spec: description of the environment.
+      sequences: `recurrent.sequences(network, spec)`.
+      acts_with: field of the agent's state with the parameters that act; `greedy` uses `params`.
+
+    Returns:
+      An `Acting`. The extras hold `raw_action`, the action before it is clipped to the box, and
+      `policy`, the parameters of its distribution (`policies.parameters`).
     """
 
     def sample_noise(key, num_steps):
@@ -106,28 +144,61 @@ def acting(network: Any, spec: EnvSpec, acts_with: str = "params") -> Acting:
     def act(state, obs, noise):
         params = getattr(state, acts_with)
         policy, _ = network.apply(params, obs)
-        raw = policies.sample(policy, noise)
-        extras = {"raw_action": raw, "policy": policies.parameters(policy)}
-        action = policies.to_box(spec, raw)
-        return recurrent.with_memory(network, params, obs, action), extras
+        raw_action = policies.sample(policy, noise)
+        extras = {"raw_action": raw_action, "policy": policies.parameters(policy)}
+        action = policies.to_box(spec, raw_action)
+        return sequences.with_memory(params, obs, action), extras
 
     def greedy(state, obs, key):
         del key
         action = policies.to_box(spec, network.apply(state.params, obs)[0].mode())
-        return recurrent.with_memory(network, state.params, obs, action)
+        return sequences.with_memory(state.params, obs, action)
 
     return Acting(sample_noise, act, greedy)
+
+
+def trajectory_values(network: Any, params: PyTree, trajectory: Transition) -> tuple[Array, Array]:
+    """Returns v(obs) and v(next_obs) of a trajectory, `[T, B]` each; see `returns.next_values`."""
+
+    def value_of(obs):
+        return network.apply(params, obs)[1]
+
+    value = value_of(trajectory.obs)
+    return value, returns.next_values(value_of, trajectory, value)
+
+
+def estimate_advantages(
+    network: Any, config: Any, params: PyTree, trajectory: Transition
+) -> tuple[Array, Array, Array]:
+    """Returns values, GAE advantages and value targets of a trajectory, `[T, B]` each."""
+    value, next_value = trajectory_values(network, params, trajectory)
+    advantage, target = returns.gae(
+        trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated,
+        config.gamma, config.gae_lambda,
+    )  # fmt: skip
+    return value, advantage, target
 
 
 def actor_critic_loss(
     network: Any, config: Any, params: PyTree, obs: PyTree, raw_action: Array, advantage: Array,
     target: Array, mean: Callable[[Array], Array] = jnp.mean,
 ) -> tuple[Array, Metrics]:  # fmt: skip
-    """The loss of one policy-gradient step, and its parts.
+    """The actor-critic loss.
 
         mean(-log pi(a | s) A + vf_coef (v(s) - target)^2 / 2 - ent_coef H(pi(s)))
 
-    Advantages and targets are data: no gradient goes through them.
+    Args:
+      network: flax module, `obs -> (policy, value)`.
+      config: with `vf_coef` and `ent_coef`.
+      params: parameters of the network.
+      obs: network inputs `[...]`.
+      raw_action: actions before they are clipped to the box.
+      advantage: A, without gradient.
+      target: value targets, without gradient.
+      mean: mean over the samples.
+
+    Returns:
+      The loss `[]` and metrics.
     """
     policy, value = network.apply(params, obs)
     advantage, target = jax.lax.stop_gradient((advantage, target))
@@ -145,35 +216,17 @@ def normalized_advantage(
     advantage: Array, average: Callable[[PyTree], PyTree] = identity,
     mean: Callable[[Array], Array] = jnp.mean,
 ) -> Array:  # fmt: skip
-    """To mean 0 and variance 1, over all workers together; 0, not NaN, where all are equal."""
+    """Returns advantages of mean 0 and variance 1 over all workers; 0 where all are equal.
+
+    Args:
+      advantage: `[...]`.
+      average: mean over workers.
+      mean: mean over the samples of one worker.
+
+    Example:
+      >>> normalized_advantage(jnp.array([1.0, 3.0]))
+      Array([-1.,  1.], dtype=float32)
+    """
     center = average(mean(advantage))
     variance = average(mean(jnp.square(advantage - center)))
     return (advantage - center) / jnp.sqrt(variance + 1e-8)
-
-
-def next_values(value_of: Callable[[PyTree], Array], trajectory: Transition, value: Array) -> Array:
-    """The value of each `next_obs`, given those of each `obs`. `[T, B] -> [T, B]`.
-
-    Within an episode the next observation of one step is the observation of the following one,
-    whose value is known. What is left is the end of the trajectory, and each observation at which
-    a time limit cut an episode: these are evaluated one an environment at a time, for as long as
-    there are any (a `while_loop`, which unlike `cond` stays lazy under `vmap`). Where an episode
-    terminated, the number is of no meaning, as no value lies beyond.
-    """
-    last = jax.tree.map(lambda x: x[-1], trajectory.next_obs)
-    following = jnp.concatenate([value[1:], value_of(last)[None]])
-    pending = trajectory.truncated.at[-1].set(False)
-    environments = jnp.arange(value.shape[1])
-
-    def evaluate_one_each(carry):
-        following, pending = carry
-        times = pending.argmax(axis=0)
-        reached = jax.tree.map(lambda x: x[times, environments], trajectory.next_obs)
-        old = following[times, environments]
-        new = jnp.where(pending[times, environments], value_of(reached), old)
-        following = following.at[times, environments].set(new)
-        return following, pending.at[times, environments].set(False)
-
-    return jax.lax.while_loop(
-        lambda carry: carry[1].any(), evaluate_one_each, (following, pending)
-    )[0]

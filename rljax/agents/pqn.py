@@ -1,7 +1,7 @@
-"""Parallelised Q-network, https://arxiv.org/abs/2407.04811 (algorithm 1).
+"""Parallelised Q-network (PQN), https://arxiv.org/abs/2407.04811 (algorithm 1).
 
-Q(lambda) on the rollouts of many environments, without replay and without a target network: layer
-normalisation keeps it stable. Peng's lambda: returns are not cut where an action explores.
+Q(lambda) on the rollouts of many environments, without replay or target network; layer
+normalization stabilizes learning. Peng's Q(lambda): returns are not cut at exploratory actions.
 """
 
 from collections.abc import Callable
@@ -12,30 +12,33 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rljax.agents.acting import acting, check_discrete
-from rljax.agents.off_policy import example
-from rljax.agents.policy_gradient import check_minibatches, next_values
+from rljax.agents.acting import check_discrete, epsilon_greedy
+from rljax.agents.minibatches import check_minibatches
 from rljax.config import RunConfig, config, option
-from rljax.networks import ACTIVATIONS, action_values
+from rljax.networks import action_values
+from rljax.networks.action_values import check_q_network
+from rljax.networks.layers import ACTIVATIONS, example_obs
 from rljax.ops import optimizers, returns, shuffling, td
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
 
 
 @config
 class PQNConfig(RunConfig):
-    num_envs: int = option(32, "environments side by side (B)", low=1)
-    num_steps: int = option(64, "steps of each between updates (T)", low=1)
-    learning_rate: float = option(1e-3, "step size of the optimizer", above=0)
-    anneal_lr: bool = option(True, "let the step size fall linearly to 0 over the run")
-    max_grad_norm: float = option(10.0, "largest global norm of a gradient", above=0)
-    update_epochs: int = option(4, "passes over each rollout", low=1)
-    num_minibatches: int = option(16, "parts of a pass", low=1)
-    trace_lambda: float = option(0.95, "lambda of the returns", low=0, high=1)
-    eps_start: float = option(1.0, "chance of a random action at first", low=0, high=1)
-    eps_end: float = option(0.05, "and at last", low=0, high=1)
-    exploration_fraction: float = option(0.2, "part of the run over which it falls", low=0, high=1)
+    num_envs: int = option(32, "number of parallel environments", low=1)
+    num_steps: int = option(64, "rollout length per environment", low=1)
+    learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
+    anneal_lr: bool = option(True, "anneal the learning rate linearly to 0")
+    max_grad_norm: float = option(10.0, "maximum global norm of the gradient", above=0)
+    update_epochs: int = option(4, "epochs over each rollout", low=1)
+    num_minibatches: int = option(16, "minibatches per epoch", low=1)
+    trace_lambda: float = option(0.95, "lambda of the lambda-returns", low=0, high=1)
+    eps_start: float = option(1.0, "initial epsilon of the epsilon-greedy policy", low=0, high=1)
+    eps_end: float = option(0.05, "final epsilon of the epsilon-greedy policy", low=0, high=1)
+    exploration_fraction: float = option(
+        0.2, "fraction of training over which epsilon is annealed linearly", low=0, high=1
+    )
     hidden_sizes: tuple[int, ...] = option((128, 128), "units of each hidden layer", low=1)
-    activation: str = option("relu", "of the hidden layers", choices=tuple(ACTIVATIONS))
+    activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
 
     def __post_init__(self):
         super().__post_init__()
@@ -57,65 +60,66 @@ def pqn(
 
     Args:
       config: floats may be tracers.
-      spec: of the environment that it will see.
-      network: flax module, `obs[..., *obs_shape] -> values[..., A]`; it should normalise layers.
-      optimizer: default RAdam with clipped gradients; annealing is then its own business.
-      average: over workers: `partial(lax.pmean, axis_name=...)`.
+      spec: description of the environment.
+      network: flax module, `obs[..., *obs_shape] -> values[..., A]`, with layer normalization.
+      optimizer: default RAdam with clipped gradients, annealed by `config.anneal_lr`.
+      average: mean over workers, `partial(lax.pmean, axis_name=...)`.
 
     Raises:
-      ValueError: actions are continuous.
+      ValueError: the actions are continuous, or the network does not fit the environment.
     """
-    check_discrete("pqn", spec)
-    network = network or action_values.q_network(
-        spec, config.hidden_sizes, config.activation, layer_norm=True
-    )
+    check_discrete(spec)
+    if network is None:
+        network = action_values.q_network(
+            spec, config.hidden_sizes, config.activation, layer_norm=True
+        )
+    else:
+        check_q_network(network, spec)
     num_minibatch_steps = config.update_epochs * config.num_minibatches
     rate = config.learning_rate
     if config.anneal_lr:
         rate = optimizers.learning_rate_schedule(rate, config.num_updates, num_minibatch_steps)
-    optimizer = optimizer or optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.radam(rate)
-    )
+    optimizer = optimizer or optimizers.clipped(optax.radam(rate), config.max_grad_norm)
 
-    sample_noise, act, greedy = acting(
-        config, spec, lambda state, obs, key: network.apply(state.params, obs)
-    )
+    def q_values(state, obs, noise=None):
+        del noise
+        return network.apply(state.params, obs)
 
     def init(key):
-        params = network.init(key, example(spec).obs[None])
+        params = network.init(key, example_obs(spec))
         return PQNState(params, optimizer.init(ravel_pytree(params)[0]), Shared(jnp.int32(0)))
 
-    def loss(flat, unravel, obs, action, target):
-        value = td.chosen(network.apply(unravel(flat), obs), action)
-        loss = td.squared(target - value).mean()
-        return loss, {"losses/td_loss": loss, "losses/q_value": value.mean()}
-
     def update(state, trajectory, key):
-        def value_of(obs):
-            return network.apply(state.params, obs).max(axis=-1)
-
-        next_value = next_values(value_of, trajectory, trajectory.extras["value"])
-        target = returns.lambda_returns(
+        next_value = returns.next_values(
+            lambda obs: q_values(state, obs).max(axis=-1), trajectory, trajectory.extras["value"]
+        )
+        td_target = returns.lambda_returns(
             trajectory.reward, next_value, trajectory.terminated, trajectory.truncated,
             config.gamma, config.trace_lambda,
         )  # fmt: skip
-        batch = trajectory.obs, trajectory.action, target
+        batch = trajectory.obs, trajectory.action, td_target
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        flat, unravel = ravel_pytree(state.params)
+
+        def loss(flat, obs, action, td_target):
+            q = td.chosen(network.apply(unravel(flat), obs), action)
+            loss = td.squared(td_target - q).mean()
+            return loss, {"losses/td_loss": loss, "losses/q_value": q.mean()}
 
         def minibatch_step(carry, rows):
             flat, opt_state = carry
             minibatch = jax.tree.map(lambda x: x[rows], batch)
-            grads, metrics = jax.grad(loss, has_aux=True)(flat, unravel, *minibatch)
+            grads, metrics = jax.grad(loss, has_aux=True)(flat, *minibatch)
             updates, opt_state = optimizer.update(average(grads), opt_state, flat)
             return (flat + updates, opt_state), metrics
 
-        rows = shuffling.permutations(key, config.update_epochs, target.size)
-        flat, unravel = ravel_pytree(state.params)
+        rows = shuffling.permutations(key, config.update_epochs, td_target.size)
         (flat, opt_state), metrics = jax.lax.scan(
             minibatch_step, (flat, state.opt_state), rows.reshape(num_minibatch_steps, -1)
         )
-        env_steps = Shared(state.env_steps.value + target.size)
+        env_steps = Shared(state.env_steps.value + td_target.size)
         state = PQNState(unravel(flat), opt_state, env_steps)
         return state, average(jax.tree.map(jnp.mean, metrics))
 
-    return Agent(init, act, greedy, update, sample_noise)
+    acting = epsilon_greedy(config, spec, q_values)
+    return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)

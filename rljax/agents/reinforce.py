@@ -1,9 +1,9 @@
 """REINFORCE, Williams (1992), on whole episodes; Sutton and Barto (2018), sections 13.3 and 13.4.
 
-A step waits until its episode has ended, and then counts once: to leave out the steps of episodes
-under way would favour short ones. Beyond a time limit, or a wait of more than the longest episode
-known, lies v(next_obs) where there is a baseline; without one the return is that of what was seen,
-unbiased for the task with its limit. Waiting steps are of slightly older policies.
+Steps are kept until their episode has ended and are then used once; dropping the steps of
+unfinished episodes would favor short episodes. The return is bootstrapped from v(next_obs) at time
+limits, and where the window of kept steps is full, if there is a baseline; otherwise it ends
+there. The gradient at a kept step ignores that the policy has changed since.
 """
 
 import dataclasses
@@ -14,45 +14,66 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rljax.agents.acting import Acting
 from rljax.agents.normalize import normalized_by_config
 from rljax.agents.policy_gradient import (
     PolicyGradientConfig,
-    acting,
     actor_critic_loss,
-    default_network,
-    default_optimizer,
-    next_values,
+    network_or_default,
     normalized_advantage,
+    optimizer_or_default,
+    stochastic_policy,
+    trajectory_values,
 )
 from rljax.config import config, option
+from rljax.networks import example_obs, recurrent
 from rljax.ops import returns
 from rljax.types import Agent, Array, EnvSpec, PyTree, Transition, identity, sample_one
 
 
 @config
 class REINFORCEConfig(PolicyGradientConfig):
-    num_envs: int = option(4, "environments side by side (B)", low=1)
-    num_steps: int = option(256, "steps of each environment between updates (T)", low=1)
-    learning_rate: float = option(3e-3, "step size of the optimizer", above=0)
-    baseline: str = option("value", "what is subtracted", choices=("none", "value"))
-    vf_coef: float = option(0.5, "weight of the value loss", low=0)
-    normalize_advantage: bool = option(True, "to mean 0 and variance 1 in each update")
-    discount_gradient: bool = option(False, "weigh steps by gamma^t, as the theorem has it")
+    num_envs: int = option(4, "number of parallel environments", low=1)
+    num_steps: int = option(256, "rollout length per environment", low=1)
+    learning_rate: float = option(3e-3, "learning rate of the optimizer", above=0)
+    baseline: str = option("value", "baseline of the return", choices=("none", "value"))
+    vf_coef: float = option(0.5, "value loss coefficient", low=0)
+    normalize_advantage: bool = option(
+        True, "normalize advantages to mean 0 and variance 1 in each update"
+    )
+    discount_gradient: bool = option(
+        False, "weight the policy gradient of step t of an episode by gamma^t"
+    )
 
 
-class Waiting(NamedTuple):
-    """Steps `[T, B]` of a rollout, and which have not been learned from yet."""
+class Window(NamedTuple):
+    """Recent steps `[W, B]`, oldest first.
+
+    Attributes:
+      steps: the transitions.
+      time: time of each step within its episode, int32.
+      pending: the step has not been used in an update, bool.
+    """
 
     steps: Transition
-    time: Array  # int32, steps before it in its episode
-    pending: Array  # bool
+    time: Array
+    pending: Array
 
 
 class REINFORCEState(NamedTuple):
+    """The state of REINFORCE.
+
+    Attributes:
+      params: parameters of policy and baseline.
+      opt_state: state of the optimizer.
+      waiting: steps kept from earlier rollouts, `[W, B]`.
+      time: time of the next step within its episode, `[B]` int32.
+    """
+
     params: PyTree
     opt_state: PyTree
-    waiting: Waiting | None  # [W, B]
-    time: Array  # [B] int32
+    waiting: Window | None
+    time: Array
 
 
 def reinforce(
@@ -60,73 +81,110 @@ def reinforce(
     optimizer: optax.GradientTransformation | None = None,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
-    """Makes a REINFORCE agent; the arguments are those of `rljax.agents.ppo.ppo`."""
+    """Makes a REINFORCE agent.
+
+    Args:
+      config: hyperparameters; floats may be tracers.
+      spec: description of the environment.
+      network: flax module, `obs -> (distrax policy, value)`; by default made for `spec`.
+      optimizer: by default Adam with clipped gradients and annealed learning rate.
+      average: mean over workers, `partial(lax.pmean, axis_name=...)`.
+
+    Example:
+      >>> agent = reinforce(REINFORCEConfig(baseline="none"), EnvSpec((4,), num_actions=2))
+    """
     if config.baseline == "none":
-        config = dataclasses.replace(config, vf_coef=0.0)  # no critic that nobody asks
-    network = network or default_network(config, spec)
-    optimizer = optimizer or default_optimizer(config)
-    sample_noise, act, greedy = acting(network, spec)
-    # whole rollouts, as many as an episode may reach back into
-    window = -(-(spec.max_episode_steps or config.num_steps) // config.num_steps) * config.num_steps
+        config = dataclasses.replace(config, vf_coef=0.0)  # without a baseline no value is learned
+    network = network_or_default(network, config, spec)
+    optimizer = optimizer_or_default(optimizer, config)
+    sequences = recurrent.memoryless(spec)
+    acting = stochastic_policy(network, spec, sequences)
 
     def init(key):
-        obs = jnp.zeros((spec.num_envs, *spec.obs_shape), int if spec.num_states else float)
-        params, time = network.init(key, obs[:1]), jnp.zeros(spec.num_envs, jnp.int32)
+        params = network.init(key, sequences.example_obs)
+        time = jnp.zeros(spec.num_envs, jnp.int32)
         state = REINFORCEState(params, optimizer.init(params), None, time)
-        action, extras = act(state, obs, sample_one(sample_noise, key))
-        reward, no = jnp.zeros(spec.num_envs), jnp.zeros(spec.num_envs, bool)
-        step = Waiting(Transition(obs, action, reward, no, no, obs, extras), time, no)
-        waiting = jax.tree.map(lambda x: jnp.zeros((window, *x.shape), x.dtype), step)
-        return state._replace(waiting=waiting)
-
-    def returns_of(params, steps):
-        """The returns `[W + T, B]`, and the baseline."""
-        value = jnp.zeros(steps.reward.shape)
-        next_value = value
-        if config.baseline == "value":
-
-            def value_of(obs):
-                return network.apply(params, obs)[1]
-
-            value = value_of(steps.obs)
-            next_value = next_values(value_of, steps, value)
-        ends = steps.terminated, steps.truncated
-        return returns.lambda_returns(steps.reward, next_value, *ends, config.gamma, 1.0), value
+        return state._replace(waiting=empty_window(config, spec, acting, state, key))
 
     def update(state, trajectory, key):
         del key
-        done = trajectory.terminated | trajectory.truncated
-        time, next_time = returns.episode_times(done, state.time)
-        new = Waiting(trajectory, time, jnp.ones_like(done))
-        steps, time, pending = jax.tree.map(
-            lambda old, new: jnp.concatenate([old, new.astype(old.dtype)]), state.waiting, new
-        )
-        ended = jax.lax.cummax((steps.terminated | steps.truncated).astype(int), reverse=True) > 0
-        leaving = jnp.arange(len(time)) < len(done)  # it cannot wait any longer
-        ready = pending & (ended | leaving[:, None])
+        window, ready, next_time = complete_episodes(state, trajectory)
         count = average(ready.sum().astype(jnp.float32))
 
-        def mean(x):  # over the steps of all workers, once averaged
+        def mean(x):  # over the ready steps of all workers, once it is averaged
             return jnp.where(ready, x, 0.0).sum() / jnp.maximum(count, 1.0)
 
-        target, value = returns_of(state.params, steps)
-        advantage = target - value
-        if config.normalize_advantage:
-            advantage = normalized_advantage(advantage, average, mean)
-        if config.discount_gradient:
-            advantage *= config.gamma**time
+        target, advantage = monte_carlo_advantages(
+            network, config, state.params, window, average, mean
+        )
 
         def loss(params):
             return actor_critic_loss(
-                network, config, params, steps.obs, steps.extras["raw_action"], advantage, target,
-                mean,
+                network, config, params, window.steps.obs, window.steps.extras["raw_action"],
+                advantage, target, mean,
             )  # fmt: skip
 
         grads, metrics = average(jax.grad(loss, has_aux=True)(state.params))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        waiting = jax.tree.map(lambda x: x[len(done) :], Waiting(steps, time, pending & ~ready))
         params = optax.apply_updates(state.params, updates)
+        window = window._replace(pending=window.pending & ~ready)
+        waiting = jax.tree.map(lambda x: x[len(trajectory.reward) :], window)
         return REINFORCEState(params, opt_state, waiting, next_time), metrics
 
-    agent = Agent(init, act, greedy, update, sample_noise)
+    agent = Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
     return normalized_by_config(agent, config, spec, average)
+
+
+def empty_window(
+    config: REINFORCEConfig, spec: EnvSpec, acting: Acting, state: REINFORCEState, key: Any
+) -> Window:
+    """Returns a window without pending steps.
+
+    Its length W is the longest episode, rounded up to whole rollouts; one rollout if unknown.
+    """
+    longest_episode = spec.max_episode_steps or config.num_steps
+    length = -(-longest_episode // config.num_steps) * config.num_steps
+    # float32, as observations may be standardized
+    obs = example_obs(spec._replace(obs_dtype="float32"), (spec.num_envs,))
+    action, extras = acting.act(state, obs, sample_one(acting.sample_noise, key))
+    reward, no = jnp.zeros(spec.num_envs), jnp.zeros(spec.num_envs, bool)
+    step = Window(Transition(obs, action, reward, no, no, obs, extras), state.time, no)
+    return jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), step)
+
+
+def complete_episodes(state: REINFORCEState, trajectory: Transition) -> tuple[Window, Array, Array]:
+    """Appends a trajectory to the waiting steps and finds the steps to learn from.
+
+    Returns:
+      The window `[W + T, B]`; the steps that are ready, `[W + T, B]` bool: pending steps whose
+      episode has ended, or that leave the window now; and the time `[B]` of the next step.
+    """
+    done = trajectory.terminated | trajectory.truncated
+    time, next_time = returns.episode_times(done, state.time)
+    new = Window(trajectory, time, jnp.ones_like(done))
+    window = jax.tree.map(
+        lambda old, new: jnp.concatenate([old, new.astype(old.dtype)]), state.waiting, new
+    )
+    ends = window.steps.terminated | window.steps.truncated
+    has_ended = jax.lax.cummax(ends.astype(int), reverse=True) > 0
+    leaves = jnp.arange(len(window.time)) < len(done)
+    return window, window.pending & (has_ended | leaves[:, None]), next_time
+
+
+def monte_carlo_advantages(
+    network: Any, config: REINFORCEConfig, params: PyTree, window: Window,
+    average: Callable[[PyTree], PyTree], mean: Callable[[Array], Array],
+) -> tuple[Array, Array]:  # fmt: skip
+    """Returns the returns G `[W + T, B]`, and the advantages: G minus the baseline, weighted."""
+    steps = window.steps
+    value = next_value = jnp.zeros(steps.reward.shape)
+    if config.baseline == "value":
+        value, next_value = trajectory_values(network, params, steps)
+    ends = steps.terminated, steps.truncated
+    target = returns.lambda_returns(steps.reward, next_value, *ends, config.gamma, 1.0)
+    advantage = target - value
+    if config.normalize_advantage:
+        advantage = normalized_advantage(advantage, average, mean)
+    if config.discount_gradient:
+        advantage *= config.gamma**window.time
+    return target, advantage

@@ -1,12 +1,11 @@
-"""Trust region policy optimization, https://arxiv.org/abs/1502.05477.
+"""Trust region policy optimization (TRPO), https://arxiv.org/abs/1502.05477.
 
-Each update is one natural-gradient step on the ratio objective (eq. 14), as long as the KL(old ||
-new) allows, then Adam on the critic. Differs from the paper: advantages are GAE's and normalised,
-the Fisher matrix is of the whole batch and damped. Policy and critic must share no parameters.
+Each update is one natural-gradient step on the surrogate objective (eq. 14) within a KL(old || new)
+constraint, then epochs of Adam on the critic. Differs from the paper: GAE advantages, normalized;
+the Fisher matrix of the whole batch, damped. Policy and critic must not share parameters.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,34 +13,42 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rljax import networks
+from rljax.agents.minibatches import check_minibatches, minibatch_indices
 from rljax.agents.normalize import normalized_by_config
 from rljax.agents.policy_gradient import (
     PolicyGradientConfig,
-    acting,
-    check_minibatches,
-    default_network,
-    default_optimizer,
-    next_values,
+    estimate_advantages,
+    network_or_default,
     normalized_advantage,
+    optimizer_or_default,
+    stochastic_policy,
 )
 from rljax.config import config, option
-from rljax.ops import conjugate_gradient, returns, shuffling
-from rljax.types import Agent, EnvSpec, PyTree, identity
+from rljax.networks import policies, recurrent
+from rljax.ops.conjugate_gradient import line_search, natural_step
+from rljax.types import (
+    Agent,
+    Array,
+    EnvSpec,
+    Metrics,
+    PyTree,
+    Transition,
+    identity,
+)
 
 
 @config
 class TRPOConfig(PolicyGradientConfig):
-    num_steps: int = option(128, "steps of each environment between updates (T)", low=1)
-    learning_rate: float = option(1e-3, "step size of the critic's optimizer", above=0)
-    anneal_lr: bool = option(False, "let that step size fall linearly to 0 over the run")
+    num_steps: int = option(128, "rollout length per environment", low=1)
+    learning_rate: float = option(1e-3, "learning rate of the critic's optimizer", above=0)
+    anneal_lr: bool = option(False, "anneal the learning rate linearly to 0")
     gae_lambda: float = option(0.95, "lambda of generalized advantage estimation", low=0, high=1)
-    target_kl: float = option(0.01, "how far a step may take the policy", above=0)
-    cg_iterations: int = option(10, "products with the Fisher matrix", low=1)
-    damping: float = option(0.1, "added to the diagonal of the Fisher matrix", low=0)
-    num_halvings: int = option(10, "of a step that is not accepted, before it is left", low=0)
-    update_epochs: int = option(10, "passes of the critic over each rollout", low=1)
-    num_minibatches: int = option(4, "parts of a pass", low=1)
+    target_kl: float = option(0.01, "maximum KL divergence of a policy step", above=0)
+    cg_iterations: int = option(10, "iterations of conjugate gradient", low=1)
+    damping: float = option(0.1, "constant added to the diagonal of the Fisher matrix", low=0)
+    num_halvings: int = option(10, "maximum step halvings of the line search", low=0)
+    update_epochs: int = option(10, "epochs of the critic over each rollout", low=1)
+    num_minibatches: int = option(4, "minibatches per epoch", low=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -49,8 +56,15 @@ class TRPOConfig(PolicyGradientConfig):
 
 
 class TRPOState(NamedTuple):
+    """The state of TRPO.
+
+    Attributes:
+      params: parameters of policy and critic.
+      opt_state: state of the critic's optimizer.
+    """
+
     params: PyTree
-    opt_state: PyTree  # of the critic
+    opt_state: PyTree
 
 
 def trpo(
@@ -58,87 +72,103 @@ def trpo(
     optimizer: optax.GradientTransformation | None = None,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
-    """Makes a TRPO agent; the arguments are those of `rljax.agents.ppo.ppo`.
+    """Makes a TRPO agent.
 
-    Workers average the gradient, each product with the Fisher matrix, and what the line search
-    decides by, so that they take the same step.
+    Args:
+      config: hyperparameters; floats may be tracers.
+      spec: description of the environment.
+      network: flax module, `obs -> (distrax policy, value)`; by default made for `spec`. Policy
+        and value must not share parameters.
+      optimizer: of the critic, by default Adam with clipped gradients.
+      average: mean over workers, `partial(lax.pmean, axis_name=...)`, of gradients, Fisher
+        products and line-search statistics, so that all workers take the same step.
+
+    Example:
+      >>> agent = trpo(TRPOConfig(target_kl=0.02), EnvSpec(obs_shape=(4,), num_actions=2))
     """
-    network = network or default_network(config, spec, share=False)
-    num_critic_steps = config.update_epochs * config.num_minibatches
-    optimizer = optimizer or default_optimizer(config, steps_per_update=num_critic_steps)
-    sample_noise, act, greedy = acting(network, spec)
+    network = network_or_default(network, config, spec, share=False)
+    optimizer = optimizer_or_default(optimizer, config)
+    sequences = recurrent.memoryless(spec)
+    acting = stochastic_policy(network, spec, sequences)
 
     def init(key):
-        params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
+        params = network.init(key, sequences.example_obs)
         return TRPOState(params, optimizer.init(ravel_pytree(params)[0]))
 
-    def improve(flat, unravel, trajectory, advantage):
-        """The step of the policy; the critic's parameters have no gradient, and stay."""
-        old_policy = networks.like(trajectory.extras["policy"])
-        raw_action = trajectory.extras["raw_action"]
-        old_log_prob = old_policy.log_prob(raw_action)
-
-        def policy_of(flat):
-            return network.apply(unravel(flat), trajectory.obs)[0]
-
-        def objective(flat):
-            policy = policy_of(flat)
-            ratio = jnp.exp(policy.log_prob(raw_action) - old_log_prob)
-            return (ratio * advantage + config.ent_coef * policy.entropy()).mean()
-
-        def kl(flat):
-            return old_policy.kl_divergence(policy_of(flat)).mean()
-
-        def fisher_product(vector):
-            product = jax.jvp(jax.grad(kl), (flat,), (vector,))[1]
-            return average(product) + config.damping * vector
-
-        gain, gradient = average(jax.value_and_grad(objective)(flat))
-        step = conjugate_gradient.natural_step(
-            fisher_product, gradient, config.target_kl, config.cg_iterations
-        )
-
-        def is_better(flat):
-            new_gain, new_kl = average((objective(flat), kl(flat)))
-            return (new_gain > gain) & (new_kl <= config.target_kl)
-
-        flat, fraction = conjugate_gradient.line_search(is_better, flat, step, config.num_halvings)
-        entropy = policy_of(flat).entropy().mean()
-        metrics = {
-            "losses/policy_loss": -objective(flat), "losses/kl": kl(flat),
-            "losses/entropy": entropy, "losses/step_fraction": fraction,
-        }  # fmt: skip
-        return flat, average(metrics)
-
-    def fit_critic(carry, rows, unravel, obs, target):
-        def loss(flat):
-            value = network.apply(unravel(flat), obs[rows])[1]
-            return 0.5 * jnp.square(value - target[rows]).mean()
-
-        flat, opt_state = carry
-        error, grads = average(jax.value_and_grad(loss)(flat))
-        updates, opt_state = optimizer.update(grads, opt_state, flat)
-        return (flat + updates, opt_state), error
-
     def update(state, trajectory, key):
-        def value_of(obs):
-            return network.apply(state.params, obs)[1]
-
-        value = value_of(trajectory.obs)
-        advantage, target = returns.gae(
-            trajectory.reward, value, next_values(value_of, trajectory, value),
-            trajectory.terminated, trajectory.truncated, config.gamma, config.gae_lambda,
-        )  # fmt: skip
+        """A natural-gradient step of the policy, then minibatch steps of the critic."""
+        _, advantage, target = estimate_advantages(network, config, state.params, trajectory)
         flat, unravel = ravel_pytree(state.params)
         advantage = normalized_advantage(advantage, average)
-        flat, metrics = improve(flat, unravel, trajectory, advantage)
-        obs = trajectory.obs.reshape(-1, *trajectory.obs.shape[2:])
-        rows = shuffling.permutations(key, config.update_epochs, target.size)
-        (flat, opt_state), errors = jax.lax.scan(
-            partial(fit_critic, unravel=unravel, obs=obs, target=target.reshape(-1)),
-            (flat, state.opt_state), rows.reshape(num_critic_steps, -1),
-        )  # fmt: skip
-        return TRPOState(unravel(flat), opt_state), metrics | {"losses/value_loss": errors.mean()}
+        flat, metrics = policy_step(network, config, unravel, flat, trajectory, advantage, average)
+        num_items, take = sequences.split((trajectory.obs, target))
 
-    agent = Agent(init, act, greedy, update, sample_noise)
+        def value_loss(flat, obs, target):
+            value = network.apply(unravel(flat), obs)[1]
+            return 0.5 * jnp.square(value - target).mean()
+
+        def critic_step(carry, indices):
+            flat, opt_state = carry
+            loss, grads = average(jax.value_and_grad(value_loss)(flat, *take(indices)))
+            updates, opt_state = optimizer.update(grads, opt_state, flat)
+            return (flat + updates, opt_state), loss
+
+        indices = minibatch_indices(config, key, num_items)
+        (flat, opt_state), losses = jax.lax.scan(critic_step, (flat, state.opt_state), indices)
+        return TRPOState(unravel(flat), opt_state), {**metrics, "losses/value_loss": losses.mean()}
+
+    agent = Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
     return normalized_by_config(agent, config, spec, average)
+
+
+def policy_step(
+    network: Any, config: TRPOConfig, unravel: Callable[[Array], PyTree], flat: Array,
+    trajectory: Transition, advantage: Array, average: Callable[[PyTree], PyTree],
+) -> tuple[Array, Metrics]:  # fmt: skip
+    """One step of the policy: natural gradient, scaled to the KL constraint, with line search.
+
+    Args:
+      network: flax module, `obs -> (policy, value)`.
+      config: hyperparameters.
+      unravel: `flat[P] -> params`.
+      flat: parameters `[P]`; those of the critic have no gradient and do not change.
+      trajectory: rollout `[T, B]`.
+      advantage: normalized advantages `[T, B]`.
+      average: mean over workers.
+
+    Returns:
+      The new parameters `[P]`, and metrics.
+    """
+    old_policy = policies.like(trajectory.extras["policy"])
+    raw_action = trajectory.extras["raw_action"]
+    old_log_prob = old_policy.log_prob(raw_action)
+
+    def policy_of(flat):
+        return network.apply(unravel(flat), trajectory.obs)[0]
+
+    def surrogate(flat):
+        policy = policy_of(flat)
+        ratio = jnp.exp(policy.log_prob(raw_action) - old_log_prob)
+        return (ratio * advantage + config.ent_coef * policy.entropy()).mean()
+
+    def kl(flat):
+        return old_policy.kl_divergence(policy_of(flat)).mean()
+
+    def fisher_product(vector):  # the Fisher matrix is the Hessian of the KL
+        product = jax.jvp(jax.grad(kl), (flat,), (vector,))[1]
+        return average(product) + config.damping * vector
+
+    old_surrogate, gradient = average(jax.value_and_grad(surrogate)(flat))
+    step = natural_step(fisher_product, gradient, config.target_kl, config.cg_iterations)
+
+    def accept(flat):
+        new_surrogate, new_kl = average((surrogate(flat), kl(flat)))
+        return (new_surrogate > old_surrogate) & (new_kl <= config.target_kl)
+
+    flat, fraction = line_search(accept, flat, step, config.num_halvings)
+    entropy = policy_of(flat).entropy().mean()
+    metrics = {
+        "losses/policy_loss": -surrogate(flat), "losses/kl": kl(flat),
+        "losses/entropy": entropy, "losses/step_fraction": fraction,
+    }  # fmt: skip
+    return flat, average(metrics)

@@ -1,14 +1,13 @@
-"""Environments: `make` for one that resets itself, `build` for a batch that a learner takes.
+"""Environments: `make` returns one that resets itself, `build` a batch of them for a learner.
 
-Importing this imports no suite of environments; `make` imports the one it is asked for.
+Importing this package imports no suite of environments; `make` imports the one that is asked
+for.
 """
 
-import difflib
 import importlib
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from rljax.config import convert
+from rljax.config import convert, nearest
 from rljax.envs.checks import check_env, check_shapes
 from rljax.envs.wrappers import auto_reset, batched, record_episodes, time_limit
 from rljax.types import Env
@@ -18,34 +17,56 @@ __all__ = [
     "record_episodes", "time_limit",
 ]  # fmt: skip
 
-# A suite is a module with `registered() -> ids` and `from_id(id, **params) -> Env`, which does
-# not reset and knows `max_episode_steps`. Its ids are `suite/Name`; gymnax's need no `gymnax/`.
-SUITES = {
-    "gymnax": "rljax.envs.gymnax", "rljax": "rljax.envs.worlds", "partial": "rljax.envs.partial",
-}  # fmt: skip
+
+class Suite(NamedTuple):
+    """A suite of environments.
+
+    Attributes:
+      module: has `registered() -> names` and `from_id(name, **params) -> Env`; the `Env` does
+        not reset and takes `max_episode_steps`.
+      requirement: argument of `pip install` that installs its package.
+    """
+
+    module: str
+    requirement: str = "rljax-research"
+
+
+SUITES = {  # ids are `suite/Name`; the prefix `gymnax/` may be omitted
+    "gymnax": Suite("rljax.envs.gymnax"),
+    "rljax": Suite("rljax.envs.worlds"),
+    "partial": Suite("rljax.envs.partial"),
+}
 
 
 def environment_ids() -> list[str]:
-    """Every id that `make` takes, suite by suite."""
+    """Returns all ids that `make` takes; suites whose package is not installed are left out."""
     ids = []
     for suite in SUITES:
-        prefix = "" if suite == "gymnax" else f"{suite}/"
-        ids += [prefix + name for name in importlib.import_module(SUITES[suite]).registered()]
+        try:
+            names = _names_in(suite)
+        except ImportError:
+            continue
+        ids += names if suite == "gymnax" else [f"{suite}/{name}" for name in names]
     return ids
 
 
 def make(env: Any, **params: Any) -> Env:
-    """One environment that resets itself.
+    """Makes a single environment that resets itself.
 
     Args:
-      env: an id ("CartPole-v1", "gymnax/CartPole-v1"); a gymnax environment; a pair of one and
-        its parameters; or an `Env`, which must reset itself and is taken as it is.
-      params: parameters of the environment by name; `max_episode_steps` is its time limit,
-        whatever the environment calls it.
+      env: an id, such as "CartPole-v1" or "rljax/Maze"; a gymnax environment, or a pair of one
+        and its parameters; or an `Env` that resets itself, which is returned unchanged.
+      params: parameters of the environment by name. `max_episode_steps` sets the time limit of
+        any environment.
 
     Raises:
-      ValueError: an unknown id or parameter (the nearest known one is named), or an environment
-        that is not well formed (see `check_env`).
+      ValueError: an unknown id or parameter (the message names the nearest known one), a suite
+        that is not installed, or an environment that is not well-formed (see `check_env`).
+
+    Example:
+      >>> env = make("rljax/Maze", max_episode_steps=50)
+      >>> env.spec.num_states, env.spec.num_actions, env.spec.max_episode_steps
+      (16, 4, 50)
     """
     if "max_episode_steps" in params:
         limit = convert("max_episode_steps", params["max_episode_steps"], int)
@@ -53,51 +74,68 @@ def make(env: Any, **params: Any) -> Env:
             raise ValueError(f"`max_episode_steps` is {limit}, but it must be at least 1.")
         params["max_episode_steps"] = limit
     if isinstance(env, Env):
-        return _limited(env, **params)
+        return _with_time_limit(env, **params)
     if isinstance(env, str):
-        suite, name = _place(env)
-        made = importlib.import_module(SUITES[suite]).from_id(name, **params)
+        suite, name = _split_id(env)
+        made = importlib.import_module(SUITES[suite].module).from_id(name, **params)
     else:
         from rljax.envs import gymnax
 
         env, env_params = env if isinstance(env, tuple) and len(env) == 2 else (env, None)
         made = gymnax.from_object(env, env_params, **params)
-    check_shapes(made)  # before `auto_reset`, whose complaints would be JAX's
+    check_shapes(made)  # before `auto_reset`, whose errors would come from JAX
     return auto_reset(made)
 
 
 def build(env: Any, num_envs: int, **params: Any) -> Env:
-    """`num_envs` copies of `make(env, **params)` side by side, as learners take them."""
+    """Makes a batch of `num_envs` copies of `make(env, **params)`, as learners take them.
+
+    Example:
+      >>> env = build("rljax/Maze", 8)
+      >>> env.spec.num_envs
+      8
+    """
     return batched(make(env, **params), num_envs)
 
 
-def _limited(env: Env, max_episode_steps: int | None = None, **params: Any) -> Env:
-    """An `Env` of the user, perhaps with another time limit."""
+def _with_time_limit(env: Env, max_episode_steps: int | None = None, **params: Any) -> Env:
+    """Returns the user's own `Env`, with a time limit if one is given."""
     if params:
+        name = next(iter(params))
         raise ValueError(
-            f"{env.spec.env_id} has no parameter `{next(iter(params))}` that could be set from "
-            "outside: an `Env` is taken as it is, set it where it is made."
+            f"{env.spec.env_id} is an `Env`, so its parameter `{name}` cannot be set by name. Set "
+            "it where the `Env` is made."
         )
-    # where the task ends it resets itself, and so do we: the one reset does not see the other
+    # `auto_reset` only acts at the time limit: where the task ends, the `Env` resets itself
     return auto_reset(time_limit(env, max_episode_steps)) if max_episode_steps else env
 
 
-def _place(env_id: str) -> tuple[str, str]:
-    """The suite of an id and its name there."""
+def _names_in(suite: str) -> list[str]:
+    """Returns the names of a suite. Raises ImportError if its package is not installed."""
+    return importlib.import_module(SUITES[suite].module).registered()
+
+
+def _split_id(env_id: str) -> tuple[str, str]:
+    """Splits an id into its suite and its name there; raises ValueError for an unknown one."""
     suite, name = env_id.split("/", 1) if "/" in env_id else ("gymnax", env_id)
     if suite not in SUITES:
-        near = _nearest(suite, SUITES) or ", ".join(SUITES)
-        raise ValueError(f"there is no suite `{suite}` of `{env_id}`: did you mean {near}?")
-    if name not in importlib.import_module(SUITES[suite]).registered():
-        near = _nearest(env_id.removeprefix("gymnax/"), environment_ids())
-        hint = f"did you mean {near}? " if near else ""
-        raise ValueError(f"there is no environment `{env_id}`: {hint}`rljax list` names them all.")
+        same_name = [each for each in environment_ids() if each.rpartition("/")[2] == name]
+        hint = f"Did you mean `{same_name[0]}`? " if same_name else ""
+        raise ValueError(
+            f"There is no environment suite `{suite}`, needed for `{env_id}`. {hint}The suites "
+            f"are {', '.join(SUITES)}."
+        )
+    try:
+        names = _names_in(suite)
+    except ImportError as error:
+        raise ValueError(
+            f"`{env_id}` needs the package `{error.name}`, which cannot be imported. Install it "
+            f"with `pip install '{SUITES[suite].requirement}'`."
+        ) from error
+    if name not in names:
+        near = nearest(env_id.removeprefix("gymnax/"), environment_ids())
+        hint = f"Did you mean `{near}`? " if near else ""
+        raise ValueError(
+            f"There is no environment `{env_id}`. {hint}`rljax list` shows all environments."
+        )
     return suite, name
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like this one, whatever the case; `breakout` is Breakout-MinAtar."""
-    lower = {each.lower(): each for each in known}
-    starts = [each for each in lower if each.startswith(name.lower())] if name else []
-    near = starts or difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    return lower[near[0]] if near else None

@@ -1,8 +1,8 @@
-"""The one place that speaks gymnax (>= 1.0).
+"""Adapter for gymnax environments (gymnax >= 1.0), https://github.com/RobertTLange/gymnax.
 
-Its `step` draws and builds a fresh reset state for every environment at every step, and then
-throws nearly all of them away; the adapter takes `step_env`, which does not reset, and rljax's
-own `auto_reset` does the rest. gymnax's `is_truncated` is the time limit.
+gymnax's `step` computes a reset of every environment at every step. The adapter calls
+`step_env`, which does not reset, and leaves resets to `wrappers.auto_reset`. Truncation is
+gymnax's `is_truncated`.
 """
 
 import contextlib
@@ -23,33 +23,32 @@ from rljax.config import convert, unknown_key
 from rljax.envs.wrappers import time_limit
 from rljax.types import Env, EnvSpec, Step, is_key
 
-STAND_INS = ("matplotlib", "seaborn")  # what gymnax imports only to draw pictures with
+PLOTTING = ("matplotlib", "seaborn")  # libraries that gymnax imports only for rendering
 
 
-class _LaterModule(types.ModuleType):
-    """Stands in for a module until an attribute is asked for, then hands out the real one's."""
+class LazyModule(types.ModuleType):
+    """A placeholder that imports the module of the same name at the first attribute access."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        real = importlib.import_module(self.__name__)
-        return getattr(real, name)
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextlib.contextmanager
 def _without_plotting() -> Iterator[None]:
-    """Imports inside see stand-ins for the plotting libraries, which bring 7 of 9 seconds.
+    """Replaces the plotting libraries by placeholders while gymnax is imported.
 
-    Two of gymnax's environments import seaborn (and so pandas and scipy.stats) and five
-    matplotlib at module level, for rendering alone. The stand-ins leave `sys.modules` at once;
-    whoever kept one reaches the real library through it.
+    gymnax imports seaborn (with pandas and scipy.stats) and matplotlib at module level, which
+    takes 7 of its 9 seconds, and uses them only for rendering. The placeholders leave
+    `sys.modules` afterwards; gymnax's references to them load the libraries when they are used.
     """
     names = []
-    for top in STAND_INS:
+    for top in PLOTTING:
         if top in sys.modules:
             continue
         for name in (top, f"{top}.pyplot", f"{top}.colors", f"{top}.animation"):
-            module = _LaterModule(name)
+            module = LazyModule(name)
             module.__path__ = []
             module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
             sys.modules[name] = module
@@ -64,7 +63,7 @@ def _without_plotting() -> Iterator[None]:
 
 
 def load_gymnax() -> Any:
-    """The gymnax package, without what it imports only to draw pictures."""
+    """Imports and returns the gymnax package, without its plotting libraries."""
     if "gymnax" not in sys.modules:
         with _without_plotting():
             importlib.import_module("gymnax")
@@ -72,19 +71,19 @@ def load_gymnax() -> Any:
 
 
 def registered() -> list[str]:
-    """The ids of all environments that gymnax knows."""
+    """Returns the ids of all environments that are registered in gymnax."""
     return list(load_gymnax().registered_envs)
 
 
 def from_id(env_id: str, **params: Any) -> Env:
-    """A registered gymnax environment as an `Env` that does not reset (see `wrappers.auto_reset`).
+    """Returns a registered gymnax environment as an `Env` whose `step` does not reset.
 
     Args:
       env_id: one of `registered()`.
       params: parameters of the environment, or arguments of its constructor (`is_slippery`).
 
     Raises:
-      ValueError: see `from_object`; or the environment cannot be had, MNIST's data for one.
+      ValueError: see `from_object`; or a data file of the environment is missing.
     """
     gymnax = load_gymnax()
     try:
@@ -99,7 +98,7 @@ def from_id(env_id: str, **params: Any) -> Env:
             env, env_params = gymnax.make(env_id, **arguments)
     except OSError as error:
         raise ValueError(
-            f"{env_id} loads data that is not there ({error}): put the four files of MNIST into "
+            f"{env_id} loads data that cannot be read ({error}). Put the four files of MNIST into "
             "/tmp/mnist, where gymnax looks for them."
         ) from None
     made = from_object(env, env_params, **params)
@@ -107,46 +106,46 @@ def from_id(env_id: str, **params: Any) -> Env:
 
 
 def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
-    """A gymnax environment object as an `Env` that does not reset.
+    """Returns a gymnax environment object as an `Env` whose `step` does not reset.
 
-    Rewards become float32. Numbers that `reset_env` writes as Python's (`time=0`) become arrays
-    of a fixed dtype, or else the first step would compile twice.
+    Rewards become float32. Python numbers in the state (`time=0`) become arrays of a fixed
+    dtype; otherwise the first step would be compiled twice.
 
     Args:
       env: has `reset_env(key, params)`, `step_env(key, state, action, params)`, `is_truncated`.
-      env_params: its parameters; the object's defaults where None.
-      params: parameters to change, by name; `max_episode_steps` is the time limit, whether the
-        environment has one or not.
+      env_params: its parameters; None takes `env.default_params`.
+      params: parameters to change, by name; `max_episode_steps` sets the time limit, also of an
+        environment without one.
 
     Raises:
-      ValueError: an object of the API before gymnax 1.0, a parameter that the environment does
-        not have, or a space that is neither discrete nor a box.
+      ValueError: not a gymnax environment, one written for gymnax before 1.0, an unknown
+        parameter, or a space that is neither discrete nor a box.
     """
-    name = _checked_name(env)
+    name = _check_object(env)
     env_params = env.default_params if env_params is None else env_params
     limit = params.pop("max_episode_steps", None)
     if limit is not None and hasattr(env_params, "max_steps_in_episode"):
         params["max_steps_in_episode"] = limit
-    env_params = _changed(name, env_params, params) if params else env_params
-    spec = _spec(env, env_params, name)
+    env_params = _replace_params(name, env_params, params) if params else env_params
+    spec = _spec_of(env, env_params, name)
 
     def reset(key):
         obs, state = env.reset_env(key, env_params)
-        return _typed(state), _typed(obs)
+        return _strongly_typed(state), _strongly_typed(obs)
 
     def step(state, action, key):
-        told = env.step_env(key, state, action, env_params)
-        if len(told) != 5:
+        outputs = env.step_env(key, state, action, env_params)
+        if len(outputs) != 5:
             raise ValueError(
-                f"`step_env` of {name} returns {len(told)} values, but it must return 5: "
+                f"`step_env` of {name} returns {len(outputs)} values, but it must return 5: "
                 "obs, state, reward, terminated, info."
             )
-        obs, state, reward, terminated, info = told
-        cut = env.is_truncated(state, env_params)
-        truncated = jnp.logical_and(cut, jnp.logical_not(terminated))
+        obs, state, reward, terminated, info = outputs
+        time_is_up = env.is_truncated(state, env_params)
+        truncated = jnp.logical_and(time_is_up, jnp.logical_not(terminated))
         info = {key: value for key, value in info.items() if key != "discount"}
-        reward, obs = jnp.asarray(reward, jnp.float32), _typed(obs)
-        return _typed(state), Step(obs, reward, terminated, truncated, obs, info)
+        reward, obs = jnp.asarray(reward, jnp.float32), _strongly_typed(obs)
+        return _strongly_typed(state), Step(obs, reward, terminated, truncated, obs, info)
 
     made = Env(spec, reset, step)
     if limit is None or hasattr(env_params, "max_steps_in_episode"):
@@ -154,66 +153,80 @@ def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
     return time_limit(made, limit)
 
 
-def _typed(tree: Any) -> Any:
-    """Every leaf as an array of a fixed dtype, not of Python's weak type."""
+def _strongly_typed(tree: Any) -> Any:
+    """Converts every leaf to an array whose dtype is not weak, as a Python number's would be."""
 
-    def typed(leaf):
+    def convert_leaf(leaf):
         if is_key(leaf):
             return leaf
         return jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype)
 
-    return jax.tree.map(typed, tree)
+    return jax.tree.map(convert_leaf, tree)
 
 
-def _checked_name(env: Any) -> str:
-    """The name of a gymnax object, if it is one and of the API since 1.0."""
+def _check_object(env: Any) -> str:
+    """Checks that an object has the methods of gymnax 1.0; returns its name."""
     if isinstance(env, type):
-        raise ValueError(f"{env.__name__} is a class: give an environment, {env.__name__}().")
-    name = str(getattr(env, "name", type(env).__name__))
-    wanted = ("reset_env", "step_env", "action_space", "observation_space", "default_params")
-    if missing := [method for method in wanted if not hasattr(env, method)]:
         raise ValueError(
-            f"{name} has no `{missing[0]}`: an environment is an id, an `rljax.Env`, or an object "
-            "with gymnax's methods."
+            f"`env` is the class {env.__name__}, but it must be an environment. Pass an instance, "
+            f"`{env.__name__}()`."
+        )
+    name = str(getattr(env, "name", type(env).__name__))
+    methods = ("reset_env", "step_env", "action_space", "observation_space", "default_params")
+    missing = [method for method in methods if not hasattr(env, method)]
+    if not (hasattr(env, "reset_env") or hasattr(env, "step_env")):
+        raise ValueError(
+            f"`env` is {_shorten(env)} of type {type(env).__name__}, but it must be an id such as "
+            '"CartPole-v1", an `rljax.Env`, or a gymnax environment.'
+        )
+    if missing:
+        raise ValueError(
+            f"{name} has no `{missing[0]}`, which a gymnax environment must have. Add it, or pass "
+            "an `rljax.Env`."
         )
     base = load_gymnax().environments.environment.Environment
-    # written for the old base class, run on the new one, it would end its episodes at the time
-    # limit as if the task had ended there, and say nothing
+    # an environment for the old base class runs on the new one, but then reports the time limit
+    # as termination
     terminal, terminated = (
         isinstance(env, base) and getattr(type(env), method) is not getattr(base, method)
         for method in ("is_terminal", "is_terminated")
     )
     if not hasattr(env, "is_truncated") or (terminal and not terminated):
         raise ValueError(
-            f"{name} is written for gymnax before 1.0, whose `done` hides which episodes a time "
-            "limit cut: let `step_env` return termination alone, call it `is_terminated` instead "
-            "of `is_terminal`, and give it `is_truncated(state, params)`."
+            f"{name} is written for gymnax before 1.0, whose `done` does not separate termination "
+            "from truncation. Rename `is_terminal` to `is_terminated`, return only termination "
+            "from `step_env`, and add `is_truncated(state, params)`."
         )
     return name
 
 
-def _changed(name: str, env_params: Any, params: dict[str, Any]) -> Any:
-    """Parameters with some of them changed, read as the types of the old ones."""
+def _shorten(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _replace_params(name: str, env_params: Any, params: dict[str, Any]) -> Any:
+    """Replaces parameters by new values, converted to the types of the old ones."""
     known = {key: getattr(env_params, key) for key in vars(env_params)}
     for key in params:
         if key not in known:
             raise unknown_key(key, known, name)
-    kinds = {key: type(known[key]) for key in params}
-    read = {
-        key: convert(key, value, kinds[key]) if kinds[key] in (bool, int, float) else value
+    types_of = {key: type(known[key]) for key in params}
+    converted = {
+        key: convert(key, value, types_of[key]) if types_of[key] in (bool, int, float) else value
         for key, value in params.items()
     }
-    return dataclasses.replace(env_params, **read)
+    return dataclasses.replace(env_params, **converted)
 
 
-def _spec(env: Any, env_params: Any, name: str) -> EnvSpec:
+def _spec_of(env: Any, env_params: Any, name: str) -> EnvSpec:
     action = env.action_space(env_params)
     observation = env.observation_space(env_params)
     shape = getattr(observation, "shape", None)
     if shape is None:
         raise ValueError(
-            f"{name} observes a {type(observation).__name__}, which fits no network of rljax: "
-            "wrap it so that it observes one array."
+            f"{name} has observations in a {type(observation).__name__} space, which no network "
+            "of rljax takes. Wrap it so that an observation is one array."
         )
     limit = int(getattr(env_params, "max_steps_in_episode", 0))
     num_states = int(getattr(observation, "n", 0))
@@ -226,7 +239,8 @@ def _spec(env: Any, env_params: Any, name: str) -> EnvSpec:
         return spec._replace(num_actions=int(action.n))
     if not hasattr(action, "low"):
         raise ValueError(
-            f"{name} acts in a {type(action).__name__}: rljax needs a Discrete or a Box space."
+            f"{name} has actions in a {type(action).__name__} space, but rljax needs a Discrete "
+            "or a Box space."
         )
     low, high = (
         np.broadcast_to(np.asarray(x, np.float32), action.shape) for x in (action.low, action.high)

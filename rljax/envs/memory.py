@@ -1,7 +1,7 @@
 """The memory of a recurrent agent, carried in the environment's state.
 
-Observations become `RecurrentObs(obs, memory)` and actions `(action, new memory)`. So auto-reset
-also resets the memory, trajectories store it, and the training loop need not know about it.
+Observations become `RecurrentObs(obs, memory)` and actions `(action, new memory)`. Resets then
+reset the memory, trajectories store it, and the training loop is the same for all agents.
 """
 
 from typing import NamedTuple
@@ -13,22 +13,37 @@ from rljax.types import Array, Env, PyTree, RecurrentObs
 
 
 class MemoryState(NamedTuple):
-    """The state of `carry_memory`."""
+    """The state of `carry_memory`.
+
+    Attributes:
+      env: state of the wrapped environment.
+      memory: memory after the previous steps of the episode, `[H]`.
+    """
 
     env: PyTree
     memory: Array
 
 
 def carry_memory(env: Env, initial: Array) -> Env:
-    """Adds a memory to a self-resetting environment; each episode starts with `initial`.
+    """Adds a memory to an environment; each episode starts with `initial`.
 
     Args:
-      env: a single environment.
+      env: a single environment that resets itself.
       initial: memory at the start of an episode, `[H]`.
 
     Returns:
       An environment with observations `RecurrentObs(obs, memory)` and actions
       `(action, new memory)`.
+
+    Example:
+      >>> import jax
+      >>> from rljax.envs import make
+      >>> env = carry_memory(make("rljax/Treasure"), jnp.zeros(2))
+      >>> state, obs = env.reset(jax.random.key(0))
+      >>> noise = env.sample_noise(jax.random.key(1), 1)[0]
+      >>> state, step = env.step(state, (1, jnp.array([0.5, -0.5])), noise)
+      >>> int(step.obs.obs), step.obs.memory.tolist()
+      (1, [0.5, -0.5])
     """
 
     def reset(key):
@@ -38,8 +53,9 @@ def carry_memory(env: Env, initial: Array) -> Env:
     def step(state, action, noise):
         action, memory = action
         inner, step = env.step(state.env, action, noise)
-        kept = jnp.where(step.terminated | step.truncated, initial, memory)
-        obs, next_obs = RecurrentObs(step.obs, kept), RecurrentObs(step.next_obs, memory)
-        return MemoryState(inner, kept), step._replace(obs=obs, next_obs=next_obs)
+        next_memory = jnp.where(step.terminated | step.truncated, initial, memory)
+        obs = RecurrentObs(step.obs, next_memory)
+        next_obs = RecurrentObs(step.next_obs, memory)
+        return MemoryState(inner, next_memory), step._replace(obs=obs, next_obs=next_obs)
 
     return env._replace(reset=reset, step=step, render=inner_render(env))

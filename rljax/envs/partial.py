@@ -1,6 +1,7 @@
-"""Environments that hide a part of what they would show: who is to act well must remember.
+"""Partially observable environments: tasks that need a memory.
 
-`partial/CartPole-v1` is CartPole without its velocities, and so for the other tasks of that kind.
+`partial/CartPole-v1` is CartPole-v1 without the velocities in its observations; `VISIBLE` lists
+all environments of the suite. `observe_only` hides components of any other environment.
 """
 
 from collections.abc import Sequence
@@ -11,21 +12,34 @@ import jax.numpy as jnp
 from rljax.envs import gymnax
 from rljax.types import Env
 
-KEPT = {  # the positions and angles; what is hidden is how fast they change
+VISIBLE = {  # indices of the positions and angles; the others are velocities
     "CartPole-v1": (0, 2), "Pendulum-v1": (0, 1), "Acrobot-v1": (0, 1, 2, 3),
     "MountainCar-v0": (0,), "MountainCarContinuous-v0": (0,),
 }  # fmt: skip
 
 
 def observe_only(env: Env, keep: Sequence[int]) -> Env:
-    """Shows only the numbers of an observation, a vector, whose indices are in `keep`.
+    """Hides all components of an observation vector except those with an index in `keep`.
+
+    Args:
+      env: a single environment with observations `[D]`.
+      keep: indices from 0 to D - 1, in the order in which they are observed.
 
     Raises:
-      ValueError: observations are no vector, or an index is not one of its.
+      ValueError: observations are not vectors, or `keep` holds an index out of range.
+
+    Example:
+      >>> from rljax.envs import make
+      >>> env = observe_only(make("CartPole-v1"), (0, 2))
+      >>> env.spec.obs_shape
+      (2,)
     """
     shape, keep = env.spec.obs_shape, tuple(keep)
     if len(shape) != 1:
-        raise ValueError(f"`observe_only` needs a vector, but {env.spec.env_id} observes {shape}.")
+        raise ValueError(
+            f"`observe_only` needs observations that are vectors, but those of {env.spec.env_id} "
+            f"have shape {shape}."
+        )
     if not keep or not all(0 <= index < shape[0] for index in keep):
         raise ValueError(f"`keep` is {keep}, but it must hold indices from 0 to {shape[0] - 1}.")
     indices = jnp.array(keep)
@@ -34,19 +48,19 @@ def observe_only(env: Env, keep: Sequence[int]) -> Env:
         state, obs = env.reset(key)
         return state, obs[indices]
 
-    def step(state, action, key):
-        state, step = env.step(state, action, key)
+    def step(state, action, noise):
+        state, step = env.step(state, action, noise)
         return state, step._replace(obs=step.obs[indices], next_obs=step.next_obs[indices])
 
     return env._replace(spec=env.spec._replace(obs_shape=(len(keep),)), reset=reset, step=step)
 
 
 def registered() -> list[str]:
-    """The names that this suite knows."""
-    return list(KEPT)
+    """Returns the names of all environments in this suite."""
+    return list(VISIBLE)
 
 
 def from_id(name: str, **params: Any) -> Env:
-    """A gymnax environment without its velocities; does not reset itself."""
-    env = observe_only(gymnax.from_id(name, **params), KEPT[name])
+    """Returns a gymnax environment without its velocities; its `step` does not reset."""
+    env = observe_only(gymnax.from_id(name, **params), VISIBLE[name])
     return env._replace(spec=env.spec._replace(env_id=f"partial/{name}"))

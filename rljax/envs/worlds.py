@@ -1,111 +1,133 @@
-"""The worlds of the tutorial notes, and those of the textbooks, with their exact models.
+"""Small environments with exact models: those of Sutton and Barto (2018), FrozenLake, two mazes.
 
-Treasure and the two mazes are the notes'; the others are Sutton and Barto's (2018, examples 6.5,
-6.6, 7.1, 8.1 to 8.3, 13.1; in their stochastic forms as well), and FrozenLake is gymnasium's.
-Actions are up, down, right, left, in that order; in a row left, right; in FrozenLake left, down,
-right, up, as gymnasium has them.
+The examples of the book are 6.5, 6.6, 7.1, 8.1 to 8.3 and 13.1, with stochastic variants;
+FrozenLake is that of gymnasium. Actions are up, down, right, left; in a single row left, right;
+in FrozenLake left, down, right, up. `slip` is the probability that a move is rotated by 90 degrees,
+to either side with equal probability.
 """
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from rljax.config import convert, unknown_key
-from rljax.envs.grids import EIGHT, FOUR, NINE, START, Grid, World, env_of, model_of
+from rljax.config import at_least, check_range, convert, suggestion, unknown_key
+from rljax.envs.grids import (
+    FOUR_MOVES,
+    KINGS_MOVES,
+    KINGS_MOVES_OR_STAY,
+    START,
+    Grid,
+    World,
+    env_of,
+    model_of,
+)
 from rljax.ops.planning import Model
 from rljax.types import Env
 
 
-def _slipping(slip: float) -> tuple[tuple[float, int], ...]:
-    """A move that goes at a right angle now and then, to either side."""
-    if not 0 <= slip <= 1:
-        raise ValueError(f"`slip` is {slip}, but it is a chance: it must be from 0 to 1.")
+def _slip_turns(slip: float) -> tuple[tuple[float, int], ...]:
+    """Returns the `turns` of a grid whose moves slip with probability `slip`."""
+    check_range("slip", slip, low=0, high=1)
     return ((1 - slip, 0), (slip / 2, 1), (slip / 2, 3)) if slip else ((1.0, 0),)
 
 
-def _whole(name: str, value: int, low: int) -> int:
-    if value < low:
-        raise ValueError(f"`{name}` is {value}, but it must be at least {low}.")
-    return value
-
-
-# Each takes its parameters by name; their defaults give their types.
+# The parameters of these functions are those of `rljax.make`; defaults define their types.
 
 
 def treasure(*, length: int = 6) -> World:
-    """A row with the treasure at its right end, +1."""
-    drawing = START + "-" * (_whole("length", length, 2) - 2) + "T"
+    """A row of cells; +1 at the right end."""
+    drawing = START + "-" * (at_least("length", length, 2) - 2) + "T"
     return World(Grid((drawing,), ("left", "right")))
 
 
 def maze(*, slip: float = 0.0, features: bool = False) -> World:
-    """Paradise, +1, between two pits, -1."""
+    """A 4 x 4 grid; +1 at the goal, -1 in two terminal pits beside it."""
     drawing = ("S...", "..X.", ".XG.", "....")
-    return World(Grid(drawing, turns=_slipping(slip)), "features" if features else "state")
+    return World(Grid(drawing, turns=_slip_turns(slip)), "features" if features else "state")
 
 
 def maze_dqn(*, slip: float = 0.0, features: bool = True) -> World:
-    """The maze with one pit alone; observes where the agent is from paradise."""
+    """A 4 x 4 grid with one terminal pit; observes the position relative to the goal."""
     drawing = ("S...", "..X.", "..G.", "....")
-    return World(Grid(drawing, turns=_slipping(slip)), "features" if features else "state")
+    return World(Grid(drawing, turns=_slip_turns(slip)), "features" if features else "state")
 
 
 def cliff_walking(*, slip: float = 0.0) -> World:
-    """-1 a step; -100 down the cliff, and on from the start."""
+    """Example 6.6: -1 per step; -100 in the cliff, which returns the agent to the start."""
     drawing = (*["." * 12] * 3, "S" + "X" * 10 + "G")
-    grid = Grid(drawing, reward=-1.0, goal=-1.0, pit=-100.0, pit_ends=False, turns=_slipping(slip))
+    grid = Grid(
+        drawing, step_reward=-1.0, goal_reward=-1.0, pit_reward=-100.0, pit_terminates=False,
+        turns=_slip_turns(slip),
+    )  # fmt: skip
     return World(grid)
 
 
 def windy_gridworld(*, moves: int = 4, gusts: bool = False) -> World:
-    """-1 a step, in a wind; `moves` 8 are a king's, and 9 with staying; `gusts` vary the wind."""
+    """Example 6.5: -1 per step, with an upward wind in some columns.
+
+    Args:
+      moves: 4; 8 for king's moves; 9 for king's moves and staying (exercise 6.9).
+      gusts: the wind varies by -1, 0 or 1 with equal probability (exercise 6.10).
+    """
     if moves not in (4, 8, 9):
-        raise ValueError(f"`moves` is {moves}, but it must be 4, 8 (diagonal too) or 9 (and stay).")
+        raise ValueError(
+            f"`moves` is {moves}, but it must be 4, 8 (king's moves) or 9 (king's moves and "
+            "staying)."
+        )
     drawing = (*["." * 10] * 3, "S......G..", *["." * 10] * 3)
-    kinds = {4: FOUR, 8: EIGHT, 9: NINE}[moves]
-    wind = (0, 0, 0, 1, 1, 1, 2, 2, 1, 0)
-    return World(Grid(drawing, kinds, reward=-1.0, goal=-1.0, wind=wind, gusts=gusts))
+    move_names = {4: FOUR_MOVES, 8: KINGS_MOVES, 9: KINGS_MOVES_OR_STAY}[moves]
+    grid = Grid(
+        drawing, move_names, step_reward=-1.0, goal_reward=-1.0,
+        wind=(0, 0, 0, 1, 1, 1, 2, 2, 1, 0), stochastic_wind=gusts,
+    )  # fmt: skip
+    return World(grid)
 
 
 def dyna_maze(*, slip: float = 0.0) -> World:
-    """+1 at the goal; 14 steps away at best."""
+    """Example 8.1: +1 at the goal, at least 14 steps from the start."""
     drawing = (".......#G", "..#....#.", "S.#....#.", "..#......", ".....#...", ".........")
-    return World(Grid(drawing, turns=_slipping(slip)))
+    return World(Grid(drawing, turns=_slip_turns(slip)))
 
 
-def _barred(bar: str) -> tuple[str, ...]:
-    return ("........G", ".........", ".........", bar, ".........", "...S.....")
+def _wall_maze(wall: str) -> tuple[str, ...]:
+    return ("........G", ".........", ".........", wall, ".........", "...S.....")
 
 
 def blocking_maze(*, change_at: int = 1000) -> World:
-    """After `change_at` steps the gap on the right closes and one on the left opens."""
-    now, later = _barred("########."), _barred(".########")
-    return World(Grid(now, later=later, change_at=_whole("change_at", change_at, 0)))
+    """Example 8.2: after `change_at` steps the gap on the right closes, one on the left opens."""
+    initial, changed = _wall_maze("########."), _wall_maze(".########")
+    change_at = at_least("change_at", change_at, 0)
+    return World(Grid(initial, changed_drawing=changed, change_at=change_at))
 
 
 def shortcut_maze(*, change_at: int = 3000) -> World:
-    """After `change_at` steps a second gap opens on the right, which makes a shorter way."""
-    now, later = _barred(".########"), _barred(".#######.")
-    return World(Grid(now, later=later, change_at=_whole("change_at", change_at, 0)))
+    """Example 8.3: after `change_at` steps a second gap opens, which allows a shorter path."""
+    initial, changed = _wall_maze(".########"), _wall_maze(".#######.")
+    change_at = at_least("change_at", change_at, 0)
+    return World(Grid(initial, changed_drawing=changed, change_at=change_at))
 
 
 def random_walk(*, length: int = 19, left: float = -1.0, right: float = 1.0) -> World:
-    """A row that is walked at random from its middle, whatever the one action; ends at both ends.
+    """Example 7.1: a row with one action, which moves left or right with probability 1/2.
 
-    The states to learn are 1 to `length`; 0 and `length + 1` are the ends.
+    Episodes start in the middle. States 0 and `length + 1` are terminal; `left` and `right` are
+    the rewards for reaching them.
     """
-    if _whole("length", length, 1) % 2 == 0:
+    if at_least("length", length, 1) % 2 == 0:
         raise ValueError(
-            f"`length` is {length}, but it must be odd: the walk begins in the middle."
+            f"`length` is {length}, but it must be odd: episodes start in the middle state."
         )
     half = "-" * (length // 2)
-    grid = Grid((f"X{half}S{half}G",), ("right",), goal=right, pit=left, turns=((0.5, 0), (0.5, 2)))
+    grid = Grid(
+        (f"X{half}S{half}G",), ("right",), goal_reward=right, pit_reward=left,
+        turns=((0.5, 0), (0.5, 2)),
+    )  # fmt: skip
     return World(grid)
 
 
 def short_corridor(*, observed: bool = False) -> World:
-    """-1 a step; moves are reversed in the second of three states, which all look alike."""
-    grid = Grid(("S<-G",), ("left", "right"), reward=-1.0, goal=-1.0)
+    """Example 13.1: -1 per step; the second of three states, which look alike, reverses actions."""
+    grid = Grid(("S<-G",), ("left", "right"), step_reward=-1.0, goal_reward=-1.0)
     return World(grid, "state" if observed else "nothing")
 
 
@@ -117,18 +139,17 @@ LAKE_8X8 = (
 
 def _lake(drawing: tuple[str, ...], slip: float, max_episode_steps: int) -> World:
     moves = ("left", "down", "right", "up")
-    return World(
-        Grid(drawing, moves, pit=0.0, turns=_slipping(slip)), max_episode_steps=max_episode_steps
-    )
+    grid = Grid(drawing, moves, pit_reward=0.0, turns=_slip_turns(slip))
+    return World(grid, max_episode_steps=max_episode_steps)
 
 
 def frozen_lake(*, slip: float = 2 / 3) -> World:
-    """+1 across the ice, with holes; two of three moves slip."""
+    """FrozenLake-v1 of gymnasium, 4 x 4: +1 at the goal, terminal holes."""
     return _lake(LAKE, slip, 100)
 
 
 def frozen_lake_8x8(*, slip: float = 2 / 3) -> World:
-    """The larger lake."""
+    """FrozenLake8x8-v1 of gymnasium."""
     return _lake(LAKE_8X8, slip, 200)
 
 
@@ -141,24 +162,28 @@ WORLDS: dict[str, Callable[..., World]] = {
 
 
 def registered() -> list[str]:
-    """The names of all worlds."""
+    """Returns the names of all environments in this suite."""
     return list(WORLDS)
 
 
 def from_id(name: str, **params: Any) -> Env:
-    """A world as an `Env` that does not reset; `max_episode_steps` is its time limit.
+    """Returns an environment whose `step` does not reset; `max_episode_steps` is its time limit.
 
     Raises:
-      ValueError: a parameter that the world does not have, or a value that it cannot have.
+      ValueError: an unknown parameter, or a value out of range.
     """
     return env_of(world_of(name, **params), f"rljax/{name}")
 
 
 def world_of(env_id: str, **params: Any) -> World:
-    """The description of a world, by its id."""
+    """Returns the grid, observation and time limit of an environment.
+
+    Raises:
+      ValueError: an unknown id or parameter, or a value out of range.
+    """
     name = env_id.removeprefix("rljax/")
     if name not in WORLDS:
-        raise ValueError(f"there is no world `{env_id}`: there are {', '.join(WORLDS)}.")
+        raise ValueError(f"there is no world `{env_id}`: {suggestion(name, WORLDS)}")
     maker = WORLDS[name]
     limit = params.pop("max_episode_steps", None)
     defaults = {
@@ -167,14 +192,19 @@ def world_of(env_id: str, **params: Any) -> World:
     for key in params:
         if key not in defaults:
             raise unknown_key(key, [*defaults, "max_episode_steps"], f"rljax/{name}")
-    read = {key: convert(key, value, type(defaults[key])) for key, value in params.items()}
-    world = maker(**read)
+    world = maker(
+        **{key: convert(key, value, type(defaults[key])) for key, value in params.items()}
+    )
     return world if limit is None else world._replace(max_episode_steps=limit)
 
 
 def model(env_id: str, **params: Any) -> Model:
-    """The exact model of a world, float64: of its states, whatever the agent may observe.
+    """Returns the exact model of an environment in float64, for its states, not observations.
 
-    Mazes that change are as they are before they do; with `change_at=0`, as they are after.
+    The model of a maze that changes is that before the change, or after it with `change_at=0`.
+
+    Example:
+      >>> model("rljax/Maze").transition.shape
+      (16, 4, 16)
     """
     return model_of(world_of(env_id, **params).grid)

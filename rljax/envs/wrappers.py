@@ -1,4 +1,8 @@
-"""Environments made of environments: `Env -> Env`."""
+"""Wrappers: functions from one environment to another, `Env -> Env`.
+
+Apply them in the order `time_limit`, `auto_reset`, `batched`. `record_episodes` may stand at
+any place after `auto_reset`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,32 +14,50 @@ from jax.custom_batching import custom_vmap
 from rljax.types import Array, Env, Key, PyTree, Render
 
 
-class Resetting(NamedTuple):
-    """The state of `auto_reset`."""
+class AutoResetState(NamedTuple):
+    """The state of `auto_reset`.
+
+    Attributes:
+      env: state of the wrapped environment.
+      reserve: `(state, obs)` that the next episode starts from.
+      reserve_used: the reserve has started an episode and must be drawn again, bool.
+      key: random key of the next reserve.
+    """
 
     env: PyTree
-    spare: PyTree  # the (state, obs) in which the next episode begins
-    used: Array  # bool: it has begun, the spare is no longer fresh
-    key: Key  # of the episodes after it
+    reserve: PyTree
+    reserve_used: Array
+    key: Key
 
 
-class Limited(NamedTuple):
-    """The state of `time_limit`."""
+class TimeLimitState(NamedTuple):
+    """The state of `time_limit`.
 
-    env: PyTree
-    time: Array  # int32, steps of this episode
-
-
-class Recorded(NamedTuple):
-    """The state of `record_episodes`."""
+    Attributes:
+      env: state of the wrapped environment.
+      time: steps since the start of the episode, int32.
+    """
 
     env: PyTree
-    total: Array  # float32, the return so far
-    length: Array  # int32
+    time: Array
 
 
-class Lasting(NamedTuple):
-    """A part of an environment's state that outlives its episodes: resets leave it as it is."""
+class EpisodeStatisticsState(NamedTuple):
+    """The state of `record_episodes`.
+
+    Attributes:
+      env: state of the wrapped environment.
+      episode_return: sum of the rewards since the start of the episode, float32.
+      episode_length: steps since the start of the episode, int32.
+    """
+
+    env: PyTree
+    episode_return: Array
+    episode_length: Array
+
+
+class Persistent(NamedTuple):
+    """A part of an environment's state that `auto_reset` carries over to the next episode."""
 
     value: PyTree
 
@@ -47,63 +69,81 @@ def inner_render(env: Env) -> Render | None:
 
 
 def innermost(state: PyTree) -> PyTree:
-    """The environment's own state, out of those of the wrappers around it."""
+    """Returns the state of the innermost environment, given that of its wrappers."""
     while hasattr(state, "env"):
         state = state.env
     return state
 
 
-def with_innermost(state: PyTree, inner: PyTree) -> PyTree:
-    """The state of an environment in its wrappers, with another of its own put in."""
+def replace_innermost(state: PyTree, inner: PyTree) -> PyTree:
+    """Returns the state of the wrappers with the state of the innermost environment replaced."""
     if hasattr(state, "env"):
-        return state._replace(env=with_innermost(state.env, inner))
+        return state._replace(env=replace_innermost(state.env, inner))
     return inner
 
 
 def auto_reset(env: Env) -> Env:
-    """Makes an environment that stops into one that resets itself. Wrap once, before `batched`.
+    """Makes an environment reset itself where an episode ends.
 
-    `env.step` must not reset; where an episode ends, the state and observation to act on next
-    are fresh ones, and `next_obs` stays the one that was reached.
+    `Step.obs` is then the first observation of the next episode, and `Step.next_obs` stays the
+    last observation of the episode that ended.
 
-    The states that its episodes begin in depend on the key of `reset` alone, and not on when
-    they are drawn. So each copy holds one in reserve; when an episode ends in any copy of a batch
-    whose reserve is used up, all that are used up are drawn anew, together. Most steps draw none:
-    a fresh state for every copy at every step takes most of the time of a light environment.
+    An initial state depends on the key of `reset` alone, so it can be drawn ahead. Each copy
+    holds one in reserve. If an episode ends in a copy whose reserve is used up, all used
+    reserves of the batch are drawn again in one call. Most steps therefore compute no reset;
+    one reset for every copy at every step takes most of the time of a light environment.
+
+    Args:
+      env: a single environment whose `step` does not reset.
 
     Raises:
       ValueError: `env` is a batch.
+
+    Example:
+      >>> from rljax.envs import worlds
+      >>> env = auto_reset(time_limit(worlds.from_id("Treasure"), 2))
+      >>> state, obs = env.reset(jax.random.key(0))
+      >>> for noise in env.sample_noise(jax.random.key(1), 2):
+      ...     state, step = env.step(state, 1, noise)
+      >>> bool(step.truncated), int(step.next_obs), int(step.obs)
+      (True, 2, 0)
     """
     _check_single(env)
 
-    def fresh(keys):
-        """`keys[N] -> spare[N], keys[N]`."""
+    def draw_reserves(keys):
+        """`keys[N] -> (reserve[N], next keys[N])`."""
         keys = jax.vmap(jax.random.split)(keys)
         return jax.vmap(env.reset)(keys[:, 0]), keys[:, 1]
 
-    def refill(reserve):
-        spare, used, keys = reserve
-        new, new_keys = fresh(keys)
-        return _where(used, new, spare), jnp.zeros_like(used), jnp.where(used, new_keys, keys)
+    def redraw_used(reserves):
+        reserve, used, keys = reserves
+        new_reserve, new_keys = draw_reserves(keys)
+        keys = jnp.where(used, new_keys, keys)
+        return _where(used, new_reserve, reserve), jnp.zeros_like(used), keys
 
-    # not `cond`: under `vmap` that computes both of its sides at every step
+    # not `cond`: under `vmap` it computes both branches at every step
     @_over_all_copies
-    def ready(done, *reserve):
-        return jax.lax.while_loop(lambda reserve: (done & reserve[1]).any(), refill, reserve)
+    def ensure_reserves(done, *reserves):
+        def must_redraw(reserves):
+            return (done & reserves[1]).any()
+
+        return jax.lax.while_loop(must_redraw, redraw_used, reserves)
 
     def reset(key):
-        both = fresh(jax.random.split(key))  # one call: what is traced twice is compiled twice
-        (state, obs), _ = jax.tree.map(lambda x: x[0], both)
-        spare, key = jax.tree.map(lambda x: x[1], both)
-        return Resetting(state, spare, jnp.zeros((), bool), key), obs
+        pair = draw_reserves(jax.random.split(key))  # one call, so that `reset` is compiled once
+        (state, obs), _ = jax.tree.map(lambda x: x[0], pair)
+        reserve, key = jax.tree.map(lambda x: x[1], pair)
+        return AutoResetState(state, reserve, jnp.zeros((), bool), key), obs
 
-    def step(state, action, key):
-        inner, step = env.step(state.env, action, key)
+    def step(state, action, noise):
+        inner, step = env.step(state.env, action, noise)
         done = step.terminated | step.truncated
-        reserve = jax.tree.map(lambda x: x[None], (done, state.spare, state.used, state.key))
-        spare, used, key = jax.tree.map(lambda x: x[0], ready(*reserve))
-        inner, obs = _where(done, spare, (inner, step.next_obs))
-        return Resetting(inner, spare, used | done, key), step._replace(obs=obs)
+        batch_of_one = jax.tree.map(
+            lambda x: x[None], (done, state.reserve, state.reserve_used, state.key)
+        )
+        reserve, used, key = jax.tree.map(lambda x: x[0], ensure_reserves(*batch_of_one))
+        inner, obs = _where(done, reserve, (inner, step.next_obs))
+        return AutoResetState(inner, reserve, used | done, key), step._replace(obs=obs)
 
     return env._replace(reset=reset, step=step, render=inner_render(env))
 
@@ -111,101 +151,135 @@ def auto_reset(env: Env) -> Env:
 def _check_single(env: Env) -> None:
     if env.spec.num_envs != 1:
         raise ValueError(
-            f"{env.spec.env_id} is a batch of {env.spec.num_envs} environments already: wrap one "
-            "environment, and make it a batch last."
+            f"{env.spec.env_id} is already a batch of {env.spec.num_envs} environments, but this "
+            "wrapper needs a single one. Apply `batched` last."
         )
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
-    """`new` where the condition `[...]` holds, of trees of `[..., *]`; `Lasting` is never new."""
+    """Returns `new` where `condition[...]` holds, leaf by leaf `[..., *]`; keeps `Persistent`."""
 
     def where(new, old):
-        if isinstance(new, Lasting):
+        if isinstance(new, Persistent):
             return old
         axes = (1,) * (jnp.ndim(new) - condition.ndim)
         return jnp.where(condition.reshape(*condition.shape, *axes), new, old)
 
-    return jax.tree.map(where, new, old, is_leaf=lambda x: isinstance(x, Lasting))
+    return jax.tree.map(where, new, old, is_leaf=lambda x: isinstance(x, Persistent))
 
 
 def _over_all_copies(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """A function of `[N, ...]` which under `vmap` over `[M]` is called once, on `[M * N, ...]`.
+    """Makes `vmap` over M copies call a function of `[N, ...]` once, on `[M * N, ...]`.
 
-    `vmap` of its own accord would make one `while_loop` of M out of it, whose body runs for all
-    and counts for those that asked: here what is computed for one is kept by all.
+    The default rule would turn M loops into one `while_loop` that runs its body for all copies
+    and keeps the result only in those whose condition holds. Here all copies keep the result.
     """
-    whole = custom_vmap(function)
+    flat_function = custom_vmap(function)
 
-    @whole.def_vmap
+    @flat_function.def_vmap
     def over_all(size, batched, *args):
-        def flat(is_batched, x):
+        def flatten(is_batched, x):
             x = x if is_batched else jnp.broadcast_to(x[None], (size, *x.shape))
             return x.reshape(-1, *x.shape[2:])
 
-        out = whole(*jax.tree.map(flat, tuple(batched), args))
+        out = flat_function(*jax.tree.map(flatten, tuple(batched), args))
         out = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), out)
         return out, jax.tree.map(lambda _: True, out)
 
-    return whole
+    return flat_function
 
 
 def time_limit(env: Env, max_episode_steps: int) -> Env:
-    """Truncates episodes after `max_episode_steps` steps. Wrap before `auto_reset`.
+    """Truncates episodes after `max_episode_steps` steps. Apply before `auto_reset`.
 
-    A step that terminates is not also truncated.
+    A step that terminates the episode is not also truncated.
 
     Raises:
       ValueError: `max_episode_steps` is below 1.
+
+    Example:
+      >>> from rljax.envs import worlds
+      >>> env = time_limit(worlds.from_id("Treasure"), 1)
+      >>> state, obs = env.reset(jax.random.key(0))
+      >>> state, step = env.step(state, 1, env.sample_noise(jax.random.key(1), 1)[0])
+      >>> bool(step.terminated), bool(step.truncated)
+      (False, True)
     """
     if max_episode_steps < 1:
         raise ValueError(f"`max_episode_steps` is {max_episode_steps}, but it must be at least 1.")
 
     def reset(key):
         state, obs = env.reset(key)
-        return Limited(state, jnp.int32(0)), obs
+        return TimeLimitState(state, jnp.int32(0)), obs
 
-    def step(state, action, key):
-        inner, step = env.step(state.env, action, key)
+    def step(state, action, noise):
+        inner, step = env.step(state.env, action, noise)
         time = state.time + 1
         truncated = (step.truncated | (time >= max_episode_steps)) & ~step.terminated
-        return Limited(inner, time), step._replace(truncated=truncated)
+        return TimeLimitState(inner, time), step._replace(truncated=truncated)
 
     spec = env.spec._replace(max_episode_steps=max_episode_steps)
     return env._replace(spec=spec, reset=reset, step=step, render=inner_render(env))
 
 
 def record_episodes(env: Env) -> Env:
-    """Adds `episode_return`, `episode_length` to `info`: valid where the episode just ended.
+    """Adds `episode_return` and `episode_length` to `Step.info`.
 
-    Works on one environment and on a batch. The returns are the environment's own rewards:
-    whatever scales them for learning sits in the agent. Training does not need it, the learner
-    counts for itself.
+    Both are those of the episode so far, and so of the whole episode where it just ended. The
+    return sums the environment's rewards, before any normalization by the agent. Training does
+    not need this wrapper: the learner records episodes itself.
+
+    Args:
+      env: an environment that resets itself, or a batch of them.
+
+    Example:
+      >>> from rljax.envs import worlds
+      >>> env = record_episodes(auto_reset(worlds.from_id("Treasure", length=3)))
+      >>> state, obs = env.reset(jax.random.key(0))
+      >>> for noise in env.sample_noise(jax.random.key(1), 2):
+      ...     state, step = env.step(state, 1, noise)
+      >>> float(step.info["episode_return"]), int(step.info["episode_length"])
+      (1.0, 2)
     """
 
     def reset(key):
         state, obs = env.reset(key)
-        first = jax.tree.leaves(obs)[0]  # one environment or a batch of one: num_envs is 1 in both
+        first = jax.tree.leaves(obs)[0]  # `num_envs` is 1 for a single one and for a batch of one
         zero = jnp.zeros(first.shape[: first.ndim - len(env.spec.obs_shape)])
-        return Recorded(state, zero, zero.astype(jnp.int32)), obs
+        return EpisodeStatisticsState(state, zero, zero.astype(jnp.int32)), obs
 
-    def step(state, action, key):
-        inner, step = env.step(state.env, action, key)
-        total, length = state.total + step.reward, state.length + 1
+    def step(state, action, noise):
+        inner, step = env.step(state.env, action, noise)
+        total, length = state.episode_return + step.reward, state.episode_length + 1
         done = step.terminated | step.truncated
         info = {**step.info, "episode_return": total, "episode_length": length}
-        state = Recorded(inner, jnp.where(done, 0.0, total), jnp.where(done, 0, length))
-        return state, step._replace(info=info)
+        total, length = jnp.where(done, 0.0, total), jnp.where(done, 0, length)
+        return EpisodeStatisticsState(inner, total, length), step._replace(info=info)
 
     return env._replace(reset=reset, step=step, render=inner_render(env))
 
 
 def batched(env: Env, num_envs: int) -> Env:
-    """`num_envs` copies side by side: every array gains a leading axis `[B]`.
+    """Runs `num_envs` independent copies in parallel: every array gains a leading axis `[B]`.
 
-    `draw(key, T)` draws `[T, B, ...]` for all of them; copies share nothing.
+    Args:
+      env: a single environment.
+      num_envs: number of copies, B.
+
+    Returns:
+      An environment whose `sample_noise(key, T)` makes `[T, B, ...]`, one row a step.
 
     Raises:
       ValueError: `num_envs` is below 1, or `env` is a batch already.
+
+    Example:
+      >>> from rljax.envs import worlds
+      >>> env = batched(auto_reset(worlds.from_id("Treasure")), 3)
+      >>> state, obs = env.reset(jax.random.key(0))
+      >>> noise = env.sample_noise(jax.random.key(1), 1)
+      >>> state, step = env.step(state, jnp.array([0, 1, 1]), noise[0])
+      >>> step.obs.tolist()
+      [0, 1, 1]
     """
     if num_envs < 1:
         raise ValueError(f"`num_envs` is {num_envs}, but it must be at least 1.")

@@ -1,1 +1,1 @@
-"""Experiments: plan, run, save, resume and evaluate. `run.train` is the entry point."""
+"""Experiments: plan, train, save, resume and evaluate. `run.train` is the entry point."""

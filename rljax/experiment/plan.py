@@ -1,7 +1,6 @@
-"""A plan: an experiment, checked in every way that needs no compiling."""
+"""A plan: one experiment, completely checked before its program is compiled."""
 
 import dataclasses
-import difflib
 import inspect
 import itertools
 from collections.abc import Mapping
@@ -16,69 +15,91 @@ from rljax import config as configs
 from rljax import envs
 from rljax.agents import AGENTS, AgentRow
 from rljax.envs.memory import carry_memory
+from rljax.experiment.hyperparameters import split_hyperparameters
+from rljax.experiment.options import RECORDED
 from rljax.training.learner import make_learner
 from rljax.training.parallel import WORKERS
-from rljax.training.runs import MakeLearner, Start
+from rljax.training.runs import MakeLearner, RunInit
 from rljax.types import Agent, Env, PyTree
-
-RUN_OPTIONS = (
-    "num_seeds", "seed", "num_reports", "devices", "env_params", "run_dir", "eval_episodes", "progress",
-    "writers", "save_seconds", "resume",
-)  # fmt: skip
-RECORDED = (
-    "num_seeds",
-    "seed",
-    "num_reports",
-    "env_params",
-    "devices",
-)  # of these, what a file may say
 
 
 class Plan(NamedTuple):
-    """What is to be run."""
+    """One experiment: an agent, an environment, hyperparameters and seeds.
+
+    Attributes:
+      agent: name of the agent.
+      env_id: id of the environment, or the name of the user's own.
+      row: config class and maker of the agent.
+      env: one copy of the environment, built and checked once; it carries the memory of a
+        recurrent agent.
+      env_params: parameters the environment was made with.
+      custom_env: the environment is the user's own object, which config.toml cannot hold.
+      config: config of the agent; swept fields hold their first value.
+      sweep: values of the swept fields.
+      pieces: arguments of the maker: network, optimizer, ...
+      num_seeds: number of runs of each setting of the sweep.
+      seed: random seed.
+      num_reports: number of points of the learning curves.
+      workers: number of devices that train each run together.
+    """
 
     agent: str
     env_id: str
     row: AgentRow
-    env: Any  # as it was given
+    env: Env
     env_params: dict[str, Any]
-    config: Any  # swept fields hold their first value
+    custom_env: bool
+    config: Any
     sweep: dict[str, list[float]]
-    pieces: dict[str, Any]  # arguments of the maker: network, optimizer, ...
+    pieces: dict[str, Any]
     num_seeds: int
     seed: int
     num_reports: int
-    workers: int = 1  # devices that learn each run together
+    workers: int = 1
 
     @property
-    def lead(self) -> tuple[int, ...]:
-        """The leading axes of results: `(*sweep, seeds)`."""
+    def leading_shape(self) -> tuple[int, ...]:
+        """Leading axes of results, `(*sweep, seeds)`."""
         return (*(len(values) for values in self.sweep.values()), self.num_seeds)
 
     @property
     def num_runs(self) -> int:
-        """R: settings times seeds."""
-        return int(np.prod(self.lead))
+        """Number of runs R: settings of the sweep times seeds."""
+        return int(np.prod(self.leading_shape))
 
     @property
     def steps_per_update(self) -> int:
         """Environment steps that one update of one run takes."""
         return self.config.num_envs * self.config.num_steps
 
+    @property
+    def title(self) -> str:
+        """One line, such as "ppo CartPole-v1 · 8 seeds · cpu"."""
+        seeds = f"{self.num_seeds} seed{'s' * (self.num_seeds > 1)}"
+        runs = f"{self.num_runs} runs" if self.sweep else seeds
+        return f"{self.agent} {self.env_id} · {runs} · {jax.default_backend()}"
+
+    def run_name(self, index: int) -> str:
+        """Returns the swept values and the seed of a run: "learning_rate 0.01, seed 3"."""
+        *setting, seed = np.unravel_index(index, self.leading_shape)
+        swept = [
+            f"{name} {values[i]:g}"
+            for (name, values), i in zip(self.sweep.items(), setting, strict=True)
+        ]
+        return ", ".join([*swept, f"seed {seed}"])
+
     def make_agent(self, config: Any, env: Env) -> Agent:
-        """The agent of one run, whose config may hold tracers."""
+        """Returns the agent of one run; the floats of its config may be traced."""
         return self.row.make(config, env.spec, **self.pieces)
 
     def build_env(self, num_envs: int) -> Env:
-        """The environment, `num_envs` side by side."""
-        single = envs.make(self.env, **self.env_params)
-        memory = self.row.initial_memory(self.config)
-        return envs.batched(single if memory is None else carry_memory(single, memory), num_envs)
+        """Returns `num_envs` copies of the environment as one batched environment."""
+        return envs.batched(self.env, num_envs)
 
     def make_learner(self) -> MakeLearner:
-        """`config -> Learner`, over one environment that all runs share the code of.
+        """Returns `config -> Learner`, over one batched environment.
 
-        Of several workers each has its part of the environments and of the steps, so that
+        Of several workers, each has its part of the environments and of the total steps, so that
         schedules end with the run.
         """
         env = self.build_env(self.config.num_envs // self.workers)
@@ -93,10 +114,10 @@ class Plan(NamedTuple):
 
         return make
 
-    def starts(self) -> Start:
-        """What each run starts from, `[R]`: settings vary slowest, seeds fastest.
+    def run_inits(self) -> RunInit:
+        """Returns the keys and swept values of all runs, `[R]`: settings slowest, seeds fastest.
 
-        The key of seed i depends on nothing but `seed` and i.
+        The key of seed i depends only on `seed` and i.
         """
         keys = jax.vmap(jax.random.fold_in, (None, 0))(
             jax.random.key(self.seed), np.arange(self.num_seeds, dtype=np.uint32)
@@ -105,89 +126,96 @@ class Plan(NamedTuple):
         repeated = settings.repeat(self.num_seeds, axis=0)
         swept = {name: jnp.asarray(repeated[:, i]) for i, name in enumerate(self.sweep)}
         keys = keys[np.tile(np.arange(self.num_seeds), self.num_runs // self.num_seeds)]
-        return Start(keys, swept, jnp.zeros(self.num_runs, jnp.int32))
+        return RunInit(keys, swept, jnp.zeros(self.num_runs, jnp.int32))
 
-    def entries(self) -> Start:
-        """`starts` for every worker of every run, `[R * W]`: the workers of a run side by side."""
-        start = jax.tree.map(lambda x: jnp.repeat(x, self.workers, axis=0), self.starts())
+    def worker_inits(self) -> RunInit:
+        """Returns `run_inits` of all run-worker pairs, `[R * W]`; workers vary fastest."""
+        inits = jax.tree.map(lambda x: jnp.repeat(x, self.workers, axis=0), self.run_inits())
         worker = jnp.tile(jnp.arange(self.workers, dtype=jnp.int32), self.num_runs)
-        return start._replace(worker=worker)
+        return inits._replace(worker=worker)
 
     def first_workers(self, tree: PyTree) -> PyTree:
-        """`[R * W, ...] -> [R, ...]`: what workers agree upon is what the first one has."""
+        """Returns the entries of the first worker of each run: `[R * W, ...] -> [R, ...]`."""
         return jax.tree.map(lambda x: x[:: self.workers], tree)
 
     def cache_key(self) -> Any:
-        """Plans of equal keys share their compiled program; None: this one cannot be told."""
-        if self.pieces or not isinstance(self.env, str):
+        """Returns a key that is equal for plans with the same compiled program.
+
+        It is None for pieces and for the user's own environments, which cannot be compared.
+        """
+        if self.pieces or self.custom_env:
             return None
         params = tuple(sorted(self.env_params.items()))
         structure = jax.tree.structure(self.config)
         runs = self.num_runs, self.workers
-        return self.row.make, self.env, params, structure, tuple(self.sweep), runs
+        return self.row.make, self.env_id, params, structure, tuple(self.sweep), runs
 
     def record(self) -> dict[str, Any]:
-        """The plan as plain values: what config.toml holds, and what a resume must equal."""
+        """Returns the plan as plain values: the content of config.toml."""
         head = {"agent": self.agent, "env_id": self.env_id, "num_seeds": self.num_seeds}
         head |= {"seed": self.seed, "num_reports": self.num_reports}
+        fields = configs.to_mapping(self.config)
+        body = {name: value for name, value in fields.items() if name not in self.pieces}
         tail: dict[str, Any] = {"pieces": sorted(self.pieces)} if self.pieces else {}
         if self.workers > 1:
             tail["devices"] = self.workers
         if self.env_params:
             tail["env_params"] = dict(self.env_params)
-        return head | configs.to_mapping(self.config) | self.sweep | tail
+        return head | body | self.sweep | tail
 
 
 def make_plan(
     agent: Any, env: Any, *, num_seeds: Any = 1, seed: Any = 0, num_reports: Any = 50,
     env_params: Mapping[str, Any] | None = None, devices: Any = None, **hyperparameters: Any,
 ) -> Plan:  # fmt: skip
-    """Checks what is to be run; the arguments are those of `rljax.train`.
+    """Checks the arguments of `rljax.train` and builds the environment.
 
     Raises:
-      ValueError: whatever is wrong, in one sentence.
+      ValueError: an argument is wrong; one sentence says which.
     """
-    name, row = _agent(agent)
-    num_seeds = at_least("num_seeds", num_seeds, 1)
-    num_reports = at_least("num_reports", num_reports, 1)
-    seed = at_least("seed", seed, 0)
+    name, row = _agent_row(agent)
+    num_seeds = configs.at_least("num_seeds", num_seeds, 1)
+    num_reports = configs.at_least("num_reports", num_reports, 1)
+    seed = configs.at_least("seed", seed, 0)
     params = dict(env_params or {})
-    values, sweep, pieces = _sorted(name, row, hyperparameters)
-    for setting in itertools.product(*sweep.values()):  # each is checked, the first one is kept
+    values, sweep, pieces = split_hyperparameters(name, row, hyperparameters)
+    for setting in itertools.product(*sweep.values()):  # checks each setting of the sweep
         configs.from_mapping(row.config, values | dict(zip(sweep, setting, strict=True)))
     config = configs.from_mapping(row.config, values | {k: v[0] for k, v in sweep.items()})
+    custom_env = not isinstance(env, str)
     single = envs.make(env, **params)
-    if not isinstance(env, str):
+    if custom_env:
         envs.check_env(single)
-    env_id = env if isinstance(env, str) else single.spec.env_id
     row.check(name, single.spec)
-    num_reports = min(num_reports, config.num_updates)
-    workers = 1 if devices is None else at_least("devices", devices, 1)
+    workers = 1 if devices is None else configs.at_least("devices", devices, 1)
     if workers > 1 and "average" not in inspect.signature(row.make).parameters:
         raise ValueError(
-            f"`devices` is {workers}, but the maker of `{name}` takes no `average=`, through which "
-            "workers share what they learn: give it one, or leave `devices` out."
+            f"`devices` is {workers}, but the maker of `{name}` has no argument `average`, which "
+            "averages gradients over devices: add it, or leave `devices` out."
         )
+    memory = row.initial_memory(config)
     plan = Plan(
-        name, env_id, row, env, params, config, sweep, pieces, num_seeds, seed, num_reports, workers
+        agent=name, env_id=single.spec.env_id if custom_env else env, row=row,
+        env=single if memory is None else carry_memory(single, memory), env_params=params,
+        custom_env=custom_env, config=config, sweep=sweep, pieces=pieces, num_seeds=num_seeds,
+        seed=seed, num_reports=min(num_reports, config.num_updates), workers=workers,
     )  # fmt: skip
     part = worker_part(config, workers)
-    plan.make_agent(part, plan.build_env(part.num_envs))  # makers check what they are given
+    plan.make_agent(part, plan.build_env(part.num_envs))  # the maker checks its arguments
     return plan
 
 
 def worker_part(config: Any, workers: int) -> Any:
-    """The config of one of several workers, which share out the environments and the steps.
+    """Returns the config of one of several workers, with its part of environments and steps.
 
     Raises:
-      ValueError: the environments cannot be shared out.
+      ValueError: `num_envs` is not a multiple of `workers`, or the part is not a valid config.
     """
     if workers == 1:
         return config
     if config.num_envs % workers:
         raise ValueError(
-            f"`num_envs` is {config.num_envs}, but the {workers} devices share them out: make it "
-            f"a multiple of {workers}."
+            f"`num_envs` is {config.num_envs}, but it must be a multiple of the {workers} devices."
         )
     part = {
         "num_envs": config.num_envs // workers,
@@ -196,21 +224,22 @@ def worker_part(config: Any, workers: int) -> Any:
     try:
         return dataclasses.replace(config, **part)
     except ValueError as error:
-        raise ValueError(f"on each of {workers} devices: {error}") from None
+        raise ValueError(f"on each of the {workers} devices: {error}") from None
 
 
-def plan_of(
+def plan_from_record(
     record: Mapping[str, Any], env: Any = None, agent: Any = None, **pieces: Any
-) -> Plan:  # fmt: skip
-    """The plan of a record (`Plan.record`, config.toml).
+) -> Plan:
+    """Rebuilds a plan from its record (`Plan.record`, config.toml).
 
     Args:
-      env: for a run on an environment of your own, which a file cannot hold.
-      agent: likewise: `(config class, maker)`.
-      pieces: likewise: network=, optimizer=, ...
+      record: plain values.
+      env: the environment, if it is your own object.
+      agent: `(config class, maker)`, if it is your own agent.
+      pieces: the pieces that the run was made with: network=, optimizer=, ...
 
     Raises:
-      ValueError: also where the run had pieces that are not given.
+      ValueError: a value is wrong, or a piece is missing.
     """
     values = dict(record)
     name, env_id = values.pop("agent", None), values.pop("env_id", None)
@@ -218,38 +247,23 @@ def plan_of(
         missing = "agent" if not isinstance(name, str) else "env_id"
         raise ValueError(f'`{missing}` is missing from the configuration: add {missing} = "...".')
     agent = name if agent is None else agent
-    wanted = sorted(values.pop("pieces", []))
-    if missing := sorted(set(wanted) - set(pieces)):
+    needed = sorted(values.pop("pieces", []))
+    if missing := sorted(set(needed) - set(pieces)):
         raise ValueError(
-            f"the run was made with `{missing[0]}=`, which a file cannot hold: give it again."
+            f"the run was made with its own `{missing[0]}`, which config.toml cannot hold: pass "
+            f"`{missing[0]}=` again."
         )
-    known = [*configs.field_types(_agent(agent)[1].config), *RECORDED]
+    known = [*configs.field_types(_agent_row(agent)[1].config), *RECORDED]
     for key in values:
         if key not in known:
             raise configs.unknown_key(key, known, f"`{name}`")
     return make_plan(agent, env_id if env is None else env, **(values | pieces))
 
 
-def at_least(name: str, value: Any, low: int) -> int:
-    """A whole number that is not below `low`."""
-    number = configs.convert(name, value, int)
-    if number < low:
-        raise ValueError(f"`{name}` is {value}, but it must be at least {low}.")
-    return number
-
-
-def piece_names(row: AgentRow) -> list[str]:
-    """The pieces that a maker takes: network, optimizer, ..."""
-    parameters = inspect.signature(row.make).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "average"]
-
-
-def _agent(agent: Any) -> tuple[str, AgentRow]:
+def _agent_row(agent: Any) -> tuple[str, AgentRow]:
     if isinstance(agent, str):
         if agent not in AGENTS:
-            near = difflib.get_close_matches(agent, AGENTS, n=1)
-            cure = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(AGENTS)}."
-            raise ValueError(f"there is no agent `{agent}`: {cure}")
+            raise ValueError(f"there is no agent `{agent}`: {configs.suggestion(agent, AGENTS)}")
         return agent, AGENTS[agent]
     if isinstance(agent, tuple) and len(agent) >= 2 and callable(agent[1]):
         return getattr(agent[1], "__name__", "agent"), AgentRow(*agent)
@@ -257,37 +271,3 @@ def _agent(agent: Any) -> tuple[str, AgentRow]:
         f"`agent` is {agent!r}, but it must be a name ({', '.join(AGENTS)}) or a pair of a config "
         "class and a maker, like the rows of `rljax.AGENTS`."
     )
-
-
-def _sorted(
-    agent: str, row: AgentRow, hyperparameters: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, list[float]], dict[str, Any]]:
-    """Hyperparameters sorted into values, sweeps and pieces."""
-    types = configs.field_types(row.config)
-    known = piece_names(row)
-    values, sweep, pieces = {}, {}, {}
-    for name, value in hyperparameters.items():
-        if name in known and not isinstance(value, (str, bool, int, float)):
-            pieces[name] = value
-        elif name in known and name not in types:
-            raise ValueError(
-                f"`{name}` is {value!r}, but it is a piece of `{agent}`: give the object."
-            )
-        elif name not in types:
-            raise configs.unknown_key(name, [*types, *known, *RUN_OPTIONS], f"`{agent}`")
-        elif np.ndim(value) > 0 and types[name] in (int, float, str, bool):
-            sweep[name] = _swept(name, value, types[name])
-        else:
-            values[name] = value
-    return values, sweep, pieces
-
-
-def _swept(name: str, value: Any, kind: type) -> list[float]:
-    if kind is not float:
-        raise ValueError(
-            f"`{name}` is {list(value)}, but it shapes the program and cannot be swept in one "
-            "compilation: call train once for each value."
-        )
-    if np.ndim(value) != 1 or len(value) == 0:
-        raise ValueError(f"`{name}` is {value!r}, but a sweep must be a flat list of numbers.")
-    return [configs.convert(name, item, float) for item in value]

@@ -1,4 +1,4 @@
-"""The progress of a run, for the person who waits: a live bar, or plain lines.
+"""The progress of a run: a live bar in a terminal, plain lines elsewhere.
 
 ppo CartPole-v1 · 8 seeds · cpu                               compiled in 4.1 s
 ━━━━━━━━━━━━━━━━━━━━━━━━━━ 500k/500k  0:00:09  SPS 430k  return 497 [481, 500]
@@ -14,18 +14,19 @@ from numpy.typing import ArrayLike
 
 from rljax.results.figures import EPISODIC_RETURN, human
 
-SECONDS_BETWEEN_LINES = 5.0  # of plain lines
-WIDEST = 100  # columns: a bar across a wide screen is hard to read
-SHORTEST_BAR = 10  # columns
-LEAST_IMPORTANT_FIRST = ("elapsed", "range", "SPS", "left", "return")
+SECONDS_BETWEEN_LINES = 5.0  # minimum time between two plain lines
+MAX_WIDTH = 100  # columns: a bar across a wide screen is hard to read
+MIN_BAR_WIDTH = 10  # columns
+DROP_ORDER = ("elapsed", "range", "SPS", "left", "return")  # figures dropped on a narrow terminal
 
 
 class Progress:
-    """A live bar on a terminal; plain lines elsewhere (a file, CI, a notebook).
+    """A live bar in a terminal; plain lines elsewhere (a file, CI, a notebook).
 
-    It writes to stderr, so that stdout stays free for pipes. Steps are those of one run, as on
-    the axis of its curves. SPS is the environment steps of all runs a second, compiling left
-    out. On a narrow terminal the less important figures go. Use it in a `with`, or `close` it.
+    It writes to stderr, so that stdout stays free for pipes. The steps shown are those of one run,
+    as on the axis of its curves. SPS is the number of environment steps of all runs per second,
+    without the time to compile. A narrow terminal shows fewer figures. Use it in a `with`
+    statement, or call `close`.
     """
 
     def __init__(
@@ -39,23 +40,23 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Begins to show.
+        """Starts the display.
 
         Args:
-          title: one line that says what runs.
-          total_steps: the steps of one run, from its beginning to its end.
-          enabled: False is silent; None and True are not.
-          num_runs: how many runs go side by side; SPS is the sum over them.
-          start: steps that were done before a resume; they do not count in SPS.
-          stream: where to write, stderr if None.
-          clock: seconds.
+          title: one line, such as the agent, the environment and the number of seeds.
+          total_steps: environment steps of one complete run.
+          enabled: False shows nothing; None and True show the progress.
+          num_runs: number of runs side by side; SPS is the sum over them.
+          start: steps done before a resume; they do not count in SPS.
+          stream: output stream; None is stderr.
+          clock: returns the time in seconds.
         """
         self._stream = None if enabled is False else stream or sys.stderr
         self._title = title = _encodable(title, self._stream)
         self._total, self._num_runs = max(total_steps, 1), num_runs
         self._start = self._done = start
         self._clock = clock
-        self._began = self._seen = self._printed = clock()
+        self._started = self._updated = self._printed = clock()
         self._compile_seconds: float | None = None
         self._returns = np.zeros(0)
         self._closed = False
@@ -63,32 +64,39 @@ class Progress:
         self._print(title)
 
     def compiled(self, seconds: float, start: int | None = None) -> None:
-        """A compilation is over; it took `seconds`, which do not count in SPS.
+        """Shows the time of a compilation, which does not count in SPS.
 
-        `start`, where given: steps that were done before a resume, which do not count either.
+        Args:
+          seconds: time of the compilation that has just ended.
+          start: steps done before a resume, which do not count in SPS either.
         """
         if start is not None:
             self._start = self._done = start
         self._compile_seconds = (self._compile_seconds or 0.0) + seconds
         if self._done == self._start:
-            self._began = self._seen = self._clock()
-        else:  # a program for a last, shorter chunk, say: the clock stood still
-            self._began, self._seen = self._began + seconds, self._seen + seconds
+            self._started = self._updated = self._clock()
+        else:  # a later compilation: its time is left out
+            self._started, self._updated = self._started + seconds, self._updated + seconds
         self._print(f"compiled in {seconds:.1f} s")
 
     def update(self, steps_done: int, metrics: Mapping[str, ArrayLike] | None = None) -> None:
-        """Every run has done `steps_done` steps. Of `metrics` (`[runs]` each) it shows the return:
-        the mean over runs and [least, greatest]; where no episode ended (NaN), the last known."""
-        self._done, self._seen = int(steps_done), self._clock()
+        """Shows the progress and the episodic return.
+
+        Args:
+          steps_done: environment steps done by each run.
+          metrics: arrays `[runs]` by name. The mean of the return and its range [min, max] over
+            runs are shown; where it is NaN, the last known return stays.
+        """
+        self._done, self._updated = int(steps_done), self._clock()
         returns = np.asarray((metrics or {}).get(EPISODIC_RETURN, ()), np.float64).reshape(-1)
         if not np.isnan(returns).all():
             self._returns = returns[~np.isnan(returns)]
-        if self._seen - self._printed >= SECONDS_BETWEEN_LINES and self._done < self._total:
-            self._printed = self._seen
+        if self._updated - self._printed >= SECONDS_BETWEEN_LINES and self._done < self._total:
+            self._printed = self._updated
             self._print_figures()
 
     def close(self) -> None:
-        """Shows the last figures and leaves the terminal as it was; again does nothing."""
+        """Shows the final figures and restores the terminal. A second call has no effect."""
         if self._closed:
             return
         self._closed = True
@@ -108,17 +116,17 @@ class Progress:
 
     def _print_figures(self) -> None:
         percent = 100 * self._done // self._total
-        self._print(f"{percent:3d}%  {self._figures(self._seen, room=1000)}")
+        self._print(f"{percent:3d}%  {self._figures(self._updated, width=1000)}")
 
-    def _figures(self, now: float, room: int) -> str:
-        """The figures in one text of at most `room` columns, if leaving out some can do that."""
+    def _figures(self, now: float, width: int) -> str:
+        """Returns the figures in one line, without the less important ones if it is too wide."""
         running = not self._closed and self._done < self._total
-        steps, seconds = self._done - self._start, self._seen - self._began
+        steps, seconds = self._done - self._start, self._updated - self._started
         rate = steps / seconds if steps > 0 and seconds > 0 else 0.0
         figures = {"steps": f"{human(self._done)}/{human(self._total)}"}
-        figures["elapsed"] = duration((now if running else self._seen) - self._began)
+        figures["elapsed"] = duration((now if running else self._updated) - self._started)
         if running and rate:
-            left = (self._total - self._done) / rate - (now - self._seen)
+            left = (self._total - self._done) / rate - (now - self._updated)
             figures["left"] = f"{duration(left)} left"
         if rate:
             figures["SPS"] = f"SPS {human(rate * self._num_runs)}"
@@ -126,19 +134,19 @@ class Progress:
             figures["return"] = f"return {human(self._returns.mean())}"
         if self._returns.size > 1:
             figures["range"] = f"[{human(self._returns.min())}, {human(self._returns.max())}]"
-        for name in LEAST_IMPORTANT_FIRST:
-            if len(_joined(figures)) > room:
+        for name in DROP_ORDER:
+            if len(_join(figures)) > width:
                 figures.pop(name, None)
-        return _joined(figures)
+        return _join(figures)
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        """What rich draws several times a second, from a thread of its own."""
+        """Yields the lines to draw; rich calls it several times a second from its own thread."""
         from rich.progress_bar import ProgressBar
         from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
-        width = min(options.max_width, WIDEST)
+        width = min(options.max_width, MAX_WIDTH)
         title = Text(self._title, "bold", no_wrap=True, overflow="ellipsis")
         compiled = self._compile_seconds
         note = "" if compiled is None else f"compiled in {compiled:.1f} s"
@@ -149,9 +157,9 @@ class Progress:
         if compiled is None and self._done == self._start:
             spinner = Spinner("line" if options.ascii_only else "dots")
             frame = spinner.frames[int(1000 * now / spinner.interval) % len(spinner.frames)]
-            yield Text(f"{frame} compiling  {duration(now - self._began)}", no_wrap=True)
+            yield Text(f"{frame} compiling  {duration(now - self._started)}", no_wrap=True)
             return
-        figures = self._figures(now, width - SHORTEST_BAR - 1)
+        figures = self._figures(now, width - MIN_BAR_WIDTH - 1)
         bar = ProgressBar(
             self._total,
             self._done,
@@ -165,7 +173,7 @@ class Progress:
 
 
 def _live(progress: Progress, stream: TextIO | None) -> Any:
-    """Starts rich's live display of `progress`; None where the stream is not a terminal."""
+    """Starts rich's live display and returns it, or None if the stream is not a terminal."""
     if stream is None or not stream.isatty():
         return None
     from rich.console import Console
@@ -174,7 +182,7 @@ def _live(progress: Progress, stream: TextIO | None) -> Any:
     console = Console(file=stream)
     if console.is_dumb_terminal or not console.is_terminal:
         return None
-    # What the run prints is shown above the bar, unless it goes into a pipe: there it must arrive.
+    # Output of the run is shown above the bar, unless stdout is a pipe.
     redirect = sys.stdout is not None and sys.stdout.isatty()
     live = Live(progress, console=console, refresh_per_second=8, redirect_stdout=redirect)
     live.start()
@@ -182,7 +190,7 @@ def _live(progress: Progress, stream: TextIO | None) -> Any:
 
 
 def _encodable(title: str, stream: TextIO | None) -> str:
-    """The title; in ASCII where the stream would write "\\xb7" for a dot, and break the width."""
+    """Returns the title, in ASCII if the encoding of the stream cannot represent it."""
     try:
         title.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
@@ -190,11 +198,11 @@ def _encodable(title: str, stream: TextIO | None) -> str:
     return title
 
 
-def _joined(figures: Mapping[str, str]) -> str:
+def _join(figures: Mapping[str, str]) -> str:
     return "  ".join(figures.values()).replace("  [", " [")
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: 0:00:09."""
+    """Returns hours, minutes and seconds, such as 0:00:09."""
     minutes, second = divmod(int(max(seconds, 0)), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{second:02}"

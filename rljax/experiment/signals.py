@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: finish the chunk, save, then exit."""
+"""Ctrl-C and SIGTERM during a run: finish the current chunk, save, then exit."""
 
 import contextlib
 import signal
@@ -8,39 +8,46 @@ from pathlib import Path
 
 
 class Interrupt:
-    """Whether Ctrl-C or SIGTERM has come. A second Ctrl-C is not waited for."""
+    """The last signal received, SIGINT or SIGTERM, or 0."""
 
     signal: int = 0
 
-    def leave(self, saved: Path | None) -> None:
-        """Leaves as the signal asks: KeyboardInterrupt, or exit with 143."""
-        where = f"saved: rljax resume {saved}" if saved else "nothing was saved: no `run_dir`"
+    def exit(self, run_dir: Path | None) -> None:
+        """Raises KeyboardInterrupt for Ctrl-C, or SystemExit with code 143 for SIGTERM."""
         if self.signal == signal.SIGTERM:
-            print(f"terminated; {where}", file=sys.stderr)
+            print(f"Terminated. {resume_hint(run_dir)}", file=sys.stderr)
             raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt(f"interrupted; {where}")
+        raise KeyboardInterrupt(f"Interrupted. {resume_hint(run_dir)}")
+
+
+def resume_hint(run_dir: Path | None) -> str:
+    """Returns one sentence on how to continue an interrupted run."""
+    if run_dir is None:
+        return "Nothing was saved, because `run_dir` is not set."
+    return f"To continue from the last checkpoint: rljax resume {run_dir}"
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Inside, Ctrl-C and SIGTERM are noted, for the chunk under way to be finished and saved.
+    """Within this context, Ctrl-C and SIGTERM are recorded, so that the chunk can be finished.
 
-    Only the main thread can have signals; elsewhere nothing is noted.
+    A second Ctrl-C interrupts at once. Python delivers signals only to the main thread; in other
+    threads nothing changes.
     """
-    interrupt, before = Interrupt(), {}
+    interrupt, previous = Interrupt(), {}
 
-    def note(number, frame):
+    def record(number, frame):
         if interrupt.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         interrupt.signal = number
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+            previous[number] = signal.signal(number, record)
     except ValueError:  # not the main thread
         pass
     try:
         yield interrupt
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,11 +1,23 @@
 """Flax networks: policies, action values, recurrent networks, and the layers they share."""
 
-from rljax.networks.action_values import NoisyDense, QNetwork, q_network
-from rljax.networks.layers import ACTIVATIONS, MLP, ConvTorso, flat_features, orthogonal, torso_of
-from rljax.networks.policies import (
+from rljax.networks.action_values import NoisyDense, QNetwork, check_q_network, q_network
+from rljax.networks.actor_critic import (
     STDS,
     ActorCritic,
     actor_critic_network,
+    check_actor_critic,
+)
+from rljax.networks.layers import (
+    ACTIVATIONS,
+    MLP,
+    ConvTorso,
+    example_obs,
+    flat_features,
+    orthogonal,
+    torso_of,
+)
+from rljax.networks.policies import (
+    from_box,
     like,
     normal,
     parameters,
@@ -17,7 +29,7 @@ from rljax.networks.recurrent import GRU, RecurrentActorCritic, recurrent_actor_
 
 __all__ = [
     "ACTIVATIONS", "GRU", "MLP", "STDS", "ActorCritic", "ConvTorso", "NoisyDense", "QNetwork",
-    "RecurrentActorCritic", "actor_critic_network", "flat_features", "like", "normal",
-    "orthogonal", "parameters", "policy_noise", "q_network", "recurrent_actor_critic_network",
-    "sample", "to_box", "torso_of",
+    "RecurrentActorCritic", "actor_critic_network", "check_actor_critic", "check_q_network",
+    "example_obs", "flat_features", "from_box", "like", "normal", "orthogonal", "parameters",
+    "policy_noise", "q_network", "recurrent_actor_critic_network", "sample", "to_box", "torso_of",
 ]  # fmt: skip

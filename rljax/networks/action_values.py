@@ -1,6 +1,6 @@
-"""Flax modules for action values: `obs[..., *obs_shape] -> [..., A]`, or `[..., A, K]`.
+"""Q-networks: `obs[..., *obs_shape] -> [..., A]`, or `[..., A, K]` for K numbers an action.
 
-Whatever does that can be given as `network=` to the agents that learn action values.
+Any flax module with this signature can be given as `network=` to an agent of action values.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.networks.layers import ACTIVATIONS, ConvTorso, flat_features, orthogonal
+from rljax.networks.layers import (
+    ACTIVATIONS,
+    ConvTorso,
+    example_obs,
+    flat_features,
+    orthogonal,
+    torso_of,
+)
 from rljax.types import EnvSpec
 
 
@@ -19,13 +26,12 @@ class NoisyDense(nn.Module):
 
         (w + s_w * e_out e_in^T) x + b + s_b * e_out
 
-    Factorised noise, `e = sign(n) sqrt(|n|)`, drawn for each row of the batch. Without a
-    `noise` stream (`apply(..., rngs={"noise": key})`) the layer is its mean.
-    `[..., I] -> [..., O]`.
+    Factorised noise, `e = sign(n) sqrt(|n|)`, sampled for each row of the batch. Without a
+    `noise` stream (`apply(..., rngs={"noise": key})`) the noise is zero. `[..., I] -> [..., O]`.
     """
 
     features: int
-    sigma: float = 0.5  # of the noise at first, over the root of the inputs
+    sigma: float = 0.5  # initial standard deviation times the root of the number of inputs
 
     @nn.compact
     def __call__(self, x):
@@ -43,9 +49,9 @@ class NoisyDense(nn.Module):
         mean = x @ kernel + jnp.broadcast_to(bias, (*x.shape[:-1], self.features))
         if not self.has_rng("noise"):
             return mean
-        entering, leaving = self._noise(x.shape), self._noise(mean.shape)
-        spread = (x * entering) @ kernel_spread + jnp.broadcast_to(bias_spread, mean.shape)
-        return mean + leaving * spread
+        input_noise, output_noise = self._noise(x.shape), self._noise(mean.shape)
+        spread = (x * input_noise) @ kernel_spread + jnp.broadcast_to(bias_spread, mean.shape)
+        return mean + output_noise * spread
 
     def _noise(self, shape):
         normal = jax.random.normal(self.make_rng("noise"), shape)
@@ -53,7 +59,10 @@ class NoisyDense(nn.Module):
 
 
 class Layers(nn.Module):
-    """Dense layers, each with its activation and, where asked for, its normalisation before it."""
+    """Hidden layers, each dense, optionally normalized, and activated.
+
+    `[..., I] -> [..., hidden_sizes[-1]]`. `noisy` makes the layers `NoisyDense`.
+    """
 
     hidden_sizes: Sequence[int]
     activation: str = "relu"
@@ -71,11 +80,12 @@ class Layers(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Action values, or `num_outputs` numbers for each action.
+    """Action values, `[..., *obs_shape] -> [..., A]`, or `[..., A, num_outputs]`.
 
-    A stream of the last hidden layer and a linear one follows a torso of the others. Dueling
-    (https://arxiv.org/abs/1511.06581, eq. 9): two streams, `V + A - mean_a A`. Noisy: the layers of
-    the streams are. Images have a convolution before the torso (see `networks.ConvTorso`).
+    All hidden layers but the last form the torso; the last one and a linear layer form a stream.
+    Dueling (https://arxiv.org/abs/1511.06581, eq. 9) has two streams, `V + A - mean_a A`. In a
+    noisy network the layers of the streams are noisy. Images get a convolution first
+    (`networks.ConvTorso`).
     """
 
     num_actions: int
@@ -87,7 +97,7 @@ class QNetwork(nn.Module):
     layer_norm: bool = False
     image: bool = False
     obs_rank: int = 1  # axes of an observation
-    num_states: int = 0  # where observations are the numbers of states
+    num_states: int = 0  # where observations are state indices
 
     @nn.compact
     def __call__(self, obs):
@@ -105,6 +115,7 @@ class QNetwork(nn.Module):
         return value + (advantage - advantage.mean(axis=axis, keepdims=True))
 
     def stream(self, x, num_actions, name):
+        """One hidden layer and a linear output: `-> [..., num_actions]` or `[..., A, K]`."""
         last = self.hidden_sizes[-1:]
         hidden = Layers(last, self.activation, self.noisy, self.layer_norm, name=f"{name}_hidden")
         width = num_actions * max(self.num_outputs, 1)
@@ -115,19 +126,59 @@ class QNetwork(nn.Module):
 
 
 def dense(features: int, scale: float, noisy: bool, name: str | None = None) -> nn.Module:
-    """A linear layer, noisy or with orthogonal weights."""
+    """Returns a dense layer with orthogonal weights, or a noisy one."""
     if noisy:
         return NoisyDense(features, name=name)
     return nn.Dense(features, kernel_init=orthogonal(scale), name=name)
 
 
 def q_network(
-    spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, **options: Any
+    spec: EnvSpec, hidden_sizes: Sequence[int], activation: str = "relu", **options: Any
 ) -> QNetwork:
-    """The network of action values that fits an environment: numbered states, vector or image."""
-    rank = len(spec.obs_shape)
-    image = rank == 3 and min(spec.obs_shape[:2]) >= 3
+    """Returns a Q-network for the observations of an environment: vectors, images or states.
+
+    Args:
+      spec: description of the environment.
+      hidden_sizes: units of each hidden layer.
+      activation: a name in `networks.ACTIVATIONS`.
+      options: further fields of `QNetwork`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> network = q_network(EnvSpec(obs_shape=(4,), num_actions=2), (64, 64), dueling=True)
+      >>> params = network.init(jax.random.key(0), jnp.zeros((1, 4)))
+      >>> network.apply(params, jnp.zeros((8, 4))).shape
+      (8, 2)
+    """
     return QNetwork(
-        spec.num_actions, hidden_sizes=tuple(hidden_sizes), activation=activation, image=image,
-        obs_rank=rank, num_states=spec.num_states, **options,
+        spec.num_actions, hidden_sizes=tuple(hidden_sizes), activation=activation,
+        image=torso_of(spec) == "conv", obs_rank=len(spec.obs_shape), num_states=spec.num_states,
+        **options,
     )  # fmt: skip
+
+
+def check_q_network(network: Any, spec: EnvSpec, num_outputs: int = 0) -> None:
+    """Checks that `network` can serve as a Q-network, without computing anything.
+
+    Args:
+      network: flax module, `obs[..., *obs_shape] -> [..., A]`, or `[..., A, num_outputs]`.
+      spec: description of the environment.
+      num_outputs: numbers for each action; 0 for one, without an axis.
+
+    Raises:
+      ValueError: it is no flax linen module, or its outputs have the wrong form.
+    """
+    shape = (2, spec.num_actions, num_outputs)[: 3 if num_outputs else 2]
+    wanted = f"a Q-network maps obs{[2, *spec.obs_shape]} to an array {list(shape)}"
+    if not isinstance(network, nn.Module):
+        kind = type(network).__name__
+        raise ValueError(f"`network` is a {kind}, but it must be a flax linen module: {wanted}.")
+    obs = example_obs(spec, (2,))
+    outputs = jax.eval_shape(lambda key: network.init_with_output(key, obs)[0], jax.random.key(0))
+    if not isinstance(outputs, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"`network` returns a {type(outputs).__name__}, but {wanted}; a network that returns "
+            "(policy, value) belongs to an actor-critic agent such as ppo."
+        )
+    if outputs.shape != shape:
+        raise ValueError(f"`network` returns an array {list(outputs.shape)}, but {wanted}.")

@@ -1,113 +1,53 @@
-"""Flax modules, orthogonal initialisation, and policies as distrax distributions.
+"""Policies as distrax distributions, and actions in the environment's box.
 
-An actor-critic maps `obs[..., *obs_shape]` to `(policy, value[...])`. Whatever does that, with a
-`distrax.Categorical` or `distrax.MultivariateNormalDiag` for a policy, can be given as `network=`.
+A policy is a `distrax.Categorical` over discrete actions, or a diagonal Gaussian over raw actions:
+continuous actions in units of half the action range, before they are clipped (see `to_box`).
 """
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.networks.layers import MLP, ConvTorso, flat_features, orthogonal, torso_of
 from rljax.types import Array, EnvSpec, Key, PyTree
-
-STDS = ("free", "softplus", "variance")
-
-
-class ActorCritic(nn.Module):
-    """Policy and value. `[..., *obs_shape] -> (distrax policy over actions, value[...])`.
-
-    By the torso "mlp" policy and value have separate layers over the flattened observation; by
-    "conv" they share a convolutional one over an image, or have one each where `share` is off.
-    Discrete actions get a Categorical; continuous ones a diagonal Normal, in units of half the
-    action's range (see `to_box`). Its standard deviation, by `std`, is a "free" parameter that
-    does not depend on the observation; the "softplus" of a linear layer; or the root of that,
-    which then is the "variance", as A3C has it.
-    """
-
-    num_actions: int = 0
-    action_shape: Sequence[int] = ()
-    hidden_sizes: Sequence[int] = (64, 64)
-    activation: str = "tanh"
-    torso: str = "mlp"
-    obs_rank: int = 1  # axes of an observation
-    num_states: int = 0  # where observations are the numbers of states
-    std: str = "free"
-    share: bool = True  # the convolution
-
-    @nn.compact
-    def __call__(self, obs):
-        import distrax  # two seconds, so only where a policy is first made
-
-        if self.torso == "conv":
-            torso = {"hidden_sizes": self.hidden_sizes, "activation": self.activation}
-            actor = ConvTorso(**torso)(obs)
-            critic = actor if self.share else ConvTorso(**torso)(obs)
-        else:
-            obs = flat_features(obs, self.obs_rank, self.num_states)
-            actor = MLP(self.hidden_sizes, self.activation, name="actor")(obs)
-            critic = MLP(self.hidden_sizes, self.activation, name="critic")(obs)
-        value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(critic)
-        if self.num_actions:
-            logits = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01), name="logits")(actor)
-            return distrax.Categorical(logits=logits), jnp.squeeze(value, -1)
-        size = 1
-        for axis in self.action_shape:
-            size *= axis
-        mean = nn.Dense(size, kernel_init=orthogonal(0.01), name="mean")(actor)
-        if self.std == "free":
-            log_std = self.param("log_std", nn.initializers.zeros, (size,))
-            std = jnp.broadcast_to(jnp.exp(log_std), mean.shape)
-        else:
-            dense = nn.Dense(size, kernel_init=orthogonal(0.01), name="std")
-            std = nn.softplus(dense(actor)) + 1e-4  # a density needs some width
-            std = jnp.sqrt(std) if self.std == "variance" else std
-        return normal(mean, std), jnp.squeeze(value, -1)
-
-
-def actor_critic_network(
-    spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, torso: str = "auto",
-    std: str = "free", share: bool = True,
-) -> ActorCritic:  # fmt: skip
-    """The actor-critic that fits an environment: vector or image, discrete or continuous.
-
-    Raises:
-      ValueError: a convolution over observations that are no image `[H, W, C]` of 3 x 3 or more.
-    """
-    torso = torso_of(spec, torso)
-    return ActorCritic(
-        spec.num_actions, spec.action_shape, tuple(hidden_sizes), activation, torso,
-        len(spec.obs_shape), spec.num_states, std, share,
-    )  # fmt: skip
 
 
 def policy_noise(spec: EnvSpec, key: Key, num_steps: int) -> Array:
-    """The random numbers of `T` actions of each environment: `[T, B, A]`.
+    """Returns the random numbers for `num_steps` actions of each environment, `[T, B, A]`.
 
-    Gumbel for discrete actions, standard normal for continuous ones; see `sample`.
+    They are Gumbel noise for discrete actions and standard normals for continuous ones; see
+    `sample`.
     """
     if spec.num_actions:
         return jax.random.gumbel(key, (num_steps, spec.num_envs, spec.num_actions))
-    size = 1
-    for axis in spec.action_shape:
-        size *= axis
-    return jax.random.normal(key, (num_steps, spec.num_envs, size))
+    return jax.random.normal(key, (num_steps, spec.num_envs, math.prod(spec.action_shape)))
 
 
 def normal(mean: Array, std: Array) -> PyTree:
-    """A diagonal Normal over the last axis: log-probability and entropy are sums over it."""
+    """Returns a diagonal Gaussian over the last axis: log-probability and entropy sum over it.
+
+    Example:
+      >>> normal(jnp.zeros((5, 2)), jnp.ones((5, 2))).entropy().shape
+      (5,)
+    """
     import distrax
 
     return distrax.Independent(distrax.Normal(mean, std), reinterpreted_batch_ndims=1)
 
 
 def parameters(policy: PyTree) -> tuple[Any, ...]:
-    """What a policy is made of, as arrays that can be stored, gathered and given to `like`.
+    """Returns the arrays that define a policy, which can be stored, gathered and given to `like`.
 
-    Categorical: its logits. Diagonal Normal: its mean and standard deviation.
+    They are the logits of a Categorical, or the mean and standard deviation of a diagonal Gaussian.
+
+    Raises:
+      ValueError: the policy is another kind of distribution.
+
+    Example:
+      >>> mean, std = parameters(normal(jnp.zeros(2), jnp.ones(2)))
+      >>> std
+      Array([1., 1.], dtype=float32)
     """
     import distrax
 
@@ -124,17 +64,26 @@ def parameters(policy: PyTree) -> tuple[Any, ...]:
 
 
 def like(arrays: tuple[Any, ...]) -> PyTree:
-    """The policy that `parameters` took apart."""
+    """Returns the policy that the arrays define; the inverse of `parameters`.
+
+    Example:
+      >>> like((jnp.zeros((5, 4)),)).probs[0]
+      Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+    """
     import distrax
 
     return distrax.Categorical(logits=arrays[0]) if len(arrays) == 1 else normal(*arrays)
 
 
 def sample(policy: PyTree, noise: Array) -> Array:
-    """A sample from a policy, made from noise drawn beforehand by `draw_noise`.
+    """Returns a sample of a policy, computed from noise drawn by `policy_noise`.
 
-    Categorical: `argmax(logits + Gumbel)`, `[..., A] -> [...]`. Normal: `mean + std * normal`,
+    Categorical: `argmax(logits + noise)`, `[..., A] -> [...]`. Gaussian: `mean + std * noise`,
     `[..., A] -> [..., A]`.
+
+    Example:
+      >>> sample(normal(jnp.ones(2), 2.0 * jnp.ones(2)), noise=jnp.array([0.0, -1.0]))
+      Array([ 1., -1.], dtype=float32)
     """
     arrays = parameters(policy)
     if len(arrays) == 1:
@@ -148,11 +97,44 @@ def to_box(spec: EnvSpec, raw: Array) -> Array:
 
         low + (clip(raw, -1, 1) + 1) / 2 (high - low)
 
-    Discrete actions pass. The policy, its density and what is stored stay with the raw action.
+    Discrete actions are returned unchanged. Policies, their densities and stored actions use the
+    raw action.
+
+    Example:
+      >>> spec = EnvSpec(action_shape=(2,), action_low=0.0, action_high=jnp.array([1.0, 10.0]))
+      >>> to_box(spec, jnp.array([[0.0, 0.5], [-3.0, 3.0]]))
+      Array([[ 0.5,  7.5],
+             [ 0. , 10. ]], dtype=float32)
     """
     if spec.num_actions:
         return raw
-    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     raw = raw.reshape(*raw.shape[:-1], *spec.action_shape)
-    low, high = (jnp.broadcast_to(x, raw.shape) for x in (low, high))
+    low, high = _bounds(spec, raw.shape)
     return low + 0.5 * (jnp.clip(raw, -1.0, 1.0) + 1.0) * (high - low)
+
+
+def from_box(spec: EnvSpec, action: Array) -> Array:
+    """Maps actions in the environment's box `[..., *action_shape]` to `[..., A]` in [-1, 1].
+
+        2 (action - low) / (high - low) - 1
+
+    The inverse of `to_box` for raw actions in [-1, 1]. Where `low` equals `high`, the result is 0.
+    Discrete actions are returned unchanged.
+
+    Example:
+      >>> spec = EnvSpec(action_shape=(2,), action_low=0.0, action_high=jnp.array([1.0, 10.0]))
+      >>> from_box(spec, jnp.array([0.5, 7.5]))
+      Array([0. , 0.5], dtype=float32)
+    """
+    if spec.num_actions:
+        return action
+    low, high = _bounds(spec, action.shape)
+    width = high - low
+    raw = 2.0 * (action - low) / jnp.where(width > 0, width, 1.0) - 1.0
+    raw = jnp.where(width > 0, raw, 0.0)
+    return raw.reshape(*raw.shape[: raw.ndim - len(spec.action_shape)], -1)
+
+
+def _bounds(spec: EnvSpec, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
+    return jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape)

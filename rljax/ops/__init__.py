@@ -1,1 +1,1 @@
-"""Pure mathematics: no state, no networks, no environments."""
+"""Pure functions of arrays: no state, no networks, no environments."""

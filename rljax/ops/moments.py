@@ -3,21 +3,28 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax.numpy as jnp
 
 from rljax.types import Array, PyTree, identity
 
 
 class Moments(NamedTuple):
-    """Mean and (population) variance of all that was seen, and how much that was."""
+    """Mean and variance of a stream of samples.
 
-    mean: PyTree
-    variance: PyTree
+    Attributes:
+      mean: `[*shape]`.
+      variance: population variance, `[*shape]`.
+      num_samples: number of samples, float32 `[]`.
+    """
+
+    mean: Array
+    variance: Array
     num_samples: Array
 
 
 def init_moments(shape: tuple[int, ...]) -> Moments:
-    """Nothing seen yet: mean 0 and variance 1, so that normalising changes nothing."""
+    """Returns the moments of no samples: mean 0 and variance 1, which standardize to the input."""
     return Moments(jnp.zeros(shape), jnp.ones(shape), jnp.float32(0.0))
 
 
@@ -27,25 +34,50 @@ def update_moments(
     """Merges a batch into running moments (Chan, Golub and LeVeque 1979, eq. 2.1).
 
     Args:
-      batch: `[..., *shape]`, all leading axes are samples.
-      average: over workers, each of which holds a batch of the same size; all of them get
-        the same result, the moments of everything that they saw together.
+      moments: moments of the samples so far.
+      batch: `[..., *shape]`, any number dtype; all leading axes are samples.
+      average: mean over workers, whose batches have the same size; all workers get the moments of
+        all samples.
+
+    Returns:
+      The moments of all samples.
+
+    Example:
+      >>> moments = update_moments(init_moments(()), jnp.array([1.0, 3.0]))
+      >>> moments.mean, moments.variance, moments.num_samples
+      (Array(2., dtype=float32), Array(1., dtype=float32), Array(2., dtype=float32))
     """
+    _check_shapes(batch, moments)
     samples = batch.reshape(-1, *moments.mean.shape)
-    size = jnp.float32(samples.shape[0])
+    batch_size = jnp.float32(samples.shape[0])
     mean = average(samples.mean(axis=0))
     variance = average(jnp.square(samples - mean[None]).mean(axis=0))
-    total = moments.num_samples + size
+    total = moments.num_samples + batch_size
     delta = mean - moments.mean
     merged = (
         moments.variance * (moments.num_samples / total)
-        + variance * (size / total)
-        + jnp.square(delta) * (moments.num_samples / total) * (size / total)
+        + variance * (batch_size / total)
+        + jnp.square(delta) * (moments.num_samples / total) * (batch_size / total)
     )
-    return Moments(moments.mean + delta * (size / total), merged, total)
+    return Moments(moments.mean + delta * (batch_size / total), merged, total)
 
 
 def standardize(x: Array, moments: Moments, eps: float = 1e-8) -> Array:
-    """`(x - mean) / sqrt(variance + eps)`: 0, not NaN, where all that was seen is equal."""
+    """Returns `(x - mean) / sqrt(variance + eps)`, `[..., *shape] -> [..., *shape]`.
+
+    The result is 0, not NaN, where all samples were equal.
+
+    Example:
+      >>> moments = Moments(jnp.float32(2.0), jnp.float32(4.0), jnp.float32(10.0))
+      >>> standardize(jnp.array([0.0, 2.0, 4.0]), moments)
+      Array([-1.,  0.,  1.], dtype=float32)
+    """
+    _check_shapes(x, moments)
     mean, variance = (jnp.broadcast_to(m, x.shape) for m in (moments.mean, moments.variance))
     return (x - mean) / jnp.sqrt(variance + eps)
+
+
+def _check_shapes(x: Array, moments: Moments) -> None:
+    chex.assert_equal_shape([moments.mean, moments.variance])
+    chex.assert_type([moments.mean, moments.variance], float)
+    chex.assert_shape(x, (..., *moments.mean.shape))

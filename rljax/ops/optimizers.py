@@ -1,8 +1,9 @@
-"""Optimizers of the usual shape: clip the global norm, adapt, step."""
+"""Optimizers: linear annealing of the learning rate and clipping of the global norm."""
 
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax.numpy as jnp
 import optax
 
@@ -10,15 +11,28 @@ import optax
 def learning_rate_schedule(
     learning_rate: Any, num_updates: int, steps_per_update: int = 1
 ) -> Callable[[Any], Any]:
-    """Linear annealing by *update*: the first takes the full rate, the last `rate / num_updates`.
+    """Linear annealing per update: full rate in the first, rate / num_updates in the last.
 
-    `steps_per_update` is how many optimizer steps (epochs x minibatches) an update takes; all of
-    them share its rate.
+    Args:
+      learning_rate: initial learning rate, a scalar.
+      num_updates: number of updates of the run.
+      steps_per_update: optimizer steps (epochs x minibatches) per update, which share its rate.
+
+    Returns:
+      An optax schedule, `(number of optimizer steps) -> learning rate`; 0 after the last update.
+
+    Example:
+      >>> schedule = learning_rate_schedule(1.0, num_updates=4, steps_per_update=10)
+      >>> [float(schedule(count)) for count in (0, 9, 10, 39, 40)]
+      [1.0, 1.0, 0.75, 0.25, 0.0]
     """
+    chex.assert_rank(learning_rate, 0)
+    chex.assert_scalar_positive(num_updates)
+    chex.assert_scalar_positive(steps_per_update)
 
     def schedule(count):
-        left = 1.0 - (count // steps_per_update) / num_updates
-        return learning_rate * jnp.maximum(left, 0.0)
+        remaining = 1.0 - (count // steps_per_update) / num_updates
+        return learning_rate * jnp.maximum(remaining, 0.0)
 
     return schedule
 
@@ -26,8 +40,29 @@ def learning_rate_schedule(
 def clipped(
     inner: optax.GradientTransformation, max_grad_norm: Any
 ) -> optax.GradientTransformation:
-    """Clips the global norm (not each element), then `inner`, on one flat vector.
+    """Clips the global norm of the gradient (not each element), then applies `inner`.
 
-    One vector means one fused loop over all parameters instead of one for each array.
+    Both work on one flat vector of all parameters: one fused loop instead of one per array.
+
+    Example:
+      >>> optimizer = clipped(optax.sgd(1.0), max_grad_norm=1.0)
+      >>> grads = {"w": jnp.array([0.0, 8.0])}
+      >>> optimizer.update(grads, optimizer.init(grads))[0]
+      {'w': Array([-0., -1.], dtype=float32)}
     """
+    check_optimizer(inner)
+    chex.assert_rank(max_grad_norm, 0)
     return optax.flatten(optax.chain(optax.clip_by_global_norm(max_grad_norm), inner))
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Checks that an object is an optimizer.
+
+    Raises:
+      ValueError: it has no functions `init` and `update`.
+    """
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise ValueError(
+            f"`optimizer` is {optimizer!r}, but it must be an optax.GradientTransformation: give "
+            "for example optax.adam(1e-3)."
+        )

@@ -1,11 +1,12 @@
-"""Dynamic programming: what a known model is worth, exactly (Sutton and Barto 2018, chapter 4).
+"""Dynamic programming: exact values and policies of a known model (Sutton and Barto 2018, ch. 4).
 
-Everything is `[S]`, `[S, A]` or `[S, A, S]` and can be jitted; numbers are float64 where
-`jax_enable_x64` is on. A policy is a table of probabilities `[S, A]`. An *epsilon-soft* policy
-takes each action with a probability of at least `epsilon / A`; where `epsilon` is above 0, the best
-of those is sought, which is not the epsilon-greedy policy of the best of all.
+Arrays have the shapes `[S]`, `[S, A]` and `[S, A, S]`, and float64 precision if `jax_enable_x64`
+is on. A policy is a table of probabilities `[S, A]`. An epsilon-soft policy selects each action
+with probability at least `epsilon / A`. With `epsilon` above 0 the solvers find the optimal
+epsilon-soft policy, which may differ from the epsilon-greedy policy of the optimal values.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -16,89 +17,111 @@ from rljax.types import Array
 
 
 class Model(NamedTuple):
-    """A Markov decision process.
+    """A finite Markov decision process."""
 
-    Rewards may depend on the state that is reached: for planning their mean over it is all that
-    matters. That a step ends the episode may depend on it as well, and no value lies beyond.
-    """
-
-    transition: Any  # [S, A, S'] the probability of s' after a in s; sums to 1 over s'
-    reward: Any  # [S, A] expected
-    terminated: Any  # [S, A, S'] the probability that the step ends the episode, given s'
-    start: Any  # [S] the probability that an episode begins in s
+    transition: Any  # [S, A, S'] p(s' | s, a)
+    reward: Any  # [S, A] expected reward r(s, a)
+    terminated: Any  # [S, A, S'] probability that the step from s by a to s' ends the episode
+    start: Any  # [S] probability that an episode starts in s
 
 
 class Solution(NamedTuple):
-    """The best that can be done."""
+    """Optimal values and an optimal policy."""
 
     value: Array  # [S]
     q: Array  # [S, A]
-    policy: Array  # [S, A]
-    num_iterations: Array  # int32, sweeps or policies
+    policy: Array  # [S, A] actions of equal value share their probability
+    num_iterations: Array  # int32, sweeps, or policies evaluated
 
 
-def continuing(model: Model) -> Array:
-    """The probability of reaching s' and going on. `-> [S, A, S]`."""
+def continuing_transition(model: Model) -> Array:
+    """Returns the probability of reaching s' without termination, `[S, A, S']`."""
     chex.assert_rank([model.transition, model.reward, model.terminated, model.start], [3, 2, 3, 1])
     return jnp.asarray(model.transition) * (1 - jnp.asarray(model.terminated))
 
 
 def q_values(model: Model, value: Array, gamma: float | Array) -> Array:
-    """`q(s, a) = r(s, a) + gamma sum_s' p(s', goes on | s, a) v(s')` (eq. 4.6). `[S] -> [S, A]`."""
+    """Returns the action values of one-step lookahead (eq. 4.6). `[S] -> [S, A]`.
+
+    q(s, a) = r(s, a) + gamma sum_s' p(s', not terminated | s, a) v(s')
+    """
     chex.assert_rank(value, 1)
-    chance, value = continuing(model), jnp.asarray(value)
-    beyond = jnp.where(
-        chance > 0, chance * value[None, None], 0
-    )  # NaN where it cannot lead is none
-    return jnp.asarray(model.reward) + gamma * beyond.sum(axis=-1)
+    transition, value = continuing_transition(model), jnp.asarray(value)
+    # a value of NaN does not count where its state cannot be reached
+    next_value = jnp.where(transition > 0, transition * value[None, None], 0)
+    return jnp.asarray(model.reward) + gamma * next_value.sum(axis=-1)
 
 
 def greedy(q: Array, tolerance: float | Array = 0.0) -> Array:
-    """The greedy policy: actions within `tolerance` of the best share it. `[S, A] -> [S, A]`."""
+    """Returns the greedy policy; actions within `tolerance` of the maximum share its probability.
+
+    `[S, A] -> [S, A]`
+
+    Example:
+      >>> greedy(jnp.array([[1.0, 3.0, 3.0, 0.0]])).tolist()
+      [[0.0, 0.5, 0.5, 0.0]]
+    """
     chex.assert_rank(q, 2)
-    best = (q >= q.max(axis=-1, keepdims=True) - tolerance).astype(jnp.result_type(float))
-    return best / best.sum(axis=-1, keepdims=True)
+    is_best = (q >= q.max(axis=-1, keepdims=True) - tolerance).astype(jnp.result_type(float))
+    return is_best / is_best.sum(axis=-1, keepdims=True)
 
 
-def soft(policy: Array, epsilon: float | Array) -> Array:
-    """The policy, but a random action with probability `epsilon`. `[S, A] -> [S, A]`."""
+def epsilon_soft(policy: Array, epsilon: float | Array) -> Array:
+    """Returns the policy that takes a random action with probability `epsilon`.
+
+    `[S, A] -> [S, A]`; of a greedy policy this is the epsilon-greedy policy.
+
+    Example:
+      >>> epsilon_soft(jnp.array([[1.0, 0.0]]), 0.5).tolist()
+      [[0.75, 0.25]]
+    """
     chex.assert_rank(policy, 2)
     return (1 - epsilon) * policy + epsilon / policy.shape[-1]
 
 
-def best_soft(q: Array, epsilon: float | Array) -> Array:
-    """What the best epsilon-soft choice is worth: `(1 - epsilon) max q + epsilon mean q`."""
+def epsilon_greedy_value(q: Array, epsilon: float | Array) -> Array:
+    """Returns the expectation of q over its epsilon-greedy policy. `[..., A] -> [...]`.
+
+    sum_a pi(a|s) q(s, a) = (1 - epsilon) max_a q(s, a) + epsilon mean_a q(s, a)
+    """
     return (1 - epsilon) * q.max(axis=-1) + epsilon * q.mean(axis=-1)
 
 
-def _slack(q: Array) -> Array:
-    """What rounding may make of equal numbers of the size of these."""
-    return 256 * jnp.finfo(q.dtype).eps * jnp.maximum(jnp.nanmax(jnp.abs(q)), 1)
+def policy_improvement(policy: Array, q: Array) -> Array:
+    """Returns the policy, made greedy in states where that increases its value (eq. 4.9).
 
-
-def improve(policy: Array, q: Array) -> Array:
-    """The policy, greedy where that is better than what it does (eq. 4.9). `[S, A] -> [S, A]`."""
+    `[S, A], [S, A] -> [S, A]`
+    """
     chex.assert_equal_shape([policy, q])
-    better = q.max(axis=-1) > (policy * q).sum(axis=-1) + _slack(q)
-    first = jax.nn.one_hot(q.argmax(axis=-1), q.shape[-1], dtype=policy.dtype)
-    return jnp.where(better[:, None], first, policy)
+    is_better = q.max(axis=-1) > (policy * q).sum(axis=-1) + _rounding_error(q)
+    greedy_policy = jax.nn.one_hot(q.argmax(axis=-1), q.shape[-1], dtype=policy.dtype)
+    return jnp.where(is_better[:, None], greedy_policy, policy)
 
 
 def policy_evaluation(model: Model, policy: Array, gamma: float | Array) -> Array:
-    """The value of a policy: solves `v = r_pi + gamma P_pi v` (eq. 4.4). `[S, A] -> [S]`.
+    """Returns the value of a policy, the solution of `v = r_pi + gamma P_pi v` (eq. 4.4).
 
-    Without discount the value is NaN in the states from which the policy may never end.
+    With gamma = 1 the value is NaN in states from which the policy may never terminate.
+    `[S, A] -> [S]`
+
+    Example:
+      >>> from rljax.envs import worlds
+      >>> model = worlds.model("rljax/RandomWalk", length=3)
+      >>> value = policy_evaluation(model, jnp.ones((5, 1)), gamma=1.0)
+      >>> [round(float(v), 4) for v in value]
+      [0.0, -0.5, 0.0, 0.5, 0.0]
     """
-    moves, reward = _chain(model, policy)
-    ends = 1 - moves.sum(axis=-1) > 1e-6
-    reach = _reach(moves)
-    stuck = (reach & ~(reach & ends[None]).any(axis=-1)[None]).any(axis=-1) & (gamma >= 1)
-    moves = jnp.where(stuck[:, None], 0, moves)
-    value = jnp.linalg.solve(jnp.eye(len(moves)) - gamma * moves, reward)
-    return jnp.where(stuck, jnp.nan, value)
+    transition, reward = _markov_chain(model, policy)
+    may_terminate = 1 - transition.sum(axis=-1) > 1e-6
+    reachable = _reachable(transition)
+    is_trap = ~(reachable & may_terminate[None]).any(axis=-1)
+    is_undefined = (reachable & is_trap[None]).any(axis=-1) & (gamma >= 1)
+    transition = jnp.where(is_undefined[:, None], 0, transition)
+    value = jnp.linalg.solve(jnp.eye(len(transition)) - gamma * transition, reward)
+    return jnp.where(is_undefined, jnp.nan, value)
 
 
-def sweep_policy(model: Model, policy: Array, value: Array, gamma: float | Array) -> Array:
+def evaluation_sweep(model: Model, policy: Array, value: Array, gamma: float | Array) -> Array:
     """One sweep of iterative policy evaluation (eq. 4.5). `[S, A], [S] -> [S]`."""
     return (jnp.asarray(policy) * q_values(model, value, gamma)).sum(axis=-1)
 
@@ -107,9 +130,13 @@ def iterative_policy_evaluation(
     model: Model, policy: Array, gamma: float | Array, tolerance: float = 1e-10,
     max_sweeps: int = 100_000,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """Sweeps from zero until no value moves by more than `tolerance`. `-> value [S], sweeps`."""
-    return _until_still(
-        lambda value: sweep_policy(model, policy, value, gamma), model, tolerance, max_sweeps
+    """Sweeps from v = 0 until no value changes by more than `tolerance` (section 4.1).
+
+    Returns:
+      The values `[S]` and the number of sweeps.
+    """
+    return _sweep_until_converged(
+        lambda value: evaluation_sweep(model, policy, value, gamma), model, tolerance, max_sweeps
     )
 
 
@@ -117,115 +144,154 @@ def value_iteration(
     model: Model, gamma: float | Array, epsilon: float | Array = 0.0, tolerance: float = 1e-10,
     max_sweeps: int = 100_000,
 ) -> Solution:  # fmt: skip
-    """Sweeps `v = max_a q(s, a)` (eq. 4.10) until no value moves by more than `tolerance`.
+    """Sweeps `v(s) = max_a q(s, a)` until no value changes by more than `tolerance` (eq. 4.10).
 
     Args:
-      epsilon: above 0, the best epsilon-soft policy.
-      tolerance: in float32 the values stand still well above the default, and that ends it.
-      max_sweeps: at most so many.
+      model: the Markov decision process.
+      gamma: discount factor.
+      epsilon: above 0, the solution is the optimal epsilon-soft policy.
+      tolerance: in float32 sweeps usually end when rounding leaves the values unchanged.
+      max_sweeps: maximum number of sweeps.
+
+    Example:
+      >>> from rljax.envs import worlds
+      >>> model = worlds.model("rljax/Maze")
+      >>> solution = value_iteration(model, gamma=0.9)
+      >>> round(float(model.start @ solution.value), 5)
+      0.59049
     """
-    value, num_sweeps = _until_still(
-        lambda value: best_soft(q_values(model, value, gamma), epsilon),
+    value, num_sweeps = _sweep_until_converged(
+        lambda value: epsilon_greedy_value(q_values(model, value, gamma), epsilon),
         model, tolerance, max_sweeps,
     )  # fmt: skip
     q = q_values(model, value, gamma)
-    return Solution(value, q, soft(greedy(q, _slack(q)), epsilon), num_sweeps)
+    policy = epsilon_soft(greedy(q, _rounding_error(q)), epsilon)
+    return Solution(value, q, policy, num_sweeps)
 
 
 def policy_iteration(
     model: Model, gamma: float | Array, epsilon: float | Array = 0.0, max_policies: int = 1000
 ) -> Solution:
-    """Evaluates a policy exactly and makes it greedy, until it is (section 4.3).
+    """Evaluates a policy exactly and improves it, until it is stable (section 4.3).
 
-    Begins at random, and changes an action only for a better one: so ties cannot turn it in a
-    circle, and without discount a policy that ends is never left for one that does not.
+    The initial policy is uniform. An action is changed only for a better one, so ties cause no
+    cycles, and with gamma = 1 a policy that terminates is not replaced by one that may not.
+
+    Args:
+      model: the Markov decision process.
+      gamma: discount factor.
+      epsilon: above 0, the solution is the optimal epsilon-soft policy.
+      max_policies: maximum number of policies.
+
+    Example:
+      >>> from rljax.envs import worlds
+      >>> model = worlds.model("rljax/CliffWalking")
+      >>> solution = policy_iteration(model, gamma=1.0)
+      >>> round(float(model.start @ solution.value), 3)
+      -13.0
     """
 
     def evaluate(policy):
-        value = policy_evaluation(model, soft(policy, epsilon), gamma)
+        value = policy_evaluation(model, epsilon_soft(policy, epsilon), gamma)
         return value, q_values(model, value, gamma)
 
-    def improved(carry):
+    def improve(carry):
         policy, (_, q), _, count = carry
-        new = improve(policy, q)
-        return new, evaluate(new), (new == policy).all(), count + 1
+        new_policy = policy_improvement(policy, q)
+        is_stable = (new_policy == policy).all()
+        return new_policy, evaluate(new_policy), is_stable, count + 1
 
-    def unstable(carry):
-        *_, stable, count = carry
-        return ~stable & (count < max_policies)
+    def is_unstable(carry):
+        *_, is_stable, count = carry
+        return ~is_stable & (count < max_policies)
 
-    random = jnp.full(model.reward.shape, 1 / model.reward.shape[1])
-    begin = random, evaluate(random), jnp.bool_(False), jnp.int32(0)
-    policy, (value, q), _, count = jax.lax.while_loop(unstable, improved, begin)
-    return Solution(value, q, soft(policy, epsilon), count)
+    uniform = jnp.full(model.reward.shape, 1 / model.reward.shape[1])
+    carry = uniform, evaluate(uniform), jnp.bool_(False), jnp.int32(0)
+    policy, (value, q), _, count = jax.lax.while_loop(is_unstable, improve, carry)
+    return Solution(value, q, epsilon_soft(policy, epsilon), count)
 
 
 def finite_horizon(
     model: Model, horizon: int, gamma: float | Array = 1.0, policy: Array | None = None
 ) -> Array:
-    """What is won within a limit of steps. `-> [horizon + 1, S]`, by how many steps are left.
+    """Returns values for a limited number of steps, `[horizon + 1, S]`, by the steps that remain.
 
-    The best that can be won, by a policy that knows the time; or what `policy` `[S, A]` wins.
+    Args:
+      model: the Markov decision process.
+      horizon: maximum number of steps.
+      gamma: discount factor.
+      policy: `[S, A]`, the policy to evaluate; by default the optimal policy, which depends on
+        the steps that remain.
     """
 
-    def once(value, _):
+    def sweep(value, _):
         q = q_values(model, value, gamma)
         value = q.max(axis=-1) if policy is None else (policy * q).sum(axis=-1)
         return value, value
 
     zero = jnp.zeros(model.start.shape)
-    return jnp.concatenate([zero[None], jax.lax.scan(once, zero, length=horizon)[1]])
+    return jnp.concatenate([zero[None], jax.lax.scan(sweep, zero, length=horizon)[1]])
 
 
 def expected_steps(model: Model, policy: Array) -> Array:
-    """Mean length of an episode from each state; inf where it may never end. `[S, A] -> [S]`."""
+    """Returns the mean episode length from each state; inf where an episode may never end.
+
+    `[S, A] -> [S]`
+    """
     steps = policy_evaluation(model._replace(reward=jnp.ones(model.reward.shape)), policy, 1.0)
     return jnp.where(jnp.isnan(steps), jnp.inf, steps)
 
 
 def reach_probability(model: Model, policy: Array, target: Array) -> Array:
-    """The chance that an episode from each state ever steps into one of `target`.
+    """Returns the probability that an episode from each state ever enters a target state.
 
     `[S, A], bool [S] -> [S]`
     """
     chex.assert_shape(target, model.start.shape)
-    arriving = jnp.einsum("sa,sat,t->s", policy, model.transition, jnp.asarray(target, float))
-    moves, _ = _chain(model, policy)
-    moves = jnp.where(target[None], 0, moves)
-    able = (_reach(moves) & (arriving > 0)[None]).any(axis=-1)
-    moves = jnp.where(able[:, None] & able[None], moves, 0)
-    return jnp.linalg.solve(jnp.eye(len(moves)) - moves, arriving)
+    entering = jnp.einsum("sa,sat,t->s", policy, model.transition, jnp.asarray(target, float))
+    transition, _ = _markov_chain(model, policy)
+    transition = jnp.where(target[None], 0, transition)
+    can_enter = (_reachable(transition) & (entering > 0)[None]).any(axis=-1)
+    transition = jnp.where(can_enter[:, None] & can_enter[None], transition, 0)
+    return jnp.linalg.solve(jnp.eye(len(transition)) - transition, entering)
 
 
-def _chain(model: Model, policy: Array) -> tuple[Array, Array]:
-    """The Markov chain of a policy that goes on, `[S, S]`, and its rewards `[S]`."""
+def _rounding_error(q: Array) -> Array:
+    """Returns a bound on the rounding error of action values of this size."""
+    return 256 * jnp.finfo(q.dtype).eps * jnp.maximum(jnp.nanmax(jnp.abs(q)), 1)
+
+
+def _markov_chain(model: Model, policy: Array) -> tuple[Array, Array]:
+    """Returns the transition probabilities `[S, S]` and rewards `[S]` under a policy."""
     chex.assert_equal_shape([policy, model.reward])
-    moves = jnp.einsum("sa,sat->st", policy, continuing(model))
-    return moves, (jnp.asarray(policy) * jnp.asarray(model.reward)).sum(axis=-1)
+    transition = jnp.einsum("sa,sat->st", policy, continuing_transition(model))
+    return transition, (jnp.asarray(policy) * jnp.asarray(model.reward)).sum(axis=-1)
 
 
-def _reach(moves: Array) -> Array:
-    """Which states can be reached from which, in any number of steps, none among them."""
-    reach = jnp.eye(len(moves), dtype=bool) | (moves > 0)
-    doublings = max(len(moves) - 1, 1).bit_length()
+def _reachable(transition: Array) -> Array:
+    """Returns whether s' can be reached from s in any number of steps, also 0. `[S, S]` bool."""
+    reachable = jnp.eye(len(transition), dtype=bool) | (transition > 0)
+    num_doublings = max(len(transition) - 1, 1).bit_length()
 
-    def twice_as_far(_, reach):
-        return reach.astype(jnp.float32) @ reach.astype(jnp.float32) > 0
+    def double_steps(_, reachable):
+        return reachable.astype(jnp.float32) @ reachable.astype(jnp.float32) > 0
 
-    return jax.lax.fori_loop(0, doublings, twice_as_far, reach)
+    return jax.lax.fori_loop(0, num_doublings, double_steps, reachable)
 
 
-def _until_still(sweep: Any, model: Model, tolerance: float, max_sweeps: int):
-    def moving(carry):
+def _sweep_until_converged(
+    sweep: Callable[[Array], Array], model: Model, tolerance: float, max_sweeps: int
+) -> tuple[Array, Array]:
+    def has_not_converged(carry):
         _, change, count = carry
         return (change > tolerance) & (count < max_sweeps)
 
-    def once(carry):
+    def one_sweep(carry):
         value, _, count = carry
-        new = sweep(value)
-        return new, jnp.abs(new - value).max(), count + 1
+        new_value = sweep(value)
+        return new_value, jnp.abs(new_value - value).max(), count + 1
 
     zero = jnp.zeros(model.start.shape)
-    begin = zero, jnp.asarray(jnp.inf, zero.dtype), jnp.int32(0)
-    value, _, count = jax.lax.while_loop(moving, once, begin)
+    carry = zero, jnp.asarray(jnp.inf, zero.dtype), jnp.int32(0)
+    value, _, count = jax.lax.while_loop(has_not_converged, one_sweep, carry)
     return value, count

@@ -1,14 +1,16 @@
-"""Returns and advantages over trajectories `[T, B]`.
+"""Returns and advantages over trajectories `[T, B]`, and the bootstrap values they need.
 
-Bootstrapping is masked by `terminated` alone; credit is cut at `terminated | truncated`.
-`next_value` is the value of the observation *before* any reset.
+Bootstrapping is masked by `terminated` alone; the recursions stop at `terminated | truncated`.
+`next_value` is the value of the observation reached by the action, before any reset.
 """
+
+from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from rljax.types import Array
+from rljax.types import Array, PyTree, Transition
 
 
 def gae(
@@ -18,20 +20,29 @@ def gae(
     """Generalized advantage estimation, https://arxiv.org/abs/1506.02438 (eq. 16).
 
         delta_t = r_{t+1} + gamma (1 - terminated_t) v(s_{t+1}) - v(s_t)
-        A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1}
+        A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1},  done = terminated or truncated
 
-    A terminal state is worth nothing; a truncated one keeps its value, but credit never
-    crosses either end of an episode. lambda 0 gives the TD error, lambda 1 the n-step return
-    minus the value.
+    The value of a terminal state is 0. A truncated episode bootstraps from `next_value`. lambda 0
+    gives the TD error, lambda 1 the n-step return minus the value.
 
     Args:
       reward, value, next_value: `[T, B]` (or `[T]`) floats.
       terminated, truncated: the same shape, bool.
-      gamma, gae_lambda: in [0, 1].
+      gamma: discount in [0, 1].
+      gae_lambda: lambda in [0, 1].
+
     Returns:
-      Advantages and value targets (`A + v`), the shape of `reward` each.
+      Advantages A and value targets A + v, both of the shape of `reward`.
+
+    Example:
+      >>> never = jnp.zeros(2, bool)
+      >>> gae(jnp.ones(2), jnp.zeros(2), jnp.array([0.0, 4.0]), never, never, 0.5, 1.0)[0]
+      Array([2.5, 3. ], dtype=float32)
     """
     chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
+    chex.assert_rank(reward, {1, 2})
+    chex.assert_type([reward, value, next_value], float)
+    chex.assert_type([terminated, truncated], bool)
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     decay = gamma * gae_lambda * jnp.where(terminated | truncated, 0.0, 1.0)
 
@@ -52,39 +63,109 @@ def lambda_returns(
 
         G_t = r_{t+1} + gamma (1 - terminated_t) ((1 - lambda_t) v(s_{t+1}) + lambda_t G_{t+1})
 
-    with lambda_t = 0 where an episode ends (and at the last step, where no G follows).
-    lambda 1 is the discounted return with a bootstrap at truncations and at the end of the
-    trajectory; lambda 0 the one-step target.
+    lambda_t is 0 where an episode ends and at the last step of the trajectory. lambda 1 gives the
+    discounted return, bootstrapped at truncations and at the end of the trajectory; lambda 0 the
+    one-step target.
 
-    Args: `[T, B]` (or `[T]`) each; `next_value` is the value of the observation before any reset.
-    Returns: the returns, the shape of `reward`.
+    Args:
+      reward, next_value: `[T, B]` (or `[T]`) floats.
+      terminated, truncated: the same shape, bool.
+      gamma: discount in [0, 1].
+      trace_lambda: lambda in [0, 1].
+
+    Returns:
+      The returns G, of the shape of `reward`.
+
+    Example:
+      >>> never, last = jnp.zeros(3, bool), jnp.array([False, False, True])
+      >>> lambda_returns(jnp.ones(3), jnp.zeros(3), last, never, 0.5, 1.0)
+      Array([1.75, 1.5 , 1.  ], dtype=float32)
     """
     chex.assert_equal_shape([reward, next_value, terminated, truncated])
+    chex.assert_rank(reward, {1, 2})
+    chex.assert_type([reward, next_value], float)
+    chex.assert_type([terminated, truncated], bool)
     trace = trace_lambda * jnp.where(terminated | truncated, 0.0, 1.0)
     discount = gamma * jnp.where(terminated, 0.0, 1.0)
     next_value = jnp.where(terminated, 0.0, next_value)
 
-    def backward(following, step):
+    def backward(next_return, step):
         reward, next_value, trace, discount = step
-        following = reward + discount * ((1.0 - trace) * next_value + trace * following)
-        return following, following
+        bootstrap = (1.0 - trace) * next_value + trace * next_return
+        current_return = reward + discount * bootstrap
+        return current_return, current_return
 
     steps = (reward, next_value, trace, discount)
     _, returns = jax.lax.scan(backward, next_value[-1], steps, reverse=True)
     return returns
 
 
-def discounted_sums(reward: Array, done: Array, gamma: float | Array, start: Array):
-    """Running discounted sums of the past, as reward scaling needs them.
+def next_values(value_of: Callable[[PyTree], Array], trajectory: Transition, value: Array) -> Array:
+    """Returns v(next_obs) of each step, `[T, B]`, with as few evaluations as possible.
 
-        R_t = r_{t+1} + gamma R_{t-1},  with R set to 0 after each end of an episode.
+    Within an episode, `next_obs` of one step is `obs` of the following step, whose value is known.
+    Only the end of the trajectory and the truncated steps are evaluated, one truncated step per
+    environment and loop iteration. The `while_loop`, unlike `cond`, stays lazy under `vmap`. Where
+    an episode terminated the result is arbitrary and must be masked.
 
     Args:
-      reward, done: `[T, B]`; start: `[B]`, carried over from the trajectory before.
+      value_of: `(obs[B, ...]) -> value[B]`.
+      trajectory: `[T, B]`.
+      value: `value_of(trajectory.obs)`, `[T, B]` floats.
+
+    Example:
+      >>> obs, no = jnp.arange(3.0)[:, None], jnp.zeros((3, 1), bool)
+      >>> steps = Transition(obs, None, obs, no, no.at[1].set(True), obs + 10)
+      >>> next_values(lambda obs: obs, steps, obs)[:, 0]
+      Array([ 1., 11., 12.], dtype=float32)
+    """
+    chex.assert_equal_shape([value, trajectory.terminated, trajectory.truncated])
+    chex.assert_rank(value, 2)
+    chex.assert_type(value, float)
+    chex.assert_type([trajectory.terminated, trajectory.truncated], bool)
+    last_obs = jax.tree.map(lambda x: x[-1], trajectory.next_obs)
+    next_value = jnp.concatenate([value[1:], value_of(last_obs)[None]])
+    pending = trajectory.truncated.at[-1].set(False)
+    environments = jnp.arange(value.shape[1])
+
+    def evaluate_one_each(carry):
+        next_value, pending = carry
+        times = pending.argmax(axis=0)
+        obs = jax.tree.map(lambda x: x[times, environments], trajectory.next_obs)
+        old = next_value[times, environments]
+        new = jnp.where(pending[times, environments], value_of(obs), old)
+        next_value = next_value.at[times, environments].set(new)
+        return next_value, pending.at[times, environments].set(False)
+
+    return jax.lax.while_loop(
+        lambda carry: carry[1].any(), evaluate_one_each, (next_value, pending)
+    )[0]
+
+
+def discounted_sums(
+    reward: Array, done: Array, gamma: float | Array, start: Array
+) -> tuple[Array, Array]:
+    """Discounted sums of past rewards, which scale rewards in `agents.normalize`.
+
+        R_t = r_{t+1} + gamma R_{t-1},  with R reset to 0 after each end of an episode.
+
+    Args:
+      reward: `[T, B]` floats.
+      done: `[T, B]` bool, where an episode ends.
+      gamma: discount in [0, 1].
+      start: `[B]` floats, R before the first step.
+
     Returns:
-      `R` `[T, B]`, and the `[B]` to carry to the next trajectory.
+      R `[T, B]`, and `start` `[B]` of the next trajectory.
+
+    Example:
+      >>> discounted_sums(jnp.ones((3, 1)), jnp.zeros((3, 1), bool), 0.5, jnp.zeros(1))[0][:, 0]
+      Array([1.  , 1.5 , 1.75], dtype=float32)
     """
     chex.assert_equal_shape([reward, done])
+    chex.assert_equal_shape([reward[0], start])
+    chex.assert_type([reward, start], float)
+    chex.assert_type(done, bool)
 
     def forward(total, step):
         reward, done = step
@@ -96,14 +177,22 @@ def discounted_sums(reward: Array, done: Array, gamma: float | Array, start: Arr
 
 
 def episode_times(done: Array, start: Array) -> tuple[Array, Array]:
-    """Of each step, how many came before it in its episode.
+    """Returns the time of each step within its episode, counted from 0.
 
     Args:
-      done: `[T, B]` bool; start: `[B]` int32, the time of the first step.
+      done: `[T, B]` bool, where an episode ends.
+      start: `[B]` int32, the time of the first step.
+
     Returns:
-      Times `[T, B]`, and the `[B]` to carry to the next trajectory.
+      Times `[T, B]`, and `start` `[B]` of the next trajectory.
+
+    Example:
+      >>> episode_times(jnp.array([[False], [True], [False]]), jnp.array([3]))[0][:, 0]
+      Array([3, 4, 0], dtype=int32)
     """
     chex.assert_equal_shape([done[0], start])
+    chex.assert_type(done, bool)
+    chex.assert_type(start, int)
 
     def forward(time, done):
         return jnp.where(done, 0, time + 1), time

@@ -1,5 +1,6 @@
 """Random permutations for minibatches."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -7,12 +8,25 @@ from rljax.types import Array, Key
 
 
 def permutations(key: Key, num: int, size: int) -> Array:
-    """`num` independent shuffles of `0 .. size - 1`. `-> [num, size]` int32.
+    """Returns `num` independent random permutations of `0 .. size - 1`, `[num, size]` int32.
 
-    For small sizes one sort of single words, random above and index below, which is three times
-    as fast on a CPU as `jax.random.permutation`; words that tie in their random part (a chance of
-    size^2 / 2^33 x size a pair at most) keep their order.
+    Up to 8192 elements, one sort of 32-bit words with random high bits and the index in the low
+    bits: three times as fast on a CPU as `jax.random.permutation`. Two words with equal random
+    bits, which has probability below size / 2^31, keep their order.
+
+    Args:
+      key: random key.
+      num: number of permutations, static.
+      size: number of elements, static.
+
+    Example:
+      >>> rows = permutations(jax.random.key(0), num=2, size=5)
+      >>> jnp.sort(rows, axis=1)
+      Array([[0, 1, 2, 3, 4],
+             [0, 1, 2, 3, 4]], dtype=int32)
     """
+    chex.assert_scalar_positive(num)
+    chex.assert_scalar_positive(size)
     index_bits = max(size - 1, 1).bit_length()
     if index_bits > 13:
         keys = jax.random.split(key, num)

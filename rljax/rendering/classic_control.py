@@ -1,6 +1,7 @@
-"""Classic control as it is known: one function an environment, `(state, obs) -> picture`.
+"""Frames of classic-control tasks and of text worlds.
 
-And worlds that write themselves as text, from that: `board`.
+`RENDERERS` maps environment ids to functions `(state, obs) -> frame`, uint8 `[H, W, 3]`. `board`
+draws a world from its text.
 """
 
 import math
@@ -11,57 +12,61 @@ import numpy as np
 
 Point = tuple[float, float]
 
-PAPER, INK, FAINT = (250, 249, 246), (52, 58, 72), (221, 219, 212)
+BACKGROUND, INK, FAINT = (250, 249, 246), (52, 58, 72), (221, 219, 212)
 BLUE, ORANGE, GREEN, HILL = (66, 106, 158), (231, 126, 73), (67, 153, 116), (222, 228, 216)
 TILE = (236, 234, 228)
 
 
 class Canvas:
-    """A drawing in units of its own, y upwards, drawn three times too large and scaled down."""
+    """An image in coordinates of the scene, y upwards.
 
-    FINER = 3
+    It is drawn at three times its size and then scaled down, which smooths the edges.
+    """
+
+    SUPERSAMPLING = 3
 
     def __init__(self, size: tuple[int, int], left: float, bottom: float, width: float) -> None:
         from PIL import Image, ImageDraw
 
-        self.scale = size[0] * self.FINER / width
-        self.left, self.top = left, bottom + size[1] * self.FINER / self.scale
-        self.image = Image.new("RGB", (size[0] * self.FINER, size[1] * self.FINER), PAPER)
+        pixels = size[0] * self.SUPERSAMPLING, size[1] * self.SUPERSAMPLING
+        self.scale = pixels[0] / width  # pixels per unit
+        self.left, self.top = left, bottom + pixels[1] / self.scale
+        self.image = Image.new("RGB", pixels, BACKGROUND)
         self.draw = ImageDraw.Draw(self.image)
 
     def _pixel(self, point: Point) -> Point:
         return (point[0] - self.left) * self.scale, (self.top - point[1]) * self.scale
 
     def polygon(self, points: Sequence[Point], color: tuple) -> None:
-        """A filled shape."""
+        """Draws a filled polygon."""
         self.draw.polygon([self._pixel(point) for point in points], fill=color)
 
     def disc(self, center: Point, radius: float, color: tuple) -> None:
-        """A filled circle."""
+        """Draws a filled circle."""
         x, y = self._pixel(center)
         r = radius * self.scale
         self.draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
 
     def line(self, points: Sequence[Point], width: float, color: tuple) -> None:
-        """A line with round ends and joints."""
+        """Draws a line with round ends and joints."""
         pixels = [self._pixel(point) for point in points]
         self.draw.line(pixels, fill=color, width=max(1, round(width * self.scale)), joint="curve")
         for end in (points[0], points[-1]):
             self.disc(end, width / 2, color)
 
-    def array(self) -> np.ndarray:
-        """The picture, uint8 `[H, W, 3]`."""
-        return np.asarray(self.image.reduce(self.FINER))
+    def frame(self) -> np.ndarray:
+        """Returns the image at its final size, uint8 `[H, W, 3]`."""
+        return np.asarray(self.image.reduce(self.SUPERSAMPLING))
 
 
-def _moved(points: Sequence[Point], to: Point, angle: float = 0.0) -> list[Point]:
-    """Points turned about the origin, counterclockwise, and then moved."""
+def _transform(points: Sequence[Point], to: Point, angle: float = 0.0) -> list[Point]:
+    """Rotates points about the origin, counterclockwise, and translates them by `to`."""
     cos, sin = math.cos(angle), math.sin(angle)
     return [(to[0] + cos * x - sin * y, to[1] + sin * x + cos * y) for x, y in points]
 
 
-def _box(width: float, height: float) -> list[Point]:
-    """A rectangle around the origin."""
+def _rectangle(width: float, height: float) -> list[Point]:
+    """Returns the corners of a rectangle centered at the origin."""
     x, y = width / 2, height / 2
     return [(-x, -y), (x, -y), (x, y), (-x, y)]
 
@@ -74,28 +79,28 @@ def _cart_pole(state: Any, obs: np.ndarray) -> np.ndarray:
         canvas.line([(limit, -0.16), (limit, -0.08)], 0.03, FAINT)
     for wheel in (-0.17, 0.17):
         canvas.disc((x + wheel, -0.1), 0.065, INK)
-    canvas.polygon(_moved(_box(0.62, 0.26), (x, 0.0)), BLUE)
+    canvas.polygon(_transform(_rectangle(0.62, 0.26), (x, 0.0)), BLUE)
     tip = (x + 1.15 * math.sin(theta), 0.06 + 1.15 * math.cos(theta))
     canvas.line([(x, 0.06), tip], 0.1, ORANGE)
-    canvas.disc((x, 0.06), 0.045, PAPER)
-    return canvas.array()
+    canvas.disc((x, 0.06), 0.045, BACKGROUND)
+    return canvas.frame()
 
 
 def _pendulum(state: Any, obs: np.ndarray) -> np.ndarray:
     cos, sin = float(obs[0]), float(obs[1])
     canvas = Canvas((320, 320), -1.4, -1.4, 2.8)
     canvas.disc((0, 0), 1.12, FAINT)
-    canvas.disc((0, 0), 1.105, PAPER)
+    canvas.disc((0, 0), 1.105, BACKGROUND)
     canvas.line([(0, 0), (-sin, cos)], 0.16, ORANGE)
     torque = float(np.ravel(getattr(state, "last_u", 0.0))[0])
-    if abs(torque) > 0.05:  # an arc about the pivot, as long as the torque is strong
+    if abs(torque) > 0.05:  # an arrow about the pivot, in proportion to the torque
         end = 0.5 * math.pi + torque * 0.9
-        arc = [_moved([(0.42, 0)], (0, 0), a)[0] for a in np.linspace(0.5 * math.pi, end, 24)]
+        arc = [_transform([(0.42, 0)], (0, 0), a)[0] for a in np.linspace(0.5 * math.pi, end, 24)]
         canvas.line(arc, 0.035, BLUE)
         turn = end if torque > 0 else end + math.pi
-        canvas.polygon(_moved([(-0.09, 0), (0.09, 0), (0, 0.14)], arc[-1], turn), BLUE)
+        canvas.polygon(_transform([(-0.09, 0), (0.09, 0), (0, 0.14)], arc[-1], turn), BLUE)
     canvas.disc((0, 0), 0.06, INK)
-    return canvas.array()
+    return canvas.frame()
 
 
 def _mountain_car(state: Any, obs: np.ndarray) -> np.ndarray:
@@ -113,14 +118,14 @@ def _mountain_car(state: Any, obs: np.ndarray) -> np.ndarray:
     flag = [(0.5, pole[1] + 0.2), (0.61, pole[1] + 0.155), (0.5, pole[1] + 0.11)]
     canvas.polygon(flag, GREEN)
     slope = math.atan(1.35 * math.cos(3 * position))
-    here = (position, height(position))
-    for wheel in _moved([(-0.05, 0.025), (0.05, 0.025)], here, slope):
+    car = (position, height(position))
+    for wheel in _transform([(-0.05, 0.025), (0.05, 0.025)], car, slope):
         canvas.disc(wheel, 0.026, INK)
     body = [(-0.1, 0.03), (0.1, 0.03), (0.1, 0.075), (-0.1, 0.075)]
-    canvas.polygon(_moved(body, here, slope), BLUE)
+    canvas.polygon(_transform(body, car, slope), BLUE)
     cabin = [(-0.055, 0.07), (0.06, 0.07), (0.035, 0.115), (-0.035, 0.115)]
-    canvas.polygon(_moved(cabin, here, slope), BLUE)
-    return canvas.array()
+    canvas.polygon(_transform(cabin, car, slope), BLUE)
+    return canvas.frame()
 
 
 def _acrobot(state: Any, obs: np.ndarray) -> np.ndarray:
@@ -131,35 +136,40 @@ def _acrobot(state: Any, obs: np.ndarray) -> np.ndarray:
     tip = (elbow[0] + sin1 * cos2 + cos1 * sin2, elbow[1] - cos1 * cos2 + sin1 * sin2)
     canvas.line([(0, 0), elbow], 0.2, BLUE)
     canvas.line([elbow, tip], 0.2, ORANGE)
-    canvas.disc((0, 0), 0.06, PAPER)
-    canvas.disc(elbow, 0.06, PAPER)
-    return canvas.array()
+    canvas.disc((0, 0), 0.06, BACKGROUND)
+    canvas.disc(elbow, 0.06, BACKGROUND)
+    return canvas.frame()
 
 
 def board(text: str, before: str = "") -> np.ndarray:
-    """A world in characters: `o` the agent, `#` walls, `X` pits, `G` or `T` the goal.
+    """Draws a text world: `o` the agent, `#` walls, `X` pits, `G` or `T` a goal.
 
-    `before`: the same with the agent elsewhere; what he stands on now is seen there.
+    Args:
+      text: the world, one character a cell.
+      before: the same world with the agent in another cell, which shows the cell under the agent.
+
+    Returns:
+      A frame, uint8 `[H, W, 3]`.
     """
     rows = text.split("\n")
-    ground = before.split("\n") if len(before) == len(text) else rows
+    cells = before.split("\n") if len(before) == len(text) else rows
     height, width = len(rows), max(map(len, rows))
     side = max(8, min(72, 480 // width))
     canvas = Canvas((side * width, side * height), 0, 0, width)
     tiles = {"#": INK, "X": ORANGE, "G": GREEN, "T": GREEN, "<": HILL}
     for i, row in enumerate(rows):
-        for j, kind in enumerate(row):
-            middle = (j + 0.5, height - i - 0.5)
-            tile = _moved(_box(0.94, 0.94), middle)
-            canvas.polygon(tile, tiles.get(ground[i][j] if kind == "o" else kind, TILE))
-            if kind == "<":
-                canvas.polygon(_moved([(-0.2, 0), (0.15, 0.2), (0.15, -0.2)], middle), FAINT)
-            if kind == "o":
-                canvas.disc(middle, 0.32, BLUE)
-    return canvas.array()
+        for j, cell in enumerate(row):
+            center = (j + 0.5, height - i - 0.5)
+            tile = _transform(_rectangle(0.94, 0.94), center)
+            canvas.polygon(tile, tiles.get(cells[i][j] if cell == "o" else cell, TILE))
+            if cell == "<":
+                canvas.polygon(_transform([(-0.2, 0), (0.15, 0.2), (0.15, -0.2)], center), FAINT)
+            if cell == "o":
+                canvas.disc(center, 0.32, BLUE)
+    return canvas.frame()
 
 
-PAINTERS: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
+RENDERERS: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
     "CartPole-v1": _cart_pole,
     "Pendulum-v1": _pendulum,
     "MountainCar-v0": _mountain_car,

@@ -1,152 +1,187 @@
-"""Watching a trained policy play: a GIF, and text in the terminal where the world is a grid.
+"""`rljax watch`: one episode of a trained policy as a GIF, and as text for worlds on a grid.
 
-A world of `rljax/...` shows its table as well, in the terminal and as a figure.
+Tabular agents in gridworlds also show their value table, in the terminal and as a figure.
 """
 
 import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.config import at_least
 from rljax.envs import worlds
-from rljax.envs.wrappers import with_innermost
-from rljax.experiment.plan import Plan, at_least
-from rljax.experiment.run import load_states, run_name
+from rljax.envs.wrappers import replace_innermost
+from rljax.experiment.evaluation import load_states
+from rljax.experiment.plan import Plan
 from rljax.rendering import frames, tables
 from rljax.types import PyTree, params_of, sample_one
 
-FRAME_SECONDS = 0.1  # of the text in a terminal; of a world that writes itself, as its GIF
+TEXT_FRAME_SECONDS = 0.1  # of grids drawn from observations; text worlds play as fast as their GIF
+
+
+class Episode(NamedTuple):
+    """One episode to show.
+
+    Attributes:
+      scenes: a scene before each step, and the final one where the environment reports its state.
+      total_reward: undiscounted return.
+      length: number of steps.
+      ended: it terminated or was truncated by the environment, not by `max_steps`.
+    """
+
+    scenes: list[frames.Scene]
+    total_reward: float
+    length: int
+    ended: bool
 
 
 def watch(
-    run_dir: str | Path, *, index: Any = 0, seed: Any = 0, max_steps: Any = 1000,
-    output: str | Path | None = None, env: Any = None, show: bool | None = None, **pieces: Any,
+    run_dir: str | Path, *, run: Any = 0, seed: Any = 0, max_steps: Any = 1000,
+    output: str | Path | None = None, env: Any = None, show_text: bool | None = None,
+    **pieces: Any,
 ) -> Path:  # fmt: skip
-    """Plays one episode with a policy of a run, greedily, and writes it as a GIF.
+    """Plays one episode with the greedy policy of a run and writes it as a GIF.
+
+    Prints the return and the path of the GIF. For a tabular agent in a gridworld, the value table
+    is written next to the GIF, as a `.png` of the same name.
 
     Args:
-      run_dir: the run's folder.
-      index: which of its runs; seeds vary fastest.
-      seed: of the environment.
-      max_steps: at most so many.
-      output: the GIF; `watch.gif` in the folder where None. The values of a grid stand beside it,
-        in a `.png` of the same name.
-      env, pieces: where they are your own, as for `rljax.train`.
-      show: text of a grid world in the terminal; None where stdout is one.
+      run_dir: run directory of `rljax.train`.
+      run: index of the run among settings and seeds; seeds vary fastest.
+      seed: random seed of the environment.
+      max_steps: largest number of steps to play.
+      output: path of the GIF; None writes `watch.gif` into the run directory.
+      env: the environment, if it is your own object.
+      show_text: print grids as text; None prints them if stdout is a terminal.
+      pieces: the pieces that the run was made with, such as `network=`, and `agent=` if it is
+        your own.
 
-    Returns: the path of the GIF.
+    Returns:
+      The path of the GIF.
 
     Raises:
-      ValueError: there is no such run, or it has no checkpoint.
+      ValueError: there is no such run, or no checkpoint yet.
+
+    Example:
+      >>> import rljax, tempfile
+      >>> run_dir = tempfile.mkdtemp() + "/run"
+      >>> result = rljax.train(
+      ...     "value_iteration", "rljax/Treasure", run_dir=run_dir, total_timesteps=320,
+      ...     eval_episodes=0, progress=False,
+      ... )
+      >>> path = watch(run_dir, show_text=False)  # doctest: +ELLIPSIS
+      seed 0: return 1, episode ended after 5 steps
+      ...
+      >>> path.name
+      'watch.gif'
     """
-    index, seed = at_least("run", index, 0), at_least("seed", seed, 0)
+    index, seed = at_least("run", run, 0), at_least("seed", seed, 0)
     max_steps = at_least("max_steps", max_steps, 1)
     plan, states = load_states(run_dir, env, **pieces)
     if index >= plan.num_runs:
         raise ValueError(
-            f"`run` is {index}, but {run_dir} has {plan.num_runs} runs: take 0 to "
+            f"`run` is {index}, but {run_dir} has {plan.num_runs} runs. Choose one from 0 to "
             f"{plan.num_runs - 1}."
         )
     state = jax.tree.map(lambda x: x[index], states.agent)
-    scenes, total, length, ended = _episode(plan, state, index, seed, max_steps)
+    episode = _play(plan, state, index, seed, max_steps)
     path = Path(output) if output else Path(run_dir) / "watch.gif"
-    rate = frames.frame_rate(plan.env_id, scenes)
-    frames.write_gif(frames.draw_frames(plan.env_id, scenes), path, rate)
-    in_terminal = show if show is not None else sys.stdout.isatty()
-    if in_terminal:
-        _show(plan.env_id, scenes, length, ended)
-    how = "ended" if ended else "was not over"
-    print(f"{run_name(plan, index)}: return {total:g}, {how} after {length} steps")
+    fps = frames.frame_rate(plan.env_id, episode.scenes)
+    frames.write_gif(frames.draw_frames(plan.env_id, episode.scenes), path, fps)
+    print_text = sys.stdout.isatty() if show_text is None else show_text
+    if print_text:
+        _print_scenes(plan.env_id, episode)
+    outcome = "episode ended" if episode.ended else "episode not finished"
+    print(
+        f"{plan.run_name(index)}: return {episode.total_reward:g}, {outcome} after "
+        f"{episode.length} steps"
+    )
     print(path)
-    _values(plan, state, path.with_suffix(".png"), in_terminal)
+    _show_values(plan, state, path.with_suffix(".png"), print_text)
     return path
 
 
-def replay(plan: Plan, run_dir: str | Path) -> None:
-    """After training, on a terminal: an episode, where the world can be written as text."""
+def watch_after_training(plan: Plan, run_dir: str | Path) -> None:
+    """Shows an episode after `rljax train`, on a terminal and for environments with text."""
     if sys.stdout.isatty() and plan.build_env(1).render is not None:
         watch(run_dir, max_steps=100)
 
 
-def _episode(
-    plan: Plan, state: PyTree, index: int, seed: int, max_steps: int
-) -> tuple[list[frames.Scene], float, int, bool]:
-    """The scenes of one episode, its return and length, and whether it ended.
-
-    The last scene is the one before the last step, or that which it led to, where it is told.
-    """
+def _play(plan: Plan, state: PyTree, index: int, seed: int, max_steps: int) -> Episode:
+    """Plays one episode with the greedy policy of the agent's `state`."""
     env = plan.build_env(1)
-    agent = plan.make_agent(_config(plan, index), env)
+    agent = plan.make_agent(_config_of(plan, index), env)
 
     def play(state, key):
         reset_key, act_key, env_key = jax.random.split(key, 3)
         env_state, obs = env.reset(reset_key)
 
-        def once(carry, keys):
-            env_state, obs, over = carry
+        def play_step(carry, keys):
+            env_state, obs, is_over = carry
             action = agent.greedy(state, obs, keys[0])
             noise = sample_one(env.sample_noise, keys[1])
             next_state, step = env.step(env_state, action, noise)
             done = (step.terminated | step.truncated)[0]
-            seen = env_state, obs, step.info.get("reached"), step.next_obs
-            return (next_state, step.obs, over | done), (*seen, step.reward[0], over)
+            before, after = (env_state, obs), (step.info.get("next_state"), step.next_obs)
+            return (next_state, step.obs, is_over | done), (before, after, step.reward[0], is_over)
 
         keys = jax.random.split(act_key, max_steps), jax.random.split(env_key, max_steps)
-        return jax.lax.scan(once, (env_state, obs, jnp.bool_(False)), keys)
+        return jax.lax.scan(play_step, (env_state, obs, jnp.bool_(False)), keys)
 
-    (_, _, ended), told = jax.jit(play)(state, jax.random.key(seed))
-    states, obs, reached, next_obs, reward, over = told
-    length = int((~over).sum())
-    played = jax.tree.map(lambda x: x[:length], (states, obs))
-    scenes = frames.scenes(*played, copy=0, render=env.render)
-    if reached is not None:
-        last, reached, next_obs = (
-            jax.tree.map(lambda x: x[length - 1 : length], tree)
-            for tree in (states, reached, next_obs)
-        )
-        end = with_innermost(last, reached)
-        scenes += frames.scenes(end, next_obs, copy=0, render=env.render)
-    return scenes, float(reward[:length].sum()), length, bool(ended)
+    (_, _, ended), outputs = jax.jit(play)(state, jax.random.key(seed))
+    before, after, reward, is_over = outputs
+    length = int((~is_over).sum())
+    scenes = frames.scenes(
+        *jax.tree.map(lambda x: x[:length], before), copy=0, render=env.render
+    )  # fmt: skip
+    (states, _), (next_state, next_obs) = jax.tree.map(
+        lambda x: x[length - 1 : length], (before, after)
+    )
+    if next_state is not None:
+        final_state = replace_innermost(states, next_state)
+        scenes += frames.scenes(final_state, next_obs, copy=0, render=env.render)
+    return Episode(scenes, float(reward[:length].sum()), length, bool(ended))
 
 
-def _config(plan: Plan, index: int) -> Any:
-    """The config of one run of a sweep."""
-    swept = {name: values[index] for name, values in plan.starts().swept.items()}
+def _config_of(plan: Plan, index: int) -> Any:
+    """Returns the config of one run of a sweep."""
+    swept = {name: values[index] for name, values in plan.run_inits().swept.items()}
     return dataclasses.replace(plan.config, **swept)
 
 
-def _show(env_id: str, scenes: list[frames.Scene], length: int, ended: bool) -> None:
-    """Text frames, each over the one before; then, of a world that writes itself, the steps."""
-    if frames.text(env_id, scenes[0]) is None:
+def _print_scenes(env_id: str, episode: Episode) -> None:
+    """Prints text frames, each over the previous one."""
+    first = episode.scenes[0]
+    if frames.text(env_id, first) is None:
         return
-    writes_itself = scenes[0].text is not None
-    seconds = 1 / frames.frame_rate(env_id, scenes) if writes_itself else FRAME_SECONDS
-    for i, scene in enumerate(scenes):
+    is_text_world = first.text is not None
+    fps = frames.frame_rate(env_id, episode.scenes)
+    seconds = 1 / fps if is_text_world else TEXT_FRAME_SECONDS
+    for i, scene in enumerate(episode.scenes):
         text = frames.text(env_id, scene) or ""
-        back = f"\x1b[{text.count(chr(10)) + 1}A" if i else ""
-        print(f"{back}{text}", flush=True)
+        num_lines = text.count("\n") + 1
+        cursor_up = f"\x1b[{num_lines}A" if i else ""
+        print(f"{cursor_up}{text}", flush=True)
         time.sleep(seconds)
-    if writes_itself and ended:
-        print(f"Episode 1: total_steps = {length}")
+    if is_text_world and episode.ended:
+        print(f"Episode 1: total_steps = {episode.length}")
 
 
-def _values(plan: Plan, state: PyTree, path: Path, in_terminal: bool) -> None:
-    """The table of an agent on its grid, if it has one and the world is one."""
-    if not (isinstance(plan.env, str) and plan.env.startswith("rljax/")):
-        return
-    name = plan.env.removeprefix("rljax/")
-    if name not in worlds.WORLDS:
+def _show_values(plan: Plan, state: PyTree, path: Path, print_text: bool) -> None:
+    """Writes the value table of an agent as a figure, if it fits the grid of its world."""
+    name = plan.env_id.removeprefix("rljax/")
+    if plan.custom_env or name == plan.env_id or name not in worlds.WORLDS:
         return
     grid = worlds.world_of(name, **plan.env_params).grid
     table = tables.table_of(jax.tree.map(np.asarray, params_of(state)))
     if table is None or not tables.fits(table, grid):
         return
-    if in_terminal:
+    if print_text:
         print(f"\n{tables.values_text(table, grid)}\n")
     tables.values_figure(table, grid, path, title=f"{plan.agent} {plan.env_id}")
     print(path)

@@ -1,8 +1,11 @@
-"""Experience replay: rings of items in the state of an agent, and how they are drawn from."""
+"""Experience replay: buffers of transitions as pure functions over one explicit state."""
 
 from rljax.replay.buffers import prioritized, uniform
+from rljax.replay.checks import check_memory, check_replay
 from rljax.replay.n_step import n_step, n_step_items
 from rljax.replay.rank import rank_based
-from rljax.replay.ring import check_memory
 
-__all__ = ["check_memory", "n_step", "n_step_items", "prioritized", "rank_based", "uniform"]
+__all__ = [
+    "check_memory", "check_replay", "n_step", "n_step_items", "prioritized", "rank_based",
+    "uniform",
+]  # fmt: skip

@@ -1,8 +1,8 @@
-"""Replay that draws uniformly, or in proportion to priorities, https://arxiv.org/abs/1511.05952.
+"""Uniform replay, and proportional prioritized replay, https://arxiv.org/abs/1511.05952.
 
-Proportional prioritization is section 3.3 with algorithm 1: P(i) = p_i^exponent / sum. Importance
-weights are the caller's: `(probability / least) ** -beta` is (N P(i))^-beta over the largest such
-weight of all items held, as N cancels; it is exactly 1 where replay is uniform.
+Importance-sampling weights are left to the agent: `(P(i) / min_j P(j))^-beta`, with the minimum
+over all items in the buffer, equals the paper's `(N P(i))^-beta` over its largest value, as N
+cancels (see `ops.td.importance_weights`). It is exactly 1 in uniform replay.
 """
 
 from typing import Any, NamedTuple
@@ -10,22 +10,39 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rljax.config import check_range
 from rljax.replay import ring, sum_tree
+from rljax.replay.checks import check_sizes
 from rljax.types import Array, Replay, Sample
 
 
 def uniform(capacity: int, batch_size: int) -> Replay:
-    """Replay that draws every item it holds with the same probability, with replacement.
+    """Makes a replay buffer that samples uniformly with replacement.
 
-    The remainder of 32 random bits: right to one part in 2^32 / (items held).
+    Mnih et al. 2015, https://doi.org/10.1038/nature14236. A slot is the remainder of 32 random
+    bits: its probability is 1 / size up to one part in 2^32 / size.
 
-    `add` takes a third argument, `skip`: how many of its first items are not to be stored.
+    Args:
+      capacity: number of slots; when all are full, new items overwrite the oldest.
+      batch_size: number of items in a sample.
+
+    Returns:
+      A `Replay`; `reprioritize` changes nothing.
 
     Raises:
-      ValueError: the batch is larger than the capacity, or either is below 1; in `init`: the
-        items need more memory than there is; in `add`: there are more items than slots.
+      ValueError: the batch is larger than the capacity, or either is below 1; in `init`, if the
+        items need more memory than the machine has; in `add`, if there are more items than slots.
+
+    Example:
+      >>> from rljax.types import sample_one
+      >>> buffer = uniform(capacity=100, batch_size=2)
+      >>> state = buffer.init(jnp.float32(0))
+      >>> state = buffer.add(state, jnp.array([[5.0, 5.0], [5.0, 5.0]]))  # [T, B]
+      >>> batch = buffer.sample(state, sample_one(buffer.sample_noise, jax.random.key(0)))
+      >>> batch.transitions.tolist(), batch.probability.tolist()
+      ([5.0, 5.0], [0.25, 0.25])
     """
-    ring.check_sizes(capacity, batch_size)
+    check_sizes(capacity, batch_size)
 
     def init(item):
         return ring.init(capacity, item)
@@ -37,14 +54,14 @@ def uniform(capacity: int, batch_size: int) -> Replay:
         return jax.random.bits(key, (num_samples, batch_size))
 
     def sample(state, noise):
-        held = size(state)
-        indices = jax.lax.rem(noise, held.astype(jnp.uint32)).astype(jnp.int32)
-        probability = 1.0 / held.astype(jnp.float32)
-        batch = ring.read(state, indices)
-        return Sample(batch, indices, jnp.full((batch_size,), probability), probability)
+        num_items = size(state)
+        slots = jax.lax.rem(noise, num_items.astype(jnp.uint32)).astype(jnp.int32)
+        probability = 1.0 / num_items.astype(jnp.float32)
+        batch = ring.read(state, slots)
+        return Sample(batch, slots, jnp.full((batch_size,), probability), probability)
 
-    def reprioritize(state, indices, td_error):
-        del indices, td_error
+    def reprioritize(state, slots, td_error):
+        del slots, td_error
         return state
 
     def size(state):
@@ -54,29 +71,55 @@ def uniform(capacity: int, batch_size: int) -> Replay:
 
 
 class PrioritizedState(NamedTuple):
+    """The state of prioritized replay.
+
+    Attributes:
+      ring: the items.
+      tree: priorities of the slots, 0 for empty slots.
+      max_priority: largest priority since the start, `[]`; new items get it.
+    """
+
     ring: ring.Ring
     tree: sum_tree.SumTree
-    highest: Array  # [] the largest priority there ever was: new items get it
+    max_priority: Array
 
 
 def prioritized(
     capacity: int, batch_size: int, exponent: Any = 0.6, epsilon: Any = 1e-6
 ) -> Replay:  # fmt: skip
-    """Replay that draws items in proportion to `(|TD error| + epsilon) ** exponent`.
+    """Makes a replay buffer with proportional prioritization.
 
-    A batch is stratified: one item from each of `batch_size` equal shares of the total. New items
-    have the largest priority that any item ever had, at first 1. Queries are float32, so the
-    shares of the items are right to 2^-24 of the total.
+        P(i) = p_i / sum_j p_j,  p_i = (|TD error| + epsilon)^alpha
+
+    Schaul et al. 2016, https://arxiv.org/abs/1511.05952 (section 3.3, algorithm 1). A batch is
+    stratified: `[0, sum_j p_j)` is cut into `batch_size` equal segments, and one item is sampled
+    from each. New items get the largest priority of any item since the start, initially 1. Queries
+    of the tree are float32: segments are exact to 2^-24 of the sum.
 
     Args:
-      exponent: 0 draws uniformly, 1 in full proportion; may be a tracer.
-      epsilon: keeps items of no error in reach; may be a tracer.
+      capacity: number of slots; when all are full, new items overwrite the oldest.
+      batch_size: number of items in a sample.
+      exponent: alpha in [0, 1]; 0 samples uniformly. May be a tracer.
+      epsilon: positive, so that items with TD error 0 can be sampled. May be a tracer.
+
+    Returns:
+      A `Replay`.
+
     Raises:
-      ValueError: as `uniform`, or `exponent` is not in [0, 1], or `epsilon` not above 0.
+      ValueError: as `uniform`; or `exponent` is not in [0, 1], or `epsilon` is not positive.
+
+    Example:
+      >>> from rljax.types import sample_one
+      >>> buffer = prioritized(capacity=100, batch_size=4, exponent=1.0)
+      >>> state = buffer.add(buffer.init(jnp.float32(0)), jnp.array([[10.0, 20.0]]))
+      >>> state = buffer.reprioritize(state, jnp.array([0, 1]), jnp.array([0.5, -1.5]))
+      >>> batch = buffer.sample(state, sample_one(buffer.sample_noise, jax.random.key(0)))
+      >>> batch.transitions.tolist(), [round(p, 3) for p in batch.probability.tolist()]
+      ([10.0, 20.0, 20.0, 20.0], [0.25, 0.75, 0.75, 0.75])
     """
-    ring.check_sizes(capacity, batch_size)
-    ring.check_option("exponent", exponent, 0, 1)
-    ring.check_option("epsilon", epsilon, 0, float("inf"), above=True)
+    check_sizes(capacity, batch_size)
+    check_range("exponent", exponent, low=0, high=1)
+    check_range("epsilon", epsilon, above=0)
 
     def init(item):
         items = ring.init(capacity, item)
@@ -84,7 +127,7 @@ def prioritized(
 
     def add(state, items, skip=0):
         items, slots = ring.add(state.ring, items, skip)
-        priorities = jnp.full(slots.shape, state.highest)
+        priorities = jnp.full(slots.shape, state.max_priority)
         return state._replace(ring=items, tree=sum_tree.set(state.tree, slots, priorities))
 
     def sample_noise(key, num_samples):
@@ -92,15 +135,15 @@ def prioritized(
 
     def sample(state, noise):
         total = sum_tree.total(state.tree)
-        queries = stratified(noise, total)
-        indices, priorities = sum_tree.find(state.tree, queries)
-        batch = ring.read(state.ring, indices)
-        return Sample(batch, indices, priorities / total, sum_tree.min_priority(state.tree) / total)
+        slots, priorities = sum_tree.find(state.tree, stratified(noise, total))
+        batch = ring.read(state.ring, slots)
+        return Sample(batch, slots, priorities / total, sum_tree.min_priority(state.tree) / total)
 
-    def reprioritize(state, indices, td_error):
+    def reprioritize(state, slots, td_error):
         priorities = (jnp.abs(td_error) + epsilon) ** exponent
-        tree = sum_tree.set(state.tree, indices, priorities)
-        return state._replace(tree=tree, highest=jnp.maximum(state.highest, priorities.max()))
+        tree = sum_tree.set(state.tree, slots, priorities)
+        max_priority = jnp.maximum(state.max_priority, priorities.max())
+        return state._replace(tree=tree, max_priority=max_priority)
 
     def size(state):
         return state.ring.size.value
@@ -109,6 +152,15 @@ def prioritized(
 
 
 def stratified(uniform: Array, total: Array) -> Array:
-    """Places in each of N equal parts of `[0, total)`, from uniform numbers: `[N] -> [N]`."""
-    parts = jnp.arange(uniform.size, dtype=jnp.float32)
-    return (parts + uniform) * (total / uniform.size)
+    """Returns one point in each of N equal segments of `[0, total)`.
+
+    Args:
+      uniform: numbers in [0, 1), `[N]`.
+      total: length of the interval, `[]`.
+
+    Example:
+      >>> stratified(jnp.array([0.0, 0.5]), jnp.float32(10)).tolist()
+      [0.0, 7.5]
+    """
+    segments = jnp.arange(uniform.size, dtype=jnp.float32)
+    return (segments + uniform) * (total / uniform.size)

@@ -1,5 +1,6 @@
-"""Results of runs: storage, statistics and figures. Importing this imports no JAX."""
+"""Results of runs: storage, statistics and figures. Importing this does not import JAX."""
 
-from rljax.results.result import Result, compare, load_result, plot_results
+from rljax.results.comparison import compare, plot_results
+from rljax.results.result import Result, load_result
 
 __all__ = ["Result", "compare", "load_result", "plot_results"]

@@ -1,7 +1,7 @@
-"""Learning curves as figures: the interquartile mean over seeds and its bootstrap interval.
+"""Figures of learning curves: the interquartile mean over seeds and its bootstrap interval.
 
-Figures are made without pyplot, so they need no display and leave no global state behind;
-matplotlib is slow to import and comes in only when the first one is drawn.
+Figures are made without pyplot, so they need no display and no global state. matplotlib is slow to
+import, so it is imported when the first figure is drawn.
 """
 
 import itertools
@@ -16,18 +16,25 @@ from rljax.results import statistics
 EPISODIC_RETURN = "charts/episodic_return"
 FORMATS = (".png", ".pdf", ".svg")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-DASHES = ("-", "--", ":", "-.")  # once the palette, of colours told apart by all eyes, is used up
-FAINT_SEEDS = 10  # up to so many seeds are drawn one by one as well
+DASHES = ("-", "--", ":", "-.")  # line styles, varied after the colorblind-safe palette is used up
+MAX_FAINT_SEEDS = 10  # up to this number, each seed is drawn as a faint line
 GREY = "#666666"
 
 
 class Line(NamedTuple):
-    """The curves of all seeds of one setting."""
+    """The curves of all seeds of one setting.
 
-    steps: np.ndarray  # [P]
-    values: np.ndarray  # [seeds, P]
-    group: str  # what the legend gathers it under, such as the agent
-    label: str = ""  # what it is inside its group; "" where it is alone there
+    Attributes:
+      steps: environment steps, `[P]`.
+      values: metric of each seed, `[seeds, P]`.
+      group: heading in the legend, such as the agent.
+      label: label within the group; "" if it is the only line of the group.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+    group: str
+    label: str = ""
 
 
 def human(number: float) -> str:
@@ -39,7 +46,10 @@ def human(number: float) -> str:
 
 
 def labels(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """For each (agent, config): in what it differs from the others of the agent; then a number."""
+    """Returns a label for each (agent, config): the values that differ between its agent's configs.
+
+    Equal labels are numbered.
+    """
     texts = []
     for agent, config in named:
         peers = [other for name, other in named if name == agent]
@@ -54,7 +64,7 @@ def labels(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def setting(values: Mapping[str, Any]) -> str:
-    """Such as "learning_rate=0.001, gamma=0.99"."""
+    """Returns such as "learning_rate=0.001, gamma=0.99"."""
     return ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in values.items()
@@ -65,17 +75,19 @@ def learning_curves(
     panels: Mapping[str, Sequence[Line]], metric: str, *, legend_title: str = "",
     sequential: bool = False, ax: Any = None, path: str | Path | None = None,
 ) -> Any:  # fmt: skip
-    """Draws panels of curves under one legend.
+    """Draws panels of curves with one legend.
 
     Args:
-      panels: title -> lines; lines of equal group and label look the same in all panels.
-      metric: what the curves show, "charts/episodic_return".
-      legend_title: what the labels are values of.
-      sequential: colour from dark to light, for values that have an order.
-      ax: axes of the caller to draw a single panel into; otherwise a new figure is made.
-      path: where to write the figure; folders that do not exist yet are made.
+      panels: title -> lines; lines of equal group and label have the same style in all panels.
+      metric: name of the metric, such as "charts/episodic_return".
+      legend_title: title of the legend, such as the name of a swept field.
+      sequential: colors from dark to light, for values that have an order.
+      ax: matplotlib axes to draw a single panel into; None makes a new figure.
+      path: file to write; its directory is created if it does not exist.
+
     Returns:
-      the matplotlib figure.
+      The matplotlib figure.
+
     Raises:
       ValueError: `path` does not end in .png, .pdf or .svg.
     """
@@ -83,7 +95,7 @@ def learning_curves(
         raise ValueError(f"`path` is {str(path)!r}, but it must end in {', '.join(FORMATS)}.")
     names = list(dict.fromkeys((line.group, line.label) for p in panels.values() for line in p))
     groups = list(dict.fromkeys(group for group, _ in names))
-    names.sort(key=lambda name: groups.index(name[0]))  # stable: lines keep their order inside
+    names.sort(key=lambda name: groups.index(name[0]))  # stable: keeps the order within a group
     style = dict(zip(names, _styles(len(names), sequential), strict=True))
     widest = max(len(label or group) for group, label in names) if len(names) > 1 else 0
     figure, axes = (ax.figure, [ax]) if ax is not None else _new_figure(len(panels), widest)
@@ -110,7 +122,7 @@ def _new_figure(num_panels: int, legend_letters: int) -> tuple[Any, list[Any]]:
     columns = 2 if num_panels == 4 else min(num_panels, 3)
     rows = -(-num_panels // columns)
     width, height = (6.4, 4.0) if num_panels == 1 else (4.0 * columns, 3.0 * rows)
-    if legend_letters:  # it stands outside, and the panels shall not pay for it
+    if legend_letters:  # room for the legend beside the panels
         width += 0.7 + 0.07 * legend_letters
     figure = Figure((width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
@@ -145,27 +157,27 @@ def _decorate(axis: Any, title: str, metric: str, lines: Sequence[Line]) -> None
 
 
 def _draw(axis: Any, line: Line, color: Any, dashes: str, faint: bool) -> None:
-    """One line, its band and, where it is alone, its seeds; gaps are bridged."""
+    """Draws one line, its band and, if `faint`, its seeds; missing points are interpolated."""
     middle, low, high = statistics.iqm_curve(line.values)
-    some = np.isfinite(middle)  # reports in which no episode ended are left out
-    mark = "o" if some.sum() == 1 else ""
+    known = np.isfinite(middle)  # without reports in which no episode ended
+    mark = "o" if known.sum() == 1 else ""
     name = f"{line.group} {line.label}".strip()
     axis.plot(
-        line.steps[some], middle[some], color=color, linestyle=dashes, linewidth=1.9, marker=mark,
+        line.steps[known], middle[known], color=color, linestyle=dashes, linewidth=1.9, marker=mark,
         label=name, zorder=3, solid_capstyle="round",
     )  # fmt: skip
     if len(line.values) == 1:
         return
-    band = axis.fill_between(line.steps[some], low[some], high[some], color=color, alpha=0.18)
+    band = axis.fill_between(line.steps[known], low[known], high[known], color=color, alpha=0.18)
     band.set(linewidth=0, zorder=2)
-    if faint and len(line.values) <= FAINT_SEEDS:
+    if faint and len(line.values) <= MAX_FAINT_SEEDS:
         for values in line.values:
-            some = np.isfinite(values)
-            axis.plot(line.steps[some], values[some], color=color, linewidth=0.6, alpha=0.3)
+            known = np.isfinite(values)
+            axis.plot(line.steps[known], values[known], color=color, linewidth=0.6, alpha=0.3)
 
 
 def _legend(owner: Any, style: Mapping[tuple[str, str], Any], title: str, own: bool) -> None:
-    """Rows by group: its name above its labels, or alone where it has one row."""
+    """Draws the legend by group: a heading and its labels, or one row for a group of one."""
     from matplotlib.lines import Line2D
 
     handles, labels, headings = [], [], []

@@ -1,8 +1,8 @@
 """Statistics over few runs, https://arxiv.org/abs/2108.13264 (Agarwal et al. 2021).
 
 Scores are `[..., runs, tasks]` (`[runs]` is one task); every statistic reduces the last two axes.
-NaN says that a run has no score. It is ignored; where no run of a task has one, the result is NaN.
-Same numbers as rliable. Intervals are percentile bootstraps: below 10 runs they are too narrow.
+NaN means that a run has no score: it is ignored, and if a task has no score the result is NaN.
+The numbers equal those of rliable. Percentile-bootstrap intervals of under 10 runs are too narrow.
 """
 
 from collections.abc import Callable
@@ -11,37 +11,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-BLOCK = 100  # resamples that are in memory at a time
+BLOCK_SIZE = 100  # number of resamples in memory at a time
 
 
 def present_mean(values: ArrayLike, axis: int) -> np.ndarray:
-    """The mean along `axis` of what is not NaN; NaN, without a warning, where nothing is."""
+    """Returns the mean along `axis` without NaN; NaN, without a warning, if all values are NaN."""
     values = np.asarray(values, np.float64)
     count = (~np.isnan(values)).sum(axis)
     return np.where(count > 0, np.nansum(values, axis) / np.maximum(count, 1), np.nan)
 
 
 def mean(scores: ArrayLike) -> np.ndarray:
-    """The mean over tasks of the mean over runs. `[..., runs, tasks] -> [...]`."""
+    """Returns the mean over tasks of the mean over runs. `[..., runs, tasks] -> [...]`."""
     return present_mean(_matrix(scores), -2).mean(-1)
 
 
 def median(scores: ArrayLike) -> np.ndarray:
-    """The median over tasks of the mean over runs. `[..., runs, tasks] -> [...]`.
+    """Returns the median over tasks of the mean over runs. `[..., runs, tasks] -> [...]`.
 
-    With one task this is the mean of its runs, as in rliable, and not their median.
+    For one task this is the mean of its runs, as in rliable, not their median.
     """
     return np.median(present_mean(_matrix(scores), -2), axis=-1)
 
 
 def iqm(scores: ArrayLike) -> np.ndarray:
-    """The interquartile mean over all runs and tasks. `[..., runs, tasks] -> [...]`.
+    """Returns the interquartile mean over all runs and tasks. `[..., runs, tasks] -> [...]`.
 
         the mean of s_(k+1) .. s_(n-k),  s sorted,  k = floor(n / 4)
 
-    Fewer than 4 scores have no outer quarters: it is then their mean.
+    For fewer than 4 scores it is their mean.
     """
-    ranked = np.sort(_pooled(scores), axis=-1)  # NaN goes last
+    ranked = np.sort(_pooled(scores), axis=-1)  # NaN is sorted last
     count = (~np.isnan(ranked)).sum(-1, keepdims=True)
     rank = np.arange(ranked.shape[-1])
     middle = (rank >= count // 4) & (rank < count - count // 4)
@@ -49,17 +49,19 @@ def iqm(scores: ArrayLike) -> np.ndarray:
 
 
 def optimality_gap(scores: ArrayLike, threshold: float = 1.0) -> np.ndarray:
-    """How far scores fall short of `threshold`, on average. `[..., runs, tasks] -> [...]`.
+    """Returns the mean shortfall of scores from `threshold`. `[..., runs, tasks] -> [...]`.
 
-    threshold - mean(min(s, threshold)): what lies beyond counts no more than the threshold.
+        threshold - mean(min(s, threshold))
+
+    Scores above the threshold count as the threshold.
     """
     return threshold - present_mean(np.minimum(_pooled(scores), threshold), -1)
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
-    """The share of runs above each threshold. `[..., runs, tasks], [K] -> [..., K]`.
+    """Returns the fraction of runs above each threshold. `[..., runs, tasks], [K] -> [..., K]`.
 
-    The run-score distribution of Agarwal et al.: strictly above. Its band is
+    This is the run-score distribution of Agarwal et al., strictly above. Its interval is
     `stratified_bootstrap(scores, lambda s: performance_profile(s, thresholds))`.
     """
     pooled = _pooled(scores)[..., None]
@@ -68,11 +70,11 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """How likely a run of `x` beats a run of `y` on the same task, averaged over tasks.
+    """Returns the probability that a run of `x` scores higher than one of `y` on the same task.
 
         mean over tasks of  (#{x_i > y_j} + 1/2 #{x_i = y_j}) / #{(i, j)}
 
-    The Mann-Whitney statistic as a share of all pairs: 1/2 says that neither is better.
+    This is the Mann-Whitney statistic as a fraction of all pairs; at 1/2 neither is better.
     `[..., runs_x, tasks], [..., runs_y, tasks] -> [...]`.
 
     Raises:
@@ -93,30 +95,36 @@ def stratified_bootstrap(
     scores: Any, statistic: Callable[..., Any] = iqm, num_resamples: int = 2000,
     confidence: float = 0.95, seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """The percentile interval of a statistic: runs are resampled, for each task independently.
+    """Returns the percentile-bootstrap interval of a statistic, resampling each task independently.
 
     A task with n scores is resampled n times from them; a run without a score is never drawn.
 
     Args:
-      scores: `[runs, tasks]`, or a tuple of such for a statistic of several.
-      statistic: symmetric in the runs and vectorised, `[N, runs, tasks] -> [N, *]`, as all
-        statistics of this module are.
+      scores: `[runs, tasks]`, or a tuple of such arrays for a statistic of several.
+      statistic: symmetric in the runs and vectorized, `[N, runs, tasks] -> [N, *]`, like all
+        statistics of this module.
+      num_resamples: number of resamples.
+      confidence: probability that the interval covers the true value, in (0, 1).
+      seed: random seed; equal seeds give equal intervals.
+
     Returns:
-      `(low [*], high [*])`; the same for the same seed.
+      `(low [*], high [*])`.
+
     Raises:
-      ValueError: no scores, a `confidence` outside (0, 1), or a statistic that is not vectorised.
+      ValueError: there are no scores, `confidence` is outside (0, 1), or the statistic is not
+        vectorized.
     """
     _check(num_resamples, confidence)
     samples = [_matrix(x) for x in (scores if isinstance(scores, tuple) else (scores,))]
     rng = np.random.default_rng(seed)
     values = []
-    for start in range(0, num_resamples, BLOCK):
-        size = min(BLOCK, num_resamples - start)
+    for start in range(0, num_resamples, BLOCK_SIZE):
+        size = min(BLOCK_SIZE, num_resamples - start)
         value = np.asarray(statistic(*(_resample(x, size, rng) for x in samples)), np.float64)
         if value.shape[:1] != (size,):
             raise ValueError(
-                f"`statistic` made {value.shape} of {size} resamples: reduce the last two axes "
-                "alone, as in `lambda scores: scores.max(axis=(-2, -1))`."
+                f"`statistic` returned shape {value.shape} for {size} resamples: reduce only the "
+                "last two axes, as in `lambda scores: scores.max(axis=(-2, -1))`."
             )
         values.append(value)
     return _interval(np.concatenate(values), confidence)
@@ -125,20 +133,21 @@ def stratified_bootstrap(
 def iqm_curve(
     scores: ArrayLike, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The interquartile mean over runs at each point of a curve, with its bootstrap interval.
+    """Returns the interquartile mean over runs at each point of a curve, and its interval.
 
-    The interval is pointwise. The distribution at one point does not depend on how the resamples
-    of two points are coupled, so that all points share the *ranks* that are drawn: the means of
-    all resamples are then one matrix product.
+    The interval is pointwise, so the resamples of different points may share the *ranks* that are
+    drawn. The means of all resamples are then one matrix product.
 
     Args:
-      scores: `[runs, points]`; what is not finite is ignored where it stands.
+      scores: `[runs, points]`; values that are not finite are ignored.
+      num_resamples, confidence, seed: as in `stratified_bootstrap`.
+
     Returns:
       `(iqm [points], low [points], high [points])`, NaN at points where no run has a score.
     """
     _check(num_resamples, confidence)
     scores = _matrix(scores)
-    ranked = np.sort(np.where(np.isfinite(scores), scores, np.nan), axis=0)  # NaN goes last
+    ranked = np.sort(np.where(np.isfinite(scores), scores, np.nan), axis=0)  # NaN is sorted last
     count = (~np.isnan(ranked)).sum(0)
     low, high = np.full((2, ranked.shape[1]), np.nan)
     for n in np.unique(count[count > 0]):
@@ -153,9 +162,9 @@ def iqm_curve(
 
 
 def describe(scores: ArrayLike) -> str:
-    """The interquartile mean of `[runs]` and its interval for people: "497 [481, 500]".
+    """Returns the interquartile mean of `[runs]` and its interval as text: "497 [481, 500]".
 
-    Says so where runs are without a score; a single run has no interval.
+    It says how many runs have a score if not all have one. A single run has no interval.
     """
     scores = np.asarray(scores, np.float64)
     known = int((~np.isnan(scores)).sum())
@@ -173,20 +182,20 @@ def _matrix(scores: ArrayLike) -> np.ndarray:
     if scores.ndim < 2 or scores.size == 0:
         raise ValueError(
             f"`scores` has shape {scores.shape}, but it must be [runs, tasks] with at least one of "
-            "each: give one row a run."
+            "each: give one row per run."
         )
     return scores
 
 
 def _pooled(scores: ArrayLike) -> np.ndarray:
-    """All scores side by side, `[..., runs * tasks]`; only NaN where a task has no score."""
+    """Returns all scores in one axis, `[..., runs * tasks]`; all NaN if a task has no score."""
     scores = _matrix(scores)
-    unknown = np.isnan(scores).all(axis=-2, keepdims=True).any(axis=-1, keepdims=True)
-    return np.where(unknown, np.nan, scores).reshape(*scores.shape[:-2], -1)
+    incomplete = np.isnan(scores).all(axis=-2, keepdims=True).any(axis=-1, keepdims=True)
+    return np.where(incomplete, np.nan, scores).reshape(*scores.shape[:-2], -1)
 
 
 def _resample(scores: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`[runs, tasks] -> [size, runs, tasks]`; the first n of the runs where n have a score."""
+    """Resamples `[runs, tasks] -> [size, runs, tasks]`; a task with n scores gets n samples."""
     ranked = np.sort(scores, axis=0)
     count = (~np.isnan(ranked)).sum(0)
     index = rng.integers(np.maximum(count, 1), size=(size, *scores.shape))
@@ -203,4 +212,4 @@ def _check(num_resamples: int, confidence: float) -> None:
     if num_resamples < 1:
         raise ValueError(f"`num_resamples` is {num_resamples}, but it must be 1 or more.")
     if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` is {confidence}, but it must be a share such as 0.95.")
+        raise ValueError(f"`confidence` is {confidence}, but it must be in (0, 1), such as 0.95.")

@@ -1,0 +1,1 @@
+"""Training: the loop, evaluation, and many runs in one compiled program."""

@@ -1,9 +1,9 @@
-"""One run over several processes: how they find each other, agree, and notice a death.
+"""One run on several processes: how they connect, communicate and detect a lost process.
 
-Each process has its own devices and its own copy of the host's part of a run. What the host
-decides by the clock or by a signal is agreed upon after each chunk, or programs would part. A
-thread of each process tells the others that it lives, through the key-value store of JAX's
-coordinator; whoever falls silent ends the run everywhere, within `SILENCE` seconds.
+Each process has its own devices and its own copy of the host's part of a run. The host's decisions
+that depend on a clock or a signal are agreed after each chunk, so that all run the same programs.
+A thread of each process sends heartbeats through the key-value store of JAX's coordinator. When a
+process stops sending them, the others end the run within `TIMEOUT_SECONDS`.
 """
 
 import contextlib
@@ -20,30 +20,33 @@ import numpy as np
 
 from rljax.types import PyTree, is_key
 
-BEAT = 1.0  # seconds between two signs of life
-SILENCE = 20.0  # seconds without one, after which a process is taken for dead
-STANDSTILL = 300.0  # seconds that a living process may keep the others waiting
-LOST = 75  # the exit code of a process whose peer is lost: a failure that a retry may cure
+HEARTBEAT_SECONDS = 1.0  # between two heartbeats
+TIMEOUT_SECONDS = 20.0  # without a heartbeat, after which a process counts as lost
+STALL_SECONDS = 300.0  # without progress, after which a live process counts as stalled
+EXIT_PEER_LOST = 75  # exit code when another process is lost (EX_TEMPFAIL: a retry may succeed)
 
 
 def join(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of several, before anything else of JAX is used.
+    """Connects this process to the others. Call it before anything else of JAX is used.
+
+    Arguments that are None are read from the cluster manager: SLURM, Open MPI, Kubernetes or a TPU
+    pod.
 
     Args:
-      coordinator: `host:port` of process 0, which the others can reach.
-      num_processes: how many there are.
-      process_id: which this one is, 0 to `num_processes - 1`.
-        What is None is asked of the cluster: SLURM, Open MPI, Kubernetes or a TPU pod.
+      coordinator: `host:port` of process 0, reachable by the other processes.
+      num_processes: number of processes.
+      process_id: index of this process, 0 to `num_processes - 1`.
 
     Raises:
-      ValueError: something is missing, and no cluster is there to ask.
+      ValueError: an argument is missing and there is no cluster manager, or connecting failed.
     """
+    # JAX's own timeout aborts without saying how to resume, so it must be the longer one
     options: dict[str, Any] = {
-        "heartbeat_timeout_seconds": int(2.5 * SILENCE),
+        "heartbeat_timeout_seconds": int(2.5 * TIMEOUT_SECONDS),
         "shutdown_timeout_seconds": 30,
-    }  # fmt: skip; JAX aborts without a word of where to go on: it is the second to notice
+    }
     if coordinator and coordinator.split(":")[0] in ("127.0.0.1", "localhost"):
         options["coordinator_bind_address"] = coordinator  # not on every interface
     known = inspect.signature(jax.distributed.initialize).parameters
@@ -54,26 +57,26 @@ def join(
         jax.distributed.initialize(coordinator, num_processes, process_id, **options)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"the processes of this run cannot be found ({error}): give `coordinator`, "
+            f"the other processes of this run were not found ({error}): give `coordinator`, "
             "`num_processes` and `process_id`, or start it under SLURM, Open MPI or Kubernetes."
         ) from None
     except RuntimeError as error:
-        raise ValueError(f"the processes of this run cannot be joined: {error}") from None
+        raise ValueError(f"connecting to the other processes failed: {error}") from None
 
 
 def is_first() -> bool:
-    """Whether this process writes the files and the progress bar."""
+    """Whether this is process 0, which writes the files and the progress bar."""
     return jax.process_index() == 0
 
 
-def passed() -> None:
-    """Notes that this process has come to a point where the others may have to wait for it."""
-    _Watch.passed += 1
+def count_progress() -> None:
+    """Counts one step of progress of this process, for the detection of stalled processes."""
+    _Heartbeat.progress += 1
 
 
-def agree(*numbers: float) -> np.ndarray:
-    """What every process says, `[P, len(numbers)]`; all of them have to ask."""
-    passed()
+def all_gather(*numbers: float) -> np.ndarray:
+    """Returns the numbers of every process, `[P, len(numbers)]`; every process has to call it."""
+    count_progress()
     mine = np.asarray(numbers, np.float32)
     if jax.process_count() == 1:
         return mine[None]
@@ -82,116 +85,126 @@ def agree(*numbers: float) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(mine))
 
 
-def from_first(tree: PyTree) -> PyTree:
-    """The tree of the first process, on all of them; the others give one of the same shapes."""
+def broadcast(tree: PyTree) -> PyTree:
+    """Returns the tree of process 0 in every process; the others pass one of the same shapes."""
     if jax.process_count() == 1:
         return tree
     from jax.experimental import multihost_utils
 
     raw = jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
-    told = multihost_utils.broadcast_one_to_all(jax.device_get(raw))
+    received = multihost_utils.broadcast_one_to_all(jax.device_get(raw))
 
-    def like(old, new):
+    def restore_key(old, new):
         return jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if is_key(old) else new
 
-    return jax.tree.map(like, tree, told)
+    return jax.tree.map(restore_key, tree, received)
 
 
-def text_from_first(text: str | None) -> str | None:
-    """A text of the first process, or None, on all of them."""
+def broadcast_text(text: str | None) -> str | None:
+    """Returns the text, or None, of process 0 in every process."""
     if jax.process_count() == 1:
         return text
     data = np.frombuffer((text or "").encode(), np.uint8)
-    length = int(from_first(np.int32(-1 if text is None else data.size)))
+    length = int(broadcast(np.int32(-1 if text is None else data.size)))
     if length < 0:
         return None
     padded = np.zeros(length, np.uint8)
     padded[: data.size] = data[:length]
-    return from_first(padded).tobytes().decode()
+    return broadcast(padded).tobytes().decode()
 
 
 @contextlib.contextmanager
-def together(saved: str) -> Iterator[None]:
-    """Inside, processes watch over each other; leaving by an error tells the others of it.
+def monitored(resume_hint: str) -> Iterator[None]:
+    """Within this context, each process detects the loss, failure or stall of another.
 
-    `saved` says what can be done when one is lost.
+    Args:
+      resume_hint: one sentence on how to resume, printed when another process is lost.
     """
     if jax.process_count() == 1:
         yield
         return
-    watch = _Watch(saved)
-    watch.start()
+    heartbeat = _Heartbeat(resume_hint)
+    heartbeat.start()
     try:
         try:
             yield
         except jax.errors.JaxRuntimeError:
-            # most often the peer of a collective is gone: the watch finds out who, and ends this
-            time.sleep(SILENCE + 5 * BEAT)
+            # the usual cause is a lost process: the heartbeat thread names it and exits meanwhile
+            time.sleep(TIMEOUT_SECONDS + 5 * HEARTBEAT_SECONDS)
             raise
     except Exception as error:
-        watch.stop(f"failed: {type(error).__name__}: {error}")
+        heartbeat.stop(f"failed: {type(error).__name__}: {error}")
         raise
     finally:
-        watch.stop("left")
+        heartbeat.stop("finished")
 
 
-class _Watch(threading.Thread):
-    """Beats and listens, beside whatever the main thread does or waits for."""
+class _Heartbeat(threading.Thread):
+    """Sends heartbeats and checks those of the other processes, beside the main thread.
 
-    passed = 0  # points that the main thread has come to
+    A message is "COUNT PROGRESS", the number of heartbeats and the progress counter, or the final
+    "finished" or "failed: reason".
+    """
 
-    def __init__(self, saved: str):
-        super().__init__(daemon=True, name="rljax-watch")
-        from jax._src import distributed  # JAX offers its key-value store nowhere else
+    progress = 0  # steps of progress of the main thread
+
+    def __init__(self, resume_hint: str):
+        super().__init__(daemon=True, name="rljax-heartbeat")
+        from jax._src import distributed  # the only access to JAX's key-value store
 
         self._store: Any = distributed.global_state.client
-        self._saved, self._ended = saved, threading.Event()
-        self._me = jax.process_index()
-        self._peers = [i for i in range(jax.process_count()) if i != self._me]
+        self._resume_hint, self._stopped = resume_hint, threading.Event()
+        self._process = jax.process_index()
+        self._peers = [i for i in range(jax.process_count()) if i != self._process]
 
     def run(self) -> None:
-        began = time.monotonic()
-        # when a peer said something new, and what; when it came to a new point, and which
-        heard: dict[int, tuple[float, str]] = dict.fromkeys(self._peers, (began, ""))
-        moved: dict[int, tuple[float, int]] = dict.fromkeys(self._peers, (began, 0))
-        beats = 0
-        while not self._ended.wait(BEAT):
-            beats += 1
-            self._say(f"{beats} {self.passed}")
+        start = time.monotonic()
+        # for each peer: the time of its last new message, and the message
+        heard: dict[int, tuple[float, str]] = dict.fromkeys(self._peers, (start, ""))
+        # for each peer: the time of its last progress, and its progress counter
+        moved: dict[int, tuple[float, int]] = dict.fromkeys(self._peers, (start, 0))
+        count = 0
+        while not self._stopped.wait(HEARTBEAT_SECONDS):
+            count += 1
+            self._send(f"{count} {self.progress}")
             now = time.monotonic()
             for peer in self._peers:
-                said = self._ask(peer)
-                if said.startswith("failed"):
-                    self._end(f"process {peer} {said}")
-                if said == "left" or (said and said != heard[peer][1]):
-                    heard[peer] = now, said
-                point = int(said.split()[1]) if said and said != "left" else self.passed
-                if point != moved[peer][1] or point >= self.passed:
-                    moved[peer] = now, point
-                who = f"process {peer} of {jax.process_count()}"
-                if now - heard[peer][0] > SILENCE:
-                    silent = f"has not been heard of for {SILENCE:.0f} seconds"
-                    self._end(f"{who} {silent}: it died, or cannot be reached")
-                if now - moved[peer][0] > STANDSTILL:
-                    self._end(f"{who} lives, but has let the others wait for {STANDSTILL:.0f} s")
+                message = self._receive(peer)
+                if message.startswith("failed"):
+                    self._exit(f"process {peer} {message}")
+                if message == "finished" or (message and message != heard[peer][1]):
+                    heard[peer] = now, message
+                is_count = message and message != "finished"
+                progress = int(message.split()[1]) if is_count else self.progress
+                if progress != moved[peer][1] or progress >= self.progress:
+                    moved[peer] = now, progress
+                self._check(peer, now - heard[peer][0], now - moved[peer][0])
 
-    def stop(self, word: str) -> None:
-        """The last word of this process."""
-        if not self._ended.is_set():
-            self._ended.set()
-            self._say(word)
+    def stop(self, message: str) -> None:
+        """Sends the final message of this process."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._send(message)
 
-    def _say(self, word: str) -> None:
-        with contextlib.suppress(Exception):  # a coordinator that is gone falls silent below
-            self._store.key_value_set(f"rljax/{self._me}", word, allow_overwrite=True)
+    def _check(self, peer: int, silent_seconds: float, stalled_seconds: float) -> None:
+        name = f"process {peer} of {jax.process_count()}"
+        if silent_seconds > TIMEOUT_SECONDS:
+            lost = f"sent no heartbeat for {TIMEOUT_SECONDS:.0f} seconds"
+            self._exit(f"{name} {lost}: it has ended or cannot be reached")
+        if stalled_seconds > STALL_SECONDS:
+            self._exit(f"{name} is alive but has made no progress for {STALL_SECONDS:.0f} seconds")
 
-    def _ask(self, peer: int) -> str:
+    def _send(self, message: str) -> None:
+        with contextlib.suppress(Exception):  # a lost coordinator is detected by the timeout
+            self._store.key_value_set(f"rljax/{self._process}", message, allow_overwrite=True)
+
+    def _receive(self, peer: int) -> str:
         try:
             return str(self._store.key_value_try_get(f"rljax/{peer}"))
         except Exception:
             return ""
 
-    def _end(self, what: str) -> None:
-        # the main thread waits in a collective that will not end, and cannot be woken
-        print(f"error: {what}. {self._saved}", file=sys.stderr, flush=True)
-        os._exit(LOST)
+    def _exit(self, reason: str) -> None:
+        # the main thread is blocked in a collective operation and cannot be interrupted
+        print(f"error: {reason}. {self._resume_hint}", file=sys.stderr, flush=True)
+        os._exit(EXIT_PEER_LOST)

@@ -1,4 +1,4 @@
-"""Learning counted in episodes, as textbooks count it, by many learners side by side."""
+"""Training for a number of episodes, as in the figures of Sutton and Barto (2018)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,60 +10,79 @@ from rljax.types import Array, Key, Learner, PyTree, TrainState
 
 
 class Episodes(NamedTuple):
-    """The first episodes of each of `R` learners, exploration and all."""
+    """The first E training episodes of each of R runs.
 
-    returns: Array  # [R, E] undiscounted
-    lengths: Array  # [R, E] int32
-    seen: PyTree  # [R, E, ...] what `watch` saw when each was over and learned from
-    finished: Array  # [R] int32, how many there are
-    state: TrainState  # [R, ...]
+    Attributes:
+      returns: undiscounted returns, `[R, E]`.
+      lengths: numbers of steps, `[R, E]` int32.
+      recorded: outputs of `record` after the last update of each episode, `[R, E, ...]`.
+      num_finished: number of episodes that ended, `[R]` int32; may exceed E.
+      state: final states, `[R, ...]`.
+    """
+
+    returns: Array
+    lengths: Array
+    recorded: PyTree
+    num_finished: Array
+    state: TrainState
 
 
 def learn_episodes(
     learner: Learner, keys: Key, num_episodes: int, *, max_updates: int = 1_000_000,
-    watch: Callable[[TrainState], PyTree] = lambda state: (),
+    record: Callable[[TrainState], PyTree] = lambda state: (),
 ) -> Episodes:  # fmt: skip
-    """Learns until every one of `R` learners has finished its first `num_episodes`. Jit it.
+    """Trains until each of R runs has finished its first `num_episodes` episodes; wrap it in `jit`.
 
-    A budget of steps would cut off the learners that are slow, and their last episodes with them.
-    Who is done early goes on learning, and is not counted further.
+    A limit of steps would exclude the last episodes of slow runs and bias the mean. Runs that
+    finish early continue to learn; their later episodes are not recorded.
 
     Args:
-      learner: of one environment, one step an update.
-      keys: `[R]`.
-      max_updates: of each; what is not finished by then is missing from `finished`.
-      watch: `(state) -> tree of numbers`, of one learner, looked at where an episode ended.
+      learner: a learner with a single environment and one step per update.
+      keys: random keys of the runs, `[R]`.
+      num_episodes: number of episodes, E.
+      max_updates: maximum number of updates of each run.
+      record: `(state) -> pytree of arrays`, evaluated at the end of each episode of a run.
+
+    Returns:
+      The `Episodes`; `num_finished` is less than E if `max_updates` was reached.
+
+    Example:
+      >>> import jax, rljax
+      >>> env = rljax.build("rljax/Treasure", num_envs=1)
+      >>> agent = rljax.q_learning(rljax.AGENTS["q_learning"].config(), env.spec)
+      >>> learner = rljax.make_learner(agent, env, num_steps=1)
+      >>> keys = jax.random.split(jax.random.key(0), 4)
+      >>> jax.jit(lambda keys: learn_episodes(learner, keys, 3))(keys).returns.tolist()
+      [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     state = jax.vmap(learner.init)(keys)
-    rows = jnp.arange(len(keys))
+    run = jnp.arange(len(keys))
     shape = (len(keys), num_episodes)
-    like = jax.eval_shape(jax.vmap(watch), state)
-    seen = jax.tree.map(lambda x: jnp.zeros((*shape, *x.shape[1:]), x.dtype), like)
-    begin = Episodes(
-        jnp.zeros(shape), jnp.zeros(shape, jnp.int32), seen, jnp.zeros(len(keys), jnp.int32), state
-    )
+    example = jax.eval_shape(jax.vmap(record), state)
+    recorded = jax.tree.map(lambda x: jnp.zeros((*shape, *x.shape[1:]), x.dtype), example)
+    returns, lengths = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
+    episodes = Episodes(returns, lengths, recorded, jnp.zeros(len(keys), jnp.int32), state)
 
-    def unfinished(carry):
-        time, played = carry
-        return (time < max_updates) & (played.finished < num_episodes).any()
+    def is_unfinished(carry):
+        time, episodes = carry
+        return (time < max_updates) & (episodes.num_finished < num_episodes).any()
 
-    def one_step(carry):
-        time, played = carry
-        state, metrics = jax.vmap(learner.step)(played.state)
-        ended = metrics["charts/episodic_length"].weight > 0
-        # past the last episode the index is out of bounds: such writes are dropped
-        at = rows, played.finished
+    def step_once(carry):
+        time, episodes = carry
+        state, metrics = jax.vmap(learner.step)(episodes.state)
+        done = metrics["charts/episodic_length"].weight > 0
+        # after the last episode the index is out of bounds: those writes are dropped
+        index = run, episodes.num_finished
 
-        def note(old: Array, new: Any) -> Array:
-            return old.at[rows, jnp.where(ended, played.finished, num_episodes)].set(
-                new, mode="drop"
-            )
+        def record_if_done(old: Array, new: Any) -> Array:
+            episode = jnp.where(done, episodes.num_finished, num_episodes)
+            return old.at[run, episode].set(new, mode="drop")
 
         return time + 1, Episodes(
-            played.returns.at[at].add(metrics["charts/reward"], mode="drop"),
-            played.lengths.at[at].add(1, mode="drop"),
-            jax.tree.map(note, played.seen, jax.vmap(watch)(state)),
-            played.finished + ended, state,
+            episodes.returns.at[index].add(metrics["charts/reward"], mode="drop"),
+            episodes.lengths.at[index].add(1, mode="drop"),
+            jax.tree.map(record_if_done, episodes.recorded, jax.vmap(record)(state)),
+            episodes.num_finished + done, state,
         )  # fmt: skip
 
-    return jax.lax.while_loop(unfinished, one_step, (jnp.int32(0), begin))[1]
+    return jax.lax.while_loop(is_unfinished, step_once, (jnp.int32(0), episodes))[1]

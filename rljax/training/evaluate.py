@@ -1,4 +1,4 @@
-"""How well a policy does, without learning: the first episodes of fresh environments."""
+"""Policy evaluation: the first episodes of new environments, without learning."""
 
 from typing import NamedTuple
 
@@ -9,43 +9,54 @@ from rljax.types import Agent, Array, Env, Key, PyTree, sample_one
 
 
 class Evaluation(NamedTuple):
-    """Episodes in the order in which each environment finished them."""
+    """The first `k` episodes of each of `B` environments, in order.
 
-    returns: Array  # [B, k], undiscounted; of the part played where not finished
-    lengths: Array  # [B, k] int32
-    finished: Array  # [B, k] bool
+    Attributes:
+      returns: undiscounted returns, `[B, k]`; of the steps taken where unfinished.
+      lengths: steps taken, `[B, k]` int32.
+      finished: whether the episode ended within the limit of steps, `[B, k]` bool.
+    """
+
+    returns: Array
+    lengths: Array
+    finished: Array
 
 
 def evaluate(
     agent: Agent, env: Env, state: PyTree, key: Key, episodes_per_env: int = 1,
     max_steps: int | None = None, greedy: bool = True,
 ) -> Evaluation:  # fmt: skip
-    """Plays the first `episodes_per_env` episodes of every environment to their ends.
+    """Runs the first `episodes_per_env` episodes of every environment.
 
-    Counting the first k of *each* keeps short episodes from being over-counted, as they are when
-    the first n to finish are taken. Nothing of the agent's state moves. Jit it, vmap it over
-    states and keys.
+    The first k episodes of *each* environment count. Taking the first n episodes that finish
+    would be biased toward short ones. The agent's state does not change.
 
     Args:
-      env: batched and self-resetting.
-      state: the agent's.
-      max_steps: of each environment; default `episodes_per_env` times its time limit (10,000
-        where it has none). What has not finished by then is marked so.
-      greedy: by `agent.greedy`; otherwise by `agent.act`, exploring.
+      agent: the agent.
+      env: a batched environment that resets itself.
+      state: state of the agent.
+      key: random key.
+      episodes_per_env: number of episodes of each environment, k.
+      max_steps: limit of steps of each environment; by default `episodes_per_env` times its time
+        limit, or times 10,000 if it has none.
+      greedy: act with `agent.greedy`; otherwise sample with `agent.act`.
+
+    Returns:
+      The `Evaluation`, whose arrays have the shape `[B, k]`.
     """
     limit = max_steps or episodes_per_env * (env.spec.max_episode_steps or 10_000)
     reset_key, key = jax.random.split(key)
     env_state, obs = env.reset(reset_key)
-    rows = jnp.arange(env.spec.num_envs)
+    env_index = jnp.arange(env.spec.num_envs)
     shape = (env.spec.num_envs, episodes_per_env)
-    nothing = Evaluation(jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool))
+    no_episodes = Evaluation(jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool))
 
-    def unfinished(carry):
+    def is_unfinished(carry):
         time, *_, count, _ = carry
         return (time < limit) & (count < episodes_per_env).any()
 
-    def play_once(carry):
-        time, env_state, obs, count, seen = carry
+    def step_once(carry):
+        time, env_state, obs, count, episodes = carry
         act_key, env_key = jax.random.split(jax.random.fold_in(key, time))
         if greedy:
             action = agent.greedy(state, obs, act_key)
@@ -54,14 +65,14 @@ def evaluate(
         noise = sample_one(env.sample_noise, env_key)
         env_state, step = env.step(env_state, action, noise)
         done = step.terminated | step.truncated
-        # an environment past its last episode has an index out of bounds: its writes are dropped
-        at = (rows, count)
-        seen = Evaluation(
-            seen.returns.at[at].add(step.reward, mode="drop"),
-            seen.lengths.at[at].add(1, mode="drop"),
-            seen.finished.at[at].set(done, mode="drop"),
+        # after its last episode an environment's index is out of bounds: its writes are dropped
+        index = (env_index, count)
+        episodes = Evaluation(
+            episodes.returns.at[index].add(step.reward, mode="drop"),
+            episodes.lengths.at[index].add(1, mode="drop"),
+            episodes.finished.at[index].set(done, mode="drop"),
         )
-        return time + 1, env_state, step.obs, count + done, seen
+        return time + 1, env_state, step.obs, count + done, episodes
 
-    start = (jnp.int32(0), env_state, obs, jnp.zeros(shape[0], jnp.int32), nothing)
-    return jax.lax.while_loop(unfinished, play_once, start)[-1]
+    carry = (jnp.int32(0), env_state, obs, jnp.zeros(shape[0], jnp.int32), no_episodes)
+    return jax.lax.while_loop(is_unfinished, step_once, carry)[-1]

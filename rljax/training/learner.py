@@ -1,7 +1,7 @@
-"""The one training loop: act for a while, update, repeat.
+"""The training loop: collect a rollout, update the agent, repeat.
 
-On-policy or off-policy is not the loop's business: it is what an agent's `update` does with
-the trajectory. So there is one loop, and it is a scan over `Learner.step`.
+One loop serves on-policy and off-policy agents, because an agent's `update` decides what to do
+with a rollout. Training is a loop over `Learner.step`.
 """
 
 from typing import NamedTuple
@@ -32,9 +32,21 @@ def rollout(
     key: Key,
     num_steps: int,
 ) -> tuple[PyTree, PyTree, Transition]:
-    """Acts for `num_steps`. Returns `(env_state, obs, trajectory[T, B])`.
+    """Collects `num_steps` steps of interaction in every environment.
 
-    All random numbers of the rollout are drawn before its loop, in one vectorised call.
+    The random numbers of all steps are drawn before the loop, in one vectorized call.
+
+    Args:
+      env: a batched environment that resets itself.
+      agent: the agent.
+      agent_state: state of the agent, which acting does not change.
+      env_state: states of the environments, `[B, ...]`.
+      obs: observations to act on first, `[B, *obs_shape]`.
+      key: random key.
+      num_steps: length of the rollout, T.
+
+    Returns:
+      The new environment states, the next observations and the trajectory `[T, B]`.
     """
     act_key, env_key = jax.random.split(key)
     noise = agent.sample_noise(act_key, num_steps), env.sample_noise(env_key, num_steps)
@@ -54,11 +66,30 @@ def rollout(
 
 
 def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
-    """Joins an agent to a batched environment: `num_steps` of each, then an update."""
+    """Combines an agent and a batched environment into a training loop.
+
+    Args:
+      agent: the agent, built for `env.spec`.
+      env: a batched environment that resets itself, such as `rljax.build` returns.
+      num_steps: length of the rollout before each update, T.
+
+    Returns:
+      The `Learner`, whose `step` collects one rollout `[T, B]` and updates the agent.
+
+    Example:
+      >>> import jax, rljax
+      >>> env = rljax.build("rljax/Maze", num_envs=2)
+      >>> agent = rljax.q_learning(rljax.AGENTS["q_learning"].config(), env.spec)
+      >>> learner = rljax.make_learner(agent, env, num_steps=8)
+      >>> state = jax.jit(learner.init)(jax.random.key(0))
+      >>> state, metrics = learner.step(state)
+      >>> int(state.num_updates)
+      1
+    """
 
     def init(key: Key, worker: int | Array = 0) -> TrainState:
-        agent_key, key = jax.random.split(key)  # workers share the agent ...
-        env_key, key = jax.random.split(jax.random.fold_in(key, worker))  # ... and nothing else
+        agent_key, key = jax.random.split(key)  # the same agent in all workers
+        env_key, key = jax.random.split(jax.random.fold_in(key, worker))  # different environments
         env_state, obs = env.reset(env_key)
         episodes = jnp.zeros(env.spec.num_envs), jnp.zeros(env.spec.num_envs, jnp.int32)
         return TrainState(agent.init(agent_key), env_state, obs, key, episodes, jnp.int32(0))
@@ -69,18 +100,24 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
             env, agent, state.agent, state.env, state.obs, act_key, num_steps
         )
         agent_state, metrics = agent.update(state.agent, trajectory, update_key)
-        episodes, chart = episode_metrics(trajectory, state.episodes)
+        episodes, episode_charts = episode_metrics(trajectory, state.episodes)
         state = TrainState(agent_state, env_state, obs, key, episodes, state.num_updates + 1)
-        return state, {**chart, **metrics}
+        return state, {**episode_charts, **metrics}
 
-    return Learner(init, jax.jit(step, inline=True))  # traced once, wherever it is called from
+    return Learner(init, jax.jit(step, inline=True))  # traced once for all its callers
 
 
 def episode_metrics(trajectory: Transition, episodes: PyTree) -> tuple[PyTree, Metrics]:
-    """What the episodes that ended inside the trajectory were like, and the mean reward a step.
+    """Returns the return and length of episodes that ended in a trajectory, and the mean reward.
 
-    `episodes` is the return and the length `[B]` so far of those under way, carried from one
-    trajectory to the next. Done here in one short scan, not in the environments' loop.
+    They are computed in one short scan after the rollout, which keeps the environment loop small.
+
+    Args:
+      trajectory: `[T, B]`.
+      episodes: return and length so far of the episodes in progress, `[B]` each.
+
+    Returns:
+      `episodes` after the trajectory, and metrics averaged over the episodes that ended.
     """
     done = trajectory.terminated | trajectory.truncated
 
@@ -100,24 +137,29 @@ def episode_metrics(trajectory: Transition, episodes: PyTree) -> tuple[PyTree, M
 
 
 class Report(NamedTuple):
-    """Metrics summed over updates: its size does not depend on how many."""
+    """Metrics accumulated over updates; its size does not depend on their number.
+
+    Attributes:
+      totals: sum and weight of each metric.
+      nonfinite: index of the first update in which the metric was NaN or infinite, else NEVER.
+    """
 
     totals: dict[str, Mean]
-    nonfinite: dict[str, Array]  # the number of the first update that was not finite, or NEVER
+    nonfinite: dict[str, Array]
 
 
 NEVER = jnp.iinfo(jnp.int32).max
 
 
 def empty_report(learner: Learner, state: PyTree) -> Report:
-    """The report of no updates."""
+    """Returns the report before any update."""
     metrics = jax.eval_shape(learner.step, state)[1]
     zeros = {name: Mean(jnp.float32(0), jnp.float32(0)) for name in metrics}
     return Report(zeros, {name: jnp.int32(NEVER) for name in metrics})
 
 
 def add_to_report(report: Report, metrics: Metrics, update: Array) -> Report:
-    """Adds the metrics of one update."""
+    """Returns the report with the metrics of one more update."""
     totals, nonfinite = {}, {}
     for name, value in metrics.items():
         mean = value if isinstance(value, Mean) else Mean(value, jnp.float32(1))
@@ -129,7 +171,7 @@ def add_to_report(report: Report, metrics: Metrics, update: Array) -> Report:
 
 
 def summary(report: Report) -> Metrics:
-    """Means over the updates of a report; NaN where there was nothing to average."""
+    """Returns the means over the updates of a report; NaN where the weight is 0."""
     return {
         name: jnp.where(mean.weight > 0, mean.total / mean.weight, jnp.nan)
         for name, mean in report.totals.items()
@@ -139,7 +181,10 @@ def summary(report: Report) -> Metrics:
 def advance(
     learner: Learner, state: TrainState, report: Report, num_updates: int | Array
 ) -> tuple[TrainState, Report]:
-    """`num_updates` steps of a learner; the number may be traced, so one program serves any."""
+    """Runs `num_updates` steps of a learner.
+
+    The number may be traced, so that one compiled program serves any number.
+    """
 
     def body(_, carry):
         state, report = carry
@@ -153,10 +198,31 @@ def advance(
 def train(
     learner: Learner, key: Key, num_updates: int, num_reports: int = 1, worker: int | Array = 0
 ) -> tuple[TrainState, Metrics]:
-    """Init and `num_updates` steps in one traceable function: jit it, vmap it over keys.
+    """Initializes a learner and runs it: one function to `jit` and to `vmap` over keys.
 
-    Returns the last state, and metrics `[num_reports]`, each a mean over
-    `num_updates / num_reports` updates, which must divide.
+    Args:
+      learner: such as `make_learner` returns.
+      key: random key of the run.
+      num_updates: number of updates.
+      num_reports: points of the learning curves; it must divide `num_updates`.
+      worker: index of the worker, where several train one agent together.
+
+    Returns:
+      The final `TrainState`, and metrics `[num_reports]`, each a mean over
+      `num_updates / num_reports` updates.
+
+    Raises:
+      ValueError: `num_reports` does not divide `num_updates`.
+
+    Example:
+      >>> import jax, rljax
+      >>> env = rljax.build("rljax/Maze", num_envs=2)
+      >>> agent = rljax.q_learning(rljax.AGENTS["q_learning"].config(), env.spec)
+      >>> learner = rljax.make_learner(agent, env, num_steps=8)
+      >>> run = jax.jit(jax.vmap(lambda key: train(learner, key, num_updates=6, num_reports=3)))
+      >>> state, metrics = run(jax.random.split(jax.random.key(0), 4))  # 4 seeds
+      >>> metrics["charts/reward"].shape
+      (4, 3)
     """
     if num_updates % num_reports:
         raise ValueError(

@@ -1,18 +1,15 @@
-"""Runs side by side, and workers of one run: over devices by `pmap`, over CPU cores by threads.
+"""Placement of runs on devices by `pmap`, or on the cores of one CPU device by threads.
 
-XLA runs small matrix products on one core, so on a CPU the largest single gain is to give each
-core its own share of the runs. Several devices get one `pmap` of the program; a single CPU device
-gets one compiled program that a thread a core calls on its share. Results do not depend on it,
-beyond the last bits that the width of a `vmap` always decides.
-
-Workers are the other way to use devices: every run is on every device, each with its own part of
-the environments, and what they learn passes through `average`, a `pmean` over `WORKERS`. They may
-belong to several processes, each of which then holds its own devices' part.
+XLA runs small matrix products on one core, so each core of a CPU gets its own shard of the runs.
+Only the width of a shard's `vmap` changes results, in the last bits. With workers, each run is on
+every device, has a part of its environments there, and averages gradients over `WORKERS`; the
+devices may belong to several processes.
 """
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,12 +18,12 @@ import numpy as np
 
 from rljax.types import PyTree, is_key
 
-WORKERS = "workers"  # the axis that `average` is a mean over
+WORKERS = "workers"  # the mapped axis that `average` is a mean over
 
-# XLA's CPU compiler. Measured on PPO: level 1 makes programs as fast as level 3 in 0.7 of the time,
-# level 0 compiles initialisation in a quarter of it.
-ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
-OFTEN: dict[str, Any] = {"xla_backend_optimization_level": 1}
+# Options of XLA's CPU compiler. Measured on PPO: level 1 makes programs as fast as level 3 in 0.7
+# of the compile time; level 0 compiles the initialization in a quarter of the time of level 1.
+QUICK_COMPILE: dict[str, Any] = {"xla_backend_optimization_level": 0}  # for programs that run once
+FAST_PROGRAM: dict[str, Any] = {"xla_backend_optimization_level": 1}
 # Small products are faster on one thread than shared between two, by a quarter on PPO at 4 x 128.
 ONE_THREAD: dict[str, Any] = {
     "xla_cpu_multi_thread_eigen": False,
@@ -34,24 +31,28 @@ ONE_THREAD: dict[str, Any] = {
 }
 
 
-class Spread(NamedTuple):
-    """How runs are shared out. Grouped trees are opaque: made by `split` and by `call`.
+class Placement(NamedTuple):
+    """How runs are placed on devices or threads.
 
-    num_runs:   R; with W workers a run has W entries, one after another: E = R * W, else E = R
-    num_groups: shares; a worker is one
-    width:      runs in a share
-    split:   `tree[E, ...] -> grouped`, the last share filled up by repeating the first run
-    join:    `grouped -> tree[E, ...]`; every process has to call it
-    read:    `grouped -> tree[R, ...]` on the host; of workers that agree, what the first one says
-    compile: `(function of one share, grouped, *shared, donate, options) -> call`, ahead of time;
-             `call(grouped, *shared) -> grouped` waits until all shares are done; with two results
-             it returns two grouped trees. `options` are of XLA's CPU compiler: `ONCE`, `OFTEN`,
-             `OFTEN | ONE_THREAD`
-    workers: W, 1 where runs are whole
+    Sharded trees are opaque to the caller: they are made by `split` and by compiled functions.
+    With W workers a run has W entries, one after another, so E = R * W; else E = R.
+
+    Attributes:
+      num_runs: R.
+      num_shards: number of devices or threads; each worker is one shard.
+      width: number of runs in a shard.
+      split: `tree[E, ...] -> shards`; the last shard is filled by repeating the first run.
+      join: `shards -> tree[E, ...]`; every process has to call it.
+      read: `shards -> tree[R, ...]` on the host, taken from the first worker of each run.
+      compile: `(function of one shard, shards, *shared, donate, options) -> compiled`, ahead of
+        time. `compiled(shards, *shared) -> shards` waits for all shards. A function with two
+        results returns two sharded trees. `options` are those of XLA's CPU compiler:
+        `QUICK_COMPILE`, `FAST_PROGRAM`, or `FAST_PROGRAM | ONE_THREAD`.
+      workers: number of workers of each run, W.
     """
 
     num_runs: int
-    num_groups: int
+    num_shards: int
     width: int
     split: Callable[[PyTree], PyTree]
     join: Callable[[PyTree], PyTree]
@@ -61,45 +62,45 @@ class Spread(NamedTuple):
 
 
 def num_cores() -> int:
-    """The CPU cores that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(num_runs: int, num_groups: int | None = None, workers: int = 1) -> Spread:
-    """Shares runs out over the local devices, or over the cores of a lone CPU device.
+def place(num_runs: int, max_shards: int | None = None, workers: int = 1) -> Placement:
+    """Places runs on the local devices, or on the cores of a single CPU device.
 
     Args:
-      num_runs: R.
-      num_groups: at most so many shares.
-      workers: learn every run on so many devices at once.
+      num_runs: number of runs, R.
+      max_shards: upper limit of the number of shards; None sets no limit.
+      workers: number of devices that train each run together.
 
     Raises:
-      ValueError: there are not so many devices; or more, and they belong to several processes.
+      ValueError: there are fewer devices than workers, or several processes have more.
     """
     if workers > 1:
-        return _over_workers(num_runs, _worker_devices(workers))
+        return _on_workers(num_runs, _worker_devices(workers))
     devices = jax.local_devices()
     if len(devices) > 1:
-        groups = min(num_groups or len(devices), num_runs, len(devices))
-        return _over_devices(num_runs, devices[:groups])
+        num_shards = min(max_shards or len(devices), num_runs, len(devices))
+        return _on_devices(num_runs, devices[:num_shards])
     cores = num_cores() if devices[0].platform == "cpu" else 1
-    return _over_threads(num_runs, min(num_groups or cores, num_runs))
+    return _on_threads(num_runs, min(max_shards or cores, num_runs))
 
 
 def _worker_devices(workers: int) -> list[Any]:
     devices = jax.devices()
     if workers > len(devices):
-        cure = "take as many"
+        cure = f"set it to {len(devices)} or less"
         if devices[0].platform == "cpu":
-            cure += ', or let the CPU play them: `jax.config.update("jax_num_cpu_devices", N)` '
-            cure += "before JAX starts, which `rljax train --devices N` does for you"
+            cure += ", or simulate devices on the CPU with `rljax train --devices N` or with "
+            cure += '`jax.config.update("jax_num_cpu_devices", N)` before JAX starts'
         raise ValueError(
-            f"`devices` is {workers}, but JAX sees {len(devices)} ({devices[0].platform}): {cure}."
+            f"`devices` is {workers}, but JAX has {len(devices)} ({devices[0].platform}): {cure}."
         )
     if jax.process_count() > 1 and workers != len(devices):
         raise ValueError(
-            f"`devices` is {workers}, but the {jax.process_count()} processes have {len(devices)}: "
-            "a run over several processes takes all their devices."
+            f"`devices` is {workers}, but the {jax.process_count()} processes have {len(devices)} "
+            f"devices: a run on several processes uses all of them, so set it to {len(devices)}."
         )
     return devices[:workers]
 
@@ -112,172 +113,187 @@ def _compiled(lowered: Any, options: dict[str, Any]) -> Any:
     except jax.errors.JaxRuntimeError as error:
         if "compile option" not in str(error):
             raise
-        return lowered.compile()  # another version of XLA has other options
+        return lowered.compile()  # another version of XLA does not know the options
 
 
-def _padded(num_runs: int, num_groups: int) -> tuple[np.ndarray, int]:
-    """Which run stands in each place of the shares, and how many places a share has."""
-    width = -(-num_runs // num_groups)
-    places = np.arange(num_groups * width)
-    return np.where(places < num_runs, places, 0), width
+def _rows_of_shards(num_runs: int, num_shards: int) -> np.ndarray:
+    """Returns the index of the run in each place of each shard, `[num_shards, width]`."""
+    width = -(-num_runs // num_shards)
+    places = np.arange(num_shards * width)
+    return np.where(places < num_runs, places, 0).reshape(num_shards, width)
 
 
-def _over_threads(num_runs: int, num_groups: int) -> Spread:
-    places, width = _padded(num_runs, num_groups)
-    pool = ThreadPoolExecutor(num_groups) if num_groups > 1 else None
+def _on_threads(num_runs: int, num_shards: int) -> Placement:
+    """One compiled program, called by one thread for each shard."""
+    rows_of_shards = _rows_of_shards(num_runs, num_shards)
+    width = rows_of_shards.shape[1]
+    pool = ThreadPoolExecutor(num_shards) if num_shards > 1 else None
 
     def split(tree):
-        shares = places.reshape(num_groups, width)
-        return [jax.tree.map(lambda x, rows=rows: x[rows], tree) for rows in shares]
+        return [jax.tree.map(lambda x, rows=rows: x[rows], tree) for rows in rows_of_shards]
 
-    def join(grouped):
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_runs], *grouped)
+    def join(shards):
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_runs], *shards)
 
-    def read(grouped):
-        return jax.device_get(join_all(grouped))
+    def read(shards):
+        return jax.device_get(join_all(shards))
 
-    def compile(function, grouped, *shared, donate=(), options=OFTEN):
-        lowered = jax.jit(function, donate_argnums=donate).lower(grouped[0], *shared)
+    def compile(function, shards, *shared, donate=(), options=FAST_PROGRAM):
+        lowered = jax.jit(function, donate_argnums=donate).lower(shards[0], *shared)
         compiled = _compiled(lowered, options)
 
-        def one(share, *rest):
-            return jax.block_until_ready(compiled(share, *rest))
+        def call_one(shard, *shared):
+            return jax.block_until_ready(compiled(shard, *shared))
 
-        several = type(lowered.out_info) is tuple
+        has_two_results = type(lowered.out_info) is tuple
 
-        def call(grouped, *shared):
+        def call(shards, *shared):
             if pool is None:
-                shares = [one(grouped[0], *shared)]
+                results = [call_one(shards[0], *shared)]
             else:
-                shares = list(pool.map(lambda share: one(share, *shared), grouped))
-            return tuple(map(list, zip(*shares, strict=True))) if several else shares
+                results = list(pool.map(lambda shard: call_one(shard, *shared), shards))
+            return tuple(map(list, zip(*results, strict=True))) if has_two_results else results
 
         return call
 
-    if num_groups == 1:  # copies, as what is split may be donated and what was joined is kept
+    if num_shards == 1:  # copies, because the compiled program donates the buffers of its shards
         copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
-        def join_all(shares):
-            return copied(shares[0])
+        def join_all(shards):
+            return copied(shards[0])
 
-        return Spread(num_runs, 1, width, lambda tree: [copied(tree)], join_all, read, compile)
-    # compiled whole: a program for each array would take longer than the copies
+        return Placement(num_runs, 1, width, lambda tree: [copied(tree)], join_all, read, compile)
+    # one program for the whole tree: a program for each array would take longer than the copies
     join_all = jax.jit(join)
-    return Spread(num_runs, num_groups, width, jax.jit(split), join_all, read, compile)
+    return Placement(num_runs, num_shards, width, jax.jit(split), join_all, read, compile)
 
 
-def _over_devices(num_runs: int, devices: list[Any]) -> Spread:
-    num_groups = len(devices)
-    mesh = jax.sharding.Mesh(np.array(devices), ("shares",))
-    one_a_device = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("shares"))
-    places, width = _padded(num_runs, num_groups)
+def _on_devices(num_runs: int, devices: list[Any]) -> Placement:
+    """One `pmap` over the devices, a shard on each."""
+    num_shards = len(devices)
+    mesh = jax.sharding.Mesh(np.array(devices), ("shards",))
+    one_per_device = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("shards"))
+    rows_of_shards = _rows_of_shards(num_runs, num_shards)
+    width = rows_of_shards.shape[1]
 
     def split(tree):
-        shares = places.reshape(num_groups, width)
-        stacked = jax.tree.map(lambda x: jnp.asarray(x)[shares], tree)
-        return jax.device_put(stacked, one_a_device)
+        stacked = jax.tree.map(lambda x: jnp.asarray(x)[rows_of_shards], tree)
+        return jax.device_put(stacked, one_per_device)
 
-    def join(grouped):
-        def flat(x):
-            return x.reshape(num_groups * width, *x.shape[2:])[:num_runs]
+    def join(shards):
+        def flatten(x):
+            return x.reshape(num_shards * width, *x.shape[2:])[:num_runs]
 
-        return jax.tree.map(flat, jax.device_put(grouped, devices[0]))
+        return jax.tree.map(flatten, jax.device_put(shards, devices[0]))
 
-    def compile(function, grouped, *shared, donate=(), options=OFTEN):
+    def compile(function, shards, *shared, donate=(), options=FAST_PROGRAM):
         axes = (0, *(None for _ in shared))
         mapped = jax.pmap(function, devices=devices, in_axes=axes, donate_argnums=donate)
-        compiled = _compiled(mapped.lower(grouped, *shared), options)
-        return lambda grouped, *shared: jax.block_until_ready(compiled(grouped, *shared))
+        compiled = _compiled(mapped.lower(shards, *shared), options)
+        return lambda shards, *shared: jax.block_until_ready(compiled(shards, *shared))
 
-    def read(grouped):
-        return jax.device_get(join(grouped))
+    def read(shards):
+        return jax.device_get(join(shards))
 
-    return Spread(num_runs, num_groups, width, split, join, read, compile)
+    return Placement(num_runs, num_shards, width, split, join, read, compile)
 
 
-class _Raw(NamedTuple):
-    """A tree `[W, R, ...]` whose keys are raw numbers: what `pmap` takes and gives everywhere."""
+class _RawTree(NamedTuple):
+    """A tree `[W, R, ...]` with its random keys as plain numbers, as host arrays need them.
+
+    Attributes:
+      leaves: arrays of plain numbers.
+      structure: structure of the tree.
+      key_impls: for each leaf the implementation of its keys, or None where it is no key.
+    """
 
     leaves: list[Any]
     structure: Any
-    keys: tuple[Any, ...]  # a leaf: the kind of key that it is, or None
+    key_impls: tuple[Any, ...]
 
 
-def _raw(tree: PyTree) -> _Raw:
+def _to_raw(tree: PyTree) -> _RawTree:
     leaves, structure = jax.tree.flatten(tree)
-    keys = tuple(jax.random.key_impl(x) if is_key(x) else None for x in leaves)
-    numbers = [
-        x if kind is None else jax.random.key_data(x) for x, kind in zip(leaves, keys, strict=True)
+    impls = tuple(jax.random.key_impl(x) if is_key(x) else None for x in leaves)
+    data = [
+        x if impl is None else jax.random.key_data(x) for x, impl in zip(leaves, impls, strict=True)
     ]
-    return _Raw(numbers, structure, keys)
+    return _RawTree(data, structure, impls)
 
 
-def _typed(raw: _Raw) -> PyTree:
+def _from_raw(raw: _RawTree) -> PyTree:
     leaves = [
-        x if kind is None else jax.random.wrap_key_data(x, impl=kind)
-        for x, kind in zip(raw.leaves, raw.keys, strict=True)
+        x if impl is None else jax.random.wrap_key_data(x, impl=impl)
+        for x, impl in zip(raw.leaves, raw.key_impls, strict=True)
     ]
     return jax.tree.unflatten(raw.structure, leaves)
 
 
-def _over_workers(num_runs: int, devices: list[Any]) -> Spread:
-    """A device a worker. Only host arrays and the shards of this process' devices are touched
-    outside `pmap`, so that it is the same for one process and for many."""
+def _on_workers(num_runs: int, devices: list[Any]) -> Placement:
+    """One `pmap` over the devices, a worker of every run on each.
+
+    Outside `pmap` it uses only host arrays and the shards on this process' own devices, so the
+    same code serves one process and several.
+    """
     workers = len(devices)
     mesh = jax.sharding.Mesh(np.array(devices), (WORKERS,))
-    one_a_device = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(WORKERS))
-    mine = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
+    one_per_device = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(WORKERS))
+    local = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
 
     def split(tree):
-        def local(x):
+        def place_leaf(x):
             x = np.asarray(x)
             x = x.reshape(num_runs, workers, *x.shape[1:]).swapaxes(0, 1)
-            return jax.make_array_from_process_local_data(one_a_device, x[mine], x.shape)
+            return jax.make_array_from_process_local_data(one_per_device, x[local], x.shape)
 
-        raw = _raw(tree)
-        return raw._replace(leaves=[local(x) for x in raw.leaves])
+        raw = _to_raw(tree)
+        return raw._replace(leaves=[place_leaf(x) for x in raw.leaves])
 
-    def here(x):
-        """The part of this process, `[W here, ...]` on the host."""
+    def local_part(x):
+        """Returns the entries of this process' workers on the host, `[W of this process, ...]`."""
         shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
         return np.concatenate([np.asarray(shard.data) for shard in shards])
 
     def join(raw):
-        leaves = [here(x) for x in raw.leaves]
+        leaves = [local_part(x) for x in raw.leaves]
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
             leaves = multihost_utils.process_allgather(leaves, tiled=True)
         leaves = [x.swapaxes(0, 1).reshape(num_runs * workers, *x.shape[2:]) for x in leaves]
-        return _typed(raw._replace(leaves=leaves))
+        return _from_raw(raw._replace(leaves=leaves))
 
     def read(raw):
         first = [np.asarray(x.addressable_shards[0].data)[0] for x in raw.leaves]
-        return _typed(raw._replace(leaves=first))
+        return _from_raw(raw._replace(leaves=first))
 
-    def compile(function, grouped, *shared, donate=(), options=OFTEN):
-        several, results = False, []
+    compile = partial(_compile_workers, devices)
+    return Placement(num_runs, workers, num_runs, split, join, read, compile, workers)
 
-        def on_raw(leaves, *shared):
-            nonlocal several
-            out = function(_typed(grouped._replace(leaves=leaves)), *shared)
-            several = type(out) is tuple
-            raws = [_raw(tree) for tree in (out if several else (out,))]
-            results[:] = [raw._replace(leaves=[]) for raw in raws]
-            return [raw.leaves for raw in raws]
 
-        axes = (0, *(None for _ in shared))
-        chosen = None if jax.process_count() > 1 else devices
-        mapped = jax.pmap(
-            on_raw, WORKERS, devices=chosen, in_axes=axes, donate_argnums=donate
-        )  # fmt: skip
-        compiled = _compiled(mapped.lower(grouped.leaves, *shared), options)
+def _compile_workers(
+    devices: list[Any], function: Callable[..., Any], shards: _RawTree, *shared: Any,
+    donate: tuple[int, ...] = (), options: dict[str, Any] = FAST_PROGRAM,
+) -> Callable[..., Any]:  # fmt: skip
+    """`Placement.compile` on workers: `function` sees typed keys, `pmap` plain numbers."""
+    has_two_results, results = False, []  # known when `on_raw` is traced
 
-        def call(grouped, *shared):
-            out = jax.block_until_ready(compiled(grouped.leaves, *shared))
-            raws = [raw._replace(leaves=leaves) for raw, leaves in zip(results, out, strict=True)]
-            return tuple(raws) if several else raws[0]
+    def on_raw(leaves, *shared):
+        nonlocal has_two_results
+        out = function(_from_raw(shards._replace(leaves=leaves)), *shared)
+        has_two_results = type(out) is tuple
+        raws = [_to_raw(tree) for tree in (out if has_two_results else (out,))]
+        results[:] = [raw._replace(leaves=[]) for raw in raws]
+        return [raw.leaves for raw in raws]
 
-        return call
+    axes = (0, *(None for _ in shared))
+    used = None if jax.process_count() > 1 else devices
+    mapped = jax.pmap(on_raw, WORKERS, devices=used, in_axes=axes, donate_argnums=donate)
+    compiled = _compiled(mapped.lower(shards.leaves, *shared), options)
 
-    return Spread(num_runs, workers, num_runs, split, join, read, compile, workers)
+    def call(shards, *shared):
+        out = jax.block_until_ready(compiled(shards.leaves, *shared))
+        raws = [raw._replace(leaves=leaves) for raw, leaves in zip(results, out, strict=True)]
+        return tuple(raws) if has_two_results else raws[0]
+
+    return call

@@ -1,4 +1,4 @@
-"""Many runs of one learner, compiled once and moved on from the host in chunks."""
+"""Many runs of one learner, compiled once and advanced from the host in chunks of updates."""
 
 import dataclasses
 import time
@@ -7,84 +7,109 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rljax.training.learner import NEVER, Report, advance, empty_report
-from rljax.training.parallel import OFTEN, ONCE, ONE_THREAD, WORKERS, Spread
+from rljax.training.parallel import FAST_PROGRAM, ONE_THREAD, QUICK_COMPILE, WORKERS, Placement
 from rljax.types import Array, Key, Learner, PyTree, Shared, params_of
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
 
-# So that a second call does not compile again. Not more than this many: a program of the CPU takes
+# Compiled programs are kept for later calls, up to this number: a program for the CPU takes
 # hundreds of memory maps, of which Linux gives a process 65,530 before XLA aborts it.
-MOST_KEPT = 16
+MAX_COMPILED = 16
 _COMPILED: OrderedDict[Hashable, Any] = OrderedDict()
 
 
-class Start(NamedTuple):
-    """What an entry starts from, `[E]`: its key, the config fields that differ, which worker."""
+class RunInit(NamedTuple):
+    """The inputs in which the runs of one program differ, `[E]`: one entry per run and worker.
+
+    Attributes:
+      key: random key.
+      swept: values of the config fields that differ between runs.
+      worker: index of the worker; 0 where one worker trains the run.
+    """
 
     key: Key
     swept: dict[str, Array]
-    worker: Array  # 0 where runs are whole
+    worker: Array
 
 
-class Work(NamedTuple):
-    """What moves: one entry a run and worker, `[E, ...]`."""
+class RunState(NamedTuple):
+    """The state of all runs, `[E, ...]`: one entry per run and worker.
+
+    Attributes:
+      state: the `TrainState`.
+      report: metrics since the last report.
+      swept: values of the config fields that differ between runs.
+    """
 
     state: PyTree
     report: Report
     swept: dict[str, Array]
 
 
-class Seen(NamedTuple):
-    """What the host looks at after each chunk, of all workers together: one entry a run, `[R]`."""
+class HostView(NamedTuple):
+    """The part of the state that the host reads after each chunk: one entry per run, `[R]`.
+
+    Attributes:
+      report: metrics since the last report, summed over the workers of a run.
+      diverged: whether the parameters of a run's workers differ, bool.
+    """
 
     report: Report
-    parted: Array  # bool: workers no longer hold the same parameters
+    diverged: Array
 
 
-def start_one(make_learner: MakeLearner, config: Any, start: Start) -> Work:
-    """One run before its first update."""
-    learner = make_learner(dataclasses.replace(config, **start.swept))
-    state = learner.init(start.key, start.worker)
-    return Work(state, empty_report(learner, state), start.swept)
+def init_run(make_learner: MakeLearner, config: Any, init: RunInit) -> RunState:
+    """Returns the state of one run before its first update."""
+    learner = make_learner(dataclasses.replace(config, **init.swept))
+    state = learner.init(init.key, init.worker)
+    return RunState(state, empty_report(learner, state), init.swept)
 
 
-def advance_one(
-    make_learner: MakeLearner, config: Any, work: Work, num_updates: Array, clear: Array
-) -> Work:
-    """One run, `num_updates` further; `clear` begins a new report first."""
-    learner = make_learner(dataclasses.replace(config, **work.swept))
-    empty = empty_report(learner, work.state)
-    report = jax.tree.map(lambda new, old: jax.numpy.where(clear, new, old), empty, work.report)
-    return Work(*advance(learner, work.state, report, num_updates), work.swept)
+def advance_run(
+    make_learner: MakeLearner, config: Any, run: RunState, num_updates: Array, clear: Array
+) -> RunState:
+    """Returns the state of one run after `num_updates` more; `clear` empties its report first."""
+    learner = make_learner(dataclasses.replace(config, **run.swept))
+    empty = empty_report(learner, run.state)
+    report = jax.tree.map(lambda new, old: jnp.where(clear, new, old), empty, run.report)
+    return RunState(*advance(learner, run.state, report, num_updates), run.swept)
 
 
-def seen_by(workers: int, work: Work) -> Seen:
-    """What the workers of a run have to tell, inside the program of a share."""
+def host_view(workers: int, run: RunState) -> HostView:
+    """Returns the reports of runs summed over their workers, inside the program of a shard."""
     if workers == 1:
-        return Seen(work.report, jax.numpy.zeros(work.state.num_updates.shape, bool))
-    totals = jax.lax.psum(work.report.totals, WORKERS)
-    nonfinite = jax.lax.pmin(work.report.nonfinite, WORKERS)
-    parted = jax.numpy.zeros(work.state.num_updates.shape, bool)
-    for leaf in jax.tree.leaves(params_of(work.state.agent)):
+        return HostView(run.report, jnp.zeros(run.state.num_updates.shape, bool))
+    totals = jax.lax.psum(run.report.totals, WORKERS)
+    nonfinite = jax.lax.pmin(run.report.nonfinite, WORKERS)
+    diverged = jnp.zeros(run.state.num_updates.shape, bool)
+    for leaf in jax.tree.leaves(params_of(run.state.agent)):
         differs = jax.lax.pmax(leaf, WORKERS) != jax.lax.pmin(leaf, WORKERS)
-        parted |= differs.any(axis=tuple(range(1, leaf.ndim)))
-    return Seen(Report(totals, nonfinite), parted)
+        diverged |= differs.any(axis=tuple(range(1, leaf.ndim)))
+    return HostView(Report(totals, nonfinite), diverged)
 
 
-def template(make_learner: MakeLearner, config: Any, starts: Start) -> Work:
-    """The shapes of the work of all runs, without compiling or computing anything."""
-    begin = jax.vmap(lambda start: start_one(make_learner, config, start), axis_name=WORKERS)
-    return jax.eval_shape(begin, starts)
+def template(make_learner: MakeLearner, config: Any, inits: RunInit) -> RunState:
+    """Returns the shapes of the state of all runs, without compiling or computing anything."""
+    init = jax.vmap(lambda init: init_run(make_learner, config, init), axis_name=WORKERS)
+    return jax.eval_shape(init, inits)
 
 
 def over_runs(function: Callable[..., PyTree], width: int) -> Callable[..., PyTree]:
     """Maps a function over the leading axis of its first argument; the others are shared.
 
-    A `vmap` over one run is none: matrix products without a batch axis are faster. What is
-    `types.Shared` goes in without an axis and comes out with one.
+    A single run is not batched by `vmap`: matrix products without a batch axis are faster.
+    `types.Shared` numbers enter the function without a batch axis and return with one.
+
+    Args:
+      function: of one run.
+      width: number of runs.
+
+    Returns:
+      The function of `width` runs.
     """
 
     def is_shared(x):
@@ -97,7 +122,7 @@ def over_runs(function: Callable[..., PyTree], width: int) -> Callable[..., PyTr
                 lambda x: jax.tree.map(lambda y: y[0], x) if is_shared(x) else x, tree,
                 is_leaf=is_shared,
             )  # fmt: skip
-            return jax.vmap(lambda one: function(one, *shared), in_axes=(axes,))(tree)
+            return jax.vmap(lambda run: function(run, *shared), in_axes=(axes,))(tree)
         out = function(jax.tree.map(lambda x: x[0], tree), *shared)
         return jax.tree.map(lambda x: x[None], out)
 
@@ -105,103 +130,126 @@ def over_runs(function: Callable[..., PyTree], width: int) -> Callable[..., PyTr
 
 
 class Runs:
-    """`R` runs of the learner that `make_learner(config)` makes, side by side.
+    """`R` runs of the learner that `make_learner(config)` builds, side by side.
 
-    The program is compiled ahead of time, once; the number of updates of a chunk is an argument
-    of it. Programs of equal `cache_key` are kept and used again. `one_thread`: each share keeps to
-    one core, for programs of small products.
+    The program is compiled once, ahead of time; the number of updates of a chunk is an argument
+    of it.
     """
 
     def __init__(
-        self, make_learner: MakeLearner, config: Any, starts: Start, spread: Spread,
+        self, make_learner: MakeLearner, config: Any, inits: RunInit, placement: Placement,
         cache_key: Hashable = None, one_thread: bool = False,
     ):  # fmt: skip
-        self._spread, self._config, self._clear = spread, config, False
-        width = spread.width
+        """Compiles the program and initializes the runs.
 
-        def start(starts, config):
-            return over_runs(lambda one: start_one(make_learner, config, one), width)(starts)
-
-        def chunk(work, config, num_updates, clear):
-            def one(work, num_updates, clear):
-                return advance_one(make_learner, config, work, num_updates, clear)
-
-            work = over_runs(one, width)(work, num_updates, clear)
-            return work, seen_by(spread.workers, work)
-
-        began = time.perf_counter()
-        grouped = spread.split(starts)
-        begin, chunk_call = _COMPILED.get(cache_key, (None, None))
-        if begin is None:
-            begin = spread.compile(start, grouped, config, options=ONCE)
-        self._work = begin(grouped, config)
-        if chunk_call is None:
-            options = OFTEN | ONE_THREAD if one_thread else OFTEN
-            counts = np.int32(0), np.bool_(False)
-            chunk_call = spread.compile(
-                chunk, self._work, config, *counts, donate=(0,), options=options
-            )
+        Args:
+          make_learner: `config -> Learner`.
+          config: config of the runs; the fields in `inits.swept` are replaced.
+          inits: keys, swept values and workers of the runs, `[E]`.
+          placement: the devices or threads that the runs are placed on.
+          cache_key: programs of equal keys are compiled once; None compiles anew.
+          one_thread: each shard uses one core, which is faster for small matrix products.
+        """
+        self._placement, self._config, self._clear = placement, config, False
+        start = time.perf_counter()
+        shards = placement.split(inits)
+        init, chunk = _COMPILED.get(cache_key, (None, None))
+        if init is None:
+            init = _compile_init(make_learner, placement, shards, config)
+        self._runs = init(shards, config)
+        if chunk is None:
+            options = FAST_PROGRAM | ONE_THREAD if one_thread else FAST_PROGRAM
+            chunk = _compile_chunk(make_learner, placement, self._runs, config, options)
         if cache_key is not None:
-            _COMPILED[cache_key] = begin, chunk_call
+            _COMPILED[cache_key] = init, chunk
             _COMPILED.move_to_end(cache_key)
-            if len(_COMPILED) > MOST_KEPT:
+            if len(_COMPILED) > MAX_COMPILED:
                 _COMPILED.popitem(last=False)
-        self._chunk = chunk_call
-        self.compile_seconds = time.perf_counter() - began
+        self._chunk = chunk
+        self.compile_seconds = time.perf_counter() - start
 
     def advance(self, num_updates: int) -> Report:
-        """Moves every run on, and waits. Returns the report so far, `[R]` each, on the host.
+        """Advances every run by `num_updates` and waits for the result.
+
+        Returns:
+          The metrics since the last report, `[R]` each, on the host.
 
         Raises:
-          RuntimeError: the workers of a run have parted.
+          RuntimeError: the parameters of the workers of a run differ.
         """
-        shared = self._config, np.int32(num_updates), np.bool_(self._clear)
-        (self._work, seen), self._clear = self._chunk(self._work, *shared), False
-        report, parted = self._spread.read(seen)
-        # what is NaN equals nothing: whoever reads the report will say that
-        if parted.any() and first_nonfinite(report) is None:
+        arguments = self._config, np.int32(num_updates), np.bool_(self._clear)
+        (self._runs, view), self._clear = self._chunk(self._runs, *arguments), False
+        report, diverged = self._placement.read(view)
+        # NaN differs from itself; the caller reports the NaN instead
+        if diverged.any() and first_nonfinite(report) is None:
             raise RuntimeError(
-                f"the workers of run {int(parted.argmax())} no longer hold the same parameters: "
-                "whatever an agent's `update` learns from must pass through `average`."
+                f"the workers of run {int(diverged.argmax())} have different parameters: pass "
+                "the gradients and statistics in the agent's `update` through `average`."
             )
         return report
 
     def clear_report(self) -> None:
-        """Lets the next `advance` begin a new report."""
+        """Lets the next `advance` start a new report."""
         self._clear = True
 
-    def snapshot(self) -> Work:
-        """Everything, as `[E, ...]`, to keep or to `put_back`; every process has to call it."""
-        work = self._spread.join(self._work)
+    def snapshot(self) -> RunState:
+        """Returns the state of all runs, `[E, ...]`; every process has to call it."""
+        runs = self._placement.join(self._runs)
         if not self._clear:
-            return work
-        totals = jax.tree.map(np.zeros_like, work.report.totals)
-        nonfinite = jax.tree.map(lambda x: np.full_like(x, NEVER), work.report.nonfinite)
-        return work._replace(report=Report(totals, nonfinite))
+            return runs
+        totals = jax.tree.map(np.zeros_like, runs.report.totals)
+        nonfinite = jax.tree.map(lambda x: np.full_like(x, NEVER), runs.report.nonfinite)
+        return runs._replace(report=Report(totals, nonfinite))
 
-    def put_back(self, work: Work) -> None:
+    def restore(self, snapshot: RunState) -> None:
         """Continues from a snapshot."""
-        self._work, self._clear = self._spread.split(work), False
+        self._runs, self._clear = self._placement.split(snapshot), False
+
+
+def _compile_init(
+    make_learner: MakeLearner, placement: Placement, shards: Any, config: Any
+) -> Callable[..., Any]:
+    def init(inits, config):
+        def init_one(init):
+            return init_run(make_learner, config, init)
+
+        return over_runs(init_one, placement.width)(inits)
+
+    return placement.compile(init, shards, config, options=QUICK_COMPILE)
+
+
+def _compile_chunk(
+    make_learner: MakeLearner, placement: Placement, runs: Any, config: Any, options: dict[str, Any]
+) -> Callable[..., Any]:
+    def chunk(runs, config, num_updates, clear):
+        def advance_one(run, num_updates, clear):
+            return advance_run(make_learner, config, run, num_updates, clear)
+
+        runs = over_runs(advance_one, placement.width)(runs, num_updates, clear)
+        return runs, host_view(placement.workers, runs)
+
+    arguments = config, np.int32(0), np.bool_(False)
+    return placement.compile(chunk, runs, *arguments, donate=(0,), options=options)
 
 
 def first_nonfinite(report: Report) -> tuple[int, int, str] | None:
-    """The earliest quantity that was not finite: `(update, run, name)`, or None."""
-    found = [
+    """Returns the earliest metric that was NaN or infinite: `(update, run, name)`, or None."""
+    candidates = [
         (int(updates.min()), order, int(updates.argmin()), name)
         for order, (name, updates) in enumerate(report.nonfinite.items())
         if updates.min() < NEVER
     ]
-    if not found:
+    if not candidates:
         return None
-    update, _, run, name = min(found)
+    update, _, run, name = min(candidates)
     return update, run, name
 
 
 def means(report: Report) -> dict[str, np.ndarray]:
-    """The means of a report on the host, `[R]` float32; NaN where there was nothing to average."""
+    """Returns the means of a report on the host, `[R]` float32; NaN where the weight is 0."""
     means = {}
     for name, mean in report.totals.items():
         weight = np.where(mean.weight > 0, mean.weight, 1.0)
-        # not 0 / 0, whose NaN has another sign than the one that a checkpoint gives back
+        # not 0 / 0: the sign of its NaN differs from the NaN that a checkpoint restores
         means[name] = np.where(mean.weight > 0, mean.total / weight, np.nan).astype(np.float32)
     return means

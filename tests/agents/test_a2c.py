@@ -1,4 +1,4 @@
-"""A2C against the gradient and the optimizers written out."""
+"""A2C against its gradient and its optimizers, written out."""
 
 import dataclasses
 
@@ -40,21 +40,21 @@ def plain_loss(params, trajectory, advantage, target, config):
 
 
 @jax.jit
-def slope_and_values(params, trajectory, advantage, target):
-    loss = jax.grad(plain_loss)
+def gradient_and_values(params, trajectory, advantage, target):
+    gradient = jax.grad(plain_loss)
     values = [NETWORK.apply(params, obs)[1] for obs in (trajectory.obs, trajectory.next_obs)]
-    return loss(params, trajectory, advantage, target, CONFIG), values
+    return gradient(params, trajectory, advantage, target, CONFIG), values
 
 
 def steps_of(name):
-    """One step of an optimizer, in float64: from the gradient, its moments, the count, the rate."""
+    """One step of an optimizer in float64: `(grad, moments, count, rate) -> (step, moments)`."""
 
     def adam(grad, moments, count, rate):
         first, second = 0.9 * moments[0] + 0.1 * grad, 0.999 * moments[1] + 0.001 * grad**2
         root = np.sqrt(second / (1 - 0.999**count)) + 1e-5
         return -rate * first / (1 - 0.9**count) / root, (first, second)
 
-    def rmsprop(grad, moments, count, rate):  # K26g: epsilon inside the root, as in the paper
+    def rmsprop(grad, moments, count, rate):  # epsilon inside the root, as in the A3C paper
         second = 0.99 * moments[1] + 0.01 * grad**2
         return -rate * grad / np.sqrt(second + 1e-5), (moments[0], second)
 
@@ -62,15 +62,15 @@ def steps_of(name):
 
 
 @pytest.mark.parametrize("options", [{}, {"optimizer": "rmsprop", "normalize_advantage": True}])
-def test_updates_are_those_written_out(options):
-    """Two of them, for the moments of the optimizer and for annealing."""
+def test_updates_equal_a_plain_implementation(options):
+    """Two updates, so that the optimizer's moments and annealing matter."""
     config = dataclasses.replace(CONFIG, **options)
     state, trajectory, update = make(config)
     zeros = jnp.zeros((T, B))
     step, moments = steps_of(config.optimizer), None
     params = state.params
     for count in (1, 2):
-        value, next_value = slope_and_values(params, trajectory, zeros, zeros)[1]
+        value, next_value = gradient_and_values(params, trajectory, zeros, zeros)[1]
         advantage = naive_gae(
             trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated,
             config.gamma, config.gae_lambda,
@@ -79,7 +79,7 @@ def test_updates_are_those_written_out(options):
         if config.normalize_advantage:
             advantage = (advantage - advantage.mean()) / advantage.std()
         advantage = jnp.asarray(advantage, jnp.float32)
-        grads = slope_and_values(params, trajectory, advantage, target)[0]
+        grads = gradient_and_values(params, trajectory, advantage, target)[0]
         leaves, structure = jax.tree.flatten(grads)
         leaves = [np.asarray(x, np.float64) for x in leaves]
         norm = np.sqrt(sum(np.square(x).sum() for x in leaves))
@@ -101,8 +101,7 @@ def test_updates_are_those_written_out(options):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4, err_msg=jax.tree_util.keystr(path))
 
 
-def test_a_larger_entropy_bonus_leaves_a_policy_of_larger_entropy():
-    """K26j."""
+def test_a_larger_entropy_bonus_gives_a_policy_of_larger_entropy():
     trajectory = make(CONFIG)[1]
 
     @jax.jit
@@ -110,7 +109,7 @@ def test_a_larger_entropy_bonus_leaves_a_policy_of_larger_entropy():
         config = dataclasses.replace(CONFIG, ent_coef=ent_coef, max_grad_norm=1e9)
         agent = a2c(config, SPEC, network=NETWORK)
         state = agent.init(jax.random.key(0))
-        # a policy that is not uniform, or else there is no entropy to gain
+        # a policy that is not uniform, whose entropy can increase
         state = state._replace(params=jax.tree.map(lambda x: x + 0.3, state.params))
         tilted = {**state.params["params"]}
         tilted["logits"] = {

@@ -1,4 +1,4 @@
-"""A3C: what its local copy does, and the paper's conventions."""
+"""A3C: the local copy of the parameters, and the conventions of the paper."""
 
 import dataclasses
 
@@ -14,8 +14,9 @@ from rljax import networks
 from rljax.agents.a2c import A2CConfig, a2c, advantage_gradient
 from rljax.agents.a3c import A3CConfig, a3c
 from rljax.agents.policy_gradient import default_optimizer
+from rljax.networks import recurrent
 from rljax.ops import returns
-from rljax.types import EnvSpec
+from rljax.types import EnvSpec, sample_one
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -31,31 +32,33 @@ def rollouts(count):
         yield trajectory._replace(extras={"raw_action": trajectory.action})
 
 
-def test_gradients_of_the_local_copy_move_the_shared_one():
+def test_gradients_at_the_local_copy_update_the_shared_parameters():
     agent = a3c(CONFIG, SPEC, network=NETWORK, optimizer=optax.sgd(0.1))
     update, state = jax.jit(agent.update), agent.init(jax.random.key(0))
-    slope = jax.jit(lambda *given: advantage_gradient(CONFIG, NETWORK, *given)[0])
+    sequences = recurrent.memoryless(SPEC)
+    gradient = jax.jit(lambda *args: advantage_gradient(NETWORK, CONFIG, sequences, *args)[0])
     shared = local = state.params
     for i, trajectory in enumerate(rollouts(7), start=1):
         state, _ = update(state, trajectory, jax.random.key(0))
-        shared = jax.tree.map(lambda x, g: x - 0.1 * g, shared, slope(local, trajectory))
+        shared = jax.tree.map(lambda x, g: x - 0.1 * g, shared, gradient(local, trajectory))
         local = shared if i % 3 == 0 else local
         for x, y in zip(*map(jax.tree.leaves, (state.params, shared)), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
         assert (bits(state.local) == bits(state.params)) == (i % 3 == 0)
 
 
-def test_what_acts_is_the_local_copy_and_what_is_judged_the_shared_one():
+def test_the_local_copy_acts_and_the_shared_parameters_are_evaluated():
     agent = a3c(CONFIG, SPEC, network=NETWORK)
     state = agent.init(jax.random.key(0))
     moved = state._replace(params=jax.tree.map(lambda x: x + 1.0, state.params))
     obs, key = jax.random.normal(jax.random.key(1), (B, 3)), jax.random.key(2)
-    assert bits(agent.act(moved, obs, key)) == bits(agent.act(state, obs, key))
+    noise = sample_one(agent.sample_noise, key)
+    assert bits(agent.act(moved, obs, noise)) == bits(agent.act(state, obs, noise))
     mode = NETWORK.apply(moved.params, obs)[0].mode()
     np.testing.assert_array_equal(agent.greedy(moved, obs, key), mode)
 
 
-def test_pulled_at_every_update_it_is_a2c():
+def test_with_a_pull_period_of_1_it_equals_a2c():
     config = dataclasses.replace(CONFIG, pull_period=1)
     names = {field.name for field in dataclasses.fields(A2CConfig)}
     same = A2CConfig(**{name: getattr(config, name) for name in names})
@@ -69,22 +72,22 @@ def test_pulled_at_every_update_it_is_a2c():
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
 
 
-def test_the_sum_over_a_rollout_is_its_length_times_the_mean():
-    """K26f: five gradients g make 5 g in the paper, g here unless asked for."""
+def test_the_summed_gradient_is_the_rollout_length_times_the_mean():
+    """The paper sums the gradients of a rollout; the default is the mean."""
     (trajectory,) = rollouts(1)
-    moves = []
+    changes = []
     for reduction in ("mean", "sum"):
         config = dataclasses.replace(CONFIG, reduction=reduction)
         agent = a3c(config, SPEC, network=NETWORK, optimizer=optax.sgd(1e-2))
         state = agent.init(jax.random.key(0))
         after, _ = jax.jit(agent.update)(state, trajectory, jax.random.key(0))
-        moves.append(jax.tree.map(jnp.subtract, after.params, state.params))
-    for x, y in zip(*map(jax.tree.leaves, moves), strict=True):
+        changes.append(jax.tree.map(jnp.subtract, after.params, state.params))
+    for x, y in zip(*map(jax.tree.leaves, changes), strict=True):
         np.testing.assert_allclose(y, T * x, rtol=1e-3, atol=1e-6)
 
 
-def test_rmsprop_has_its_epsilon_inside_the_root():
-    """K26g: decay .99, epsilon .1, g = .1, rate 7e-4, from rest."""
+def test_rmsprop_adds_epsilon_inside_the_root():
+    """First step with decay 0.99, epsilon 0.1, gradient 0.1 and learning rate 7e-4."""
     config = A3CConfig(learning_rate=7e-4, anneal_lr=False, optimizer_eps=0.1, max_grad_norm=9.0)
     optimizer = default_optimizer(config, config.optimizer_eps)
     params = {"w": jnp.zeros(1)}
@@ -92,8 +95,8 @@ def test_rmsprop_has_its_epsilon_inside_the_root():
     np.testing.assert_allclose(step["w"], [-2.21248e-4], rtol=1e-5)
 
 
-def test_returns_are_the_longest_there_are():
-    """K26e: r = (1, 0, 2), V = 10 behind them, gamma = .99."""
+def test_targets_are_the_longest_n_step_returns():
+    """Rewards (1, 0, 2), then a bootstrap value of 10; gamma is 0.99."""
     assert A3CConfig().gae_lambda == 1.0
     no, zero = jnp.zeros(3, bool), jnp.zeros(3)
     _, target = returns.gae(
@@ -103,15 +106,15 @@ def test_returns_are_the_longest_there_are():
 
 
 @pytest.mark.parametrize("std", ["softplus", "variance"])
-def test_what_the_head_of_a_continuous_policy_means(std):
-    """The softplus is sigma, or sigma^2 as in the paper; and K26i, on the policy that it makes."""
+def test_the_softplus_head_is_the_std_or_the_variance(std):
+    """The paper has the variance. Entropy and log-probability against scipy."""
     spec = EnvSpec(obs_shape=(3,), action_shape=(2,), num_envs=B)
     network = networks.actor_critic_network(spec, (5,), "tanh", std=std)
     obs = jax.random.normal(jax.random.key(1), (B, 3))
     params = network.init(jax.random.key(0), obs)
     heads = {**params["params"]}
-    wanted = 0.5 if std == "softplus" else 0.25  # of which the root is .5
-    bias = jnp.full(2, jnp.log(jnp.expm1(wanted - 1e-4)))
+    output = 0.5 if std == "softplus" else 0.25  # sqrt(0.25) = 0.5
+    bias = jnp.full(2, jnp.log(jnp.expm1(output - 1e-4)))
     heads["std"] = {"kernel": jnp.zeros_like(heads["std"]["kernel"]), "bias": bias}
     heads["mean"] = jax.tree.map(jnp.zeros_like, heads["mean"])
     policy, _ = network.apply({"params": heads}, obs)

@@ -1,4 +1,4 @@
-"""DPPO: workers together are one with the whole batch, and the hinge of the paper."""
+"""DPPO: workers equal one worker with the whole batch, and the hinge of the paper."""
 
 import dataclasses
 from functools import partial
@@ -36,7 +36,7 @@ def make(num_envs=B * WORKERS, config=CONFIG, **pieces):
 
 
 def rollout(params, drift):
-    """Of a policy that has been left by `drift` since, so that ratios are not 1."""
+    """A rollout of a policy that differs from `params` by `drift`, so that ratios are not 1."""
     trajectory = random_trajectory(3, T, B * WORKERS, SPEC)
     behaviour = jax.tree.map(lambda x: x + drift, params)
     logits = NETWORK.apply(behaviour, trajectory.obs)[0].logits
@@ -44,74 +44,75 @@ def rollout(params, drift):
     return trajectory._replace(extras={"raw_action": trajectory.action, "policy": (logits,)})
 
 
-def shares_of(tree):
-    """`[T, W * B, ...] -> [W, T, B, ...]`"""
+def shards_of(tree):
+    """Splits a trajectory among workers: `[T, W * B, ...] -> [W, T, B, ...]`."""
     return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(T, WORKERS, B, *x.shape[2:]), 1, 0), tree)
 
 
-def test_the_average_of_the_shards_gradients_is_the_gradient_of_the_whole():
-    """Plain gradient steps, so that the parameters moved are the gradient; the hinge is at work."""
+def test_the_average_of_the_workers_gradients_is_the_global_gradient():
+    """Plain gradient steps, which change the parameters by the gradient; the hinge is active."""
     key = jax.random.key(1)
 
-    def moves(hinge_coef, *average):
+    def gradient_of(hinge_coef, *average):
         """`(state, trajectory) -> gradient [P], KL`"""
         surrogate = hinged_kl(0.01, hinge_coef, *average)._replace(stop=None)
         pieces = {"optimizer": optax.sgd(1.0), "surrogate": surrogate}
         pieces |= {"average": AVERAGE} if average else {}
         agent = make(B if average else B * WORKERS, **pieces)
 
-        def moved(state, trajectory):
+        def gradient(state, trajectory):
             after, metrics = agent.update(state, trajectory, key)
             before, after = (ravel_pytree(x.params)[0] for x in (state, after))
             return before - after, metrics["losses/kl"]
 
-        return jax.jit(jax.vmap(moved, (None, 0), axis_name="workers") if average else moved)
+        return jax.jit(jax.vmap(gradient, (None, 0), axis_name="workers") if average else gradient)
 
     state = make().init(jax.random.key(0))
-    whole, without, shards = moves(jnp.float32(50.0)), moves(0.0), moves(50.0, AVERAGE)
+    whole, without_hinge = gradient_of(jnp.float32(50.0)), gradient_of(0.0)
+    shards = gradient_of(50.0, AVERAGE)
     for drift in (0.0, 0.4):
         trajectory = rollout(state.params, drift)
         gradient, kl = whole(state, trajectory)
         assert kl > 0.03 if drift else kl < 1e-6
-        each, _ = shards(state, shares_of(trajectory))
+        each, _ = shards(state, shards_of(trajectory))
         for shard in each:
             np.testing.assert_allclose(shard, gradient, rtol=1e-5, atol=1e-6)
-        felt = np.abs(without(state, trajectory)[0] - gradient).max()
-        assert felt > 0.01 if drift else felt < 1e-6
+        effect = np.abs(without_hinge(state, trajectory)[0] - gradient).max()
+        assert effect > 0.01 if drift else effect < 1e-6
 
 
-def test_workers_make_the_updates_of_ppo_on_the_whole_batch():
-    """P15: several epochs of Adam on the full batch of each."""
+def test_an_update_of_the_workers_equals_that_of_one_worker():
+    """Several epochs of Adam on the full batch."""
     config = dataclasses.replace(CONFIG, update_epochs=4, max_grad_norm=0.5)
     whole, worker = make(config=config), make(B, config, average=AVERAGE)
     state = whole.init(jax.random.key(0))
     trajectory, key = rollout(state.params, 0.0), jax.random.key(1)
     after, _ = jax.jit(whole.update)(state, trajectory, key)
     update = jax.vmap(worker.update, (None, 0, None), axis_name="workers")
-    together, _ = jax.jit(update)(state, shares_of(trajectory), key)
+    together, _ = jax.jit(update)(state, shards_of(trajectory), key)
     for x, y in zip(jax.tree.leaves(together.params), jax.tree.leaves(after.params), strict=True):
         np.testing.assert_allclose(x[0], y, atol=1e-5)
     np.testing.assert_array_equal(together.surrogate, np.full(WORKERS, after.surrogate))
 
 
 def test_the_hinge_by_hand():
-    """K34: KL .03 for a target of .01 and xi 1000 costs .1; below twice the target, nothing."""
+    """For a target of 0.01 and xi 1000, a KL of 0.03 costs 0.1, and a KL below 0.02 nothing."""
     surrogate = hinged_kl(0.01, 1000.0)
     zero, beta = jnp.zeros(2), jnp.float32(0.0)
     objective = partial(surrogate.objective, beta, zero, zero)
     np.testing.assert_allclose(objective(jnp.array([0.01, 0.05])), [-0.1, -0.1], rtol=1e-5)
     np.testing.assert_array_equal(objective(jnp.array([0.0, 0.039])), zero)
-    # 2 xi (KL - 2 target) / N for each of N steps; and beta takes its part as before
-    slope = jax.grad(lambda kl: objective(kl).mean())(jnp.array([0.01, 0.05]))
-    np.testing.assert_allclose(slope, [-10.0, -10.0], rtol=1e-5)
+    # the gradient is 2 xi (KL - 2 target) / N for each of N steps; beta adds its own penalty
+    gradient = jax.grad(lambda kl: objective(kl).mean())(jnp.array([0.01, 0.05]))
+    np.testing.assert_allclose(gradient, [-10.0, -10.0], rtol=1e-5)
     one = surrogate.objective(jnp.float32(2.0), jnp.ones(1), jnp.ones(1), jnp.array([0.01]))
     np.testing.assert_allclose(one, [1.0 - 0.02], rtol=1e-6)
     for kl, stop in ((0.039, False), (0.041, True)):
         assert bool(surrogate.stop(kl)) is stop
 
 
-def test_an_update_stops_where_the_policy_has_gone_too_far():
-    """K34: at the first minibatch whose KL is above four targets; all that follows is undone."""
+def test_an_update_stops_above_four_targets():
+    """At the first minibatch whose KL is above four targets; later steps have no effect."""
 
     def after(epochs):
         config = dataclasses.replace(
@@ -129,16 +130,16 @@ def test_an_update_stops_where_the_policy_has_gone_too_far():
         return update
 
     once, often = after(1), after(4)
-    # the KL is 0 in the first epoch, and then above four times the smaller target
+    # the KL is 0 in the first epoch, and then above four times the small target
     first, stopped, free = once(1e9), often(1e-6), often(1e9)
     for x, y in zip(jax.tree.leaves(stopped), jax.tree.leaves(first), strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-4)  # shuffled in another order
+        np.testing.assert_allclose(x, y, atol=1e-4)  # shuffled in a different order
     first, free = (ravel_pytree(params)[0] for params, _ in (first, free))
     assert np.abs(free - first).max() > 0.05
 
 
-def test_fifty_updates_on_four_devices_leave_workers_equal():
-    """`pmap` over devices, and `vmap` over workers on one."""
+def test_workers_stay_equal_on_four_devices():
+    """50 updates, under `pmap` over devices and under `vmap` over workers on one device."""
     config = dataclasses.replace(
         CONFIG, update_epochs=2, num_minibatches=2, normalize_obs=True, normalize_reward=True,
         max_grad_norm=0.5,

@@ -1,4 +1,4 @@
-"""IMPALA: without a lag A2C, with one corrected by V-trace."""
+"""IMPALA: equal to A2C without a lag, corrected by V-trace with a lag."""
 
 import dataclasses
 
@@ -24,14 +24,14 @@ NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 
 
 def rollout(seed, params):
-    """Steps that the policy of `params` might have taken."""
+    """A random rollout, with the policy of `params` in its extras."""
     trajectory = random_trajectory(seed, T, B, SPEC)
     policy, _ = NETWORK.apply(params, trajectory.obs)
     extras = {"raw_action": trajectory.action, "policy": (policy.logits,)}
     return trajectory._replace(extras=extras)
 
 
-def test_without_a_lag_it_is_a2c_with_n_step_returns():
+def test_without_a_lag_it_equals_a2c_with_n_step_returns():
     config = dataclasses.replace(CONFIG, pull_period=1)
     names = {field.name for field in dataclasses.fields(A2CConfig)}
     same = {k: v for k, v in vars(config).items() if k in names}
@@ -50,7 +50,7 @@ def test_without_a_lag_it_is_a2c_with_n_step_returns():
             np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 
 
-def test_the_gradient_is_the_learners_with_the_ratio_to_what_acted():
+def test_the_gradient_is_at_the_learner_with_the_ratio_to_the_behavior_policy():
     agent = impala(CONFIG, SPEC, network=NETWORK, optimizer=optax.sgd(0.1))
     state = agent.init(jax.random.key(0))
     moved = jax.tree.map(
@@ -65,22 +65,22 @@ def test_the_gradient_is_the_learners_with_the_ratio_to_what_acted():
     )
     ratio = np.exp(np.asarray(new - old, np.float64))
     assert ratio.max() > 1.2 and ratio.min() < 0.8
-    value, beyond = (NETWORK.apply(moved, x)[1] for x in (trajectory.obs, trajectory.next_obs))
+    value, next_value = (NETWORK.apply(moved, x)[1] for x in (trajectory.obs, trajectory.next_obs))
     advantage, target = vtrace(
-        jnp.asarray(ratio, jnp.float32), trajectory.reward, value, beyond, trajectory.terminated,
-        trajectory.truncated, CONFIG.gamma,
+        jnp.asarray(ratio, jnp.float32), trajectory.reward, value, next_value,
+        trajectory.terminated, trajectory.truncated, CONFIG.gamma,
     )  # fmt: skip
 
     def loss(params):
         policy, value = NETWORK.apply(params, trajectory.obs)
         error = CONFIG.vf_coef * 0.5 * jnp.square(value - target)
-        gain = advantage * policy.log_prob(trajectory.action)
-        return (error - gain - CONFIG.ent_coef * policy.entropy()).mean()
+        policy_objective = advantage * policy.log_prob(trajectory.action)
+        return (error - policy_objective - CONFIG.ent_coef * policy.entropy()).mean()
 
     expected = jax.tree.map(lambda x, g: x - 0.1 * g, moved, jax.grad(loss)(moved))
     for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["losses/ratio"], ratio.mean(), rtol=1e-5)
-    assert bits(after.local) == bits(state.local)  # of two updates it is the first
+    assert bits(after.local) == bits(state.local)  # after the first of two updates
     after, _ = update(after, trajectory, jax.random.key(0))
     assert bits(after.local) == bits(after.params)

@@ -1,4 +1,4 @@
-"""What an agent sees through `normalized`: a probe writes down all that it is shown."""
+"""Normalization, with an agent that records its inputs."""
 
 from functools import partial
 
@@ -19,18 +19,18 @@ KEY = jax.random.key(0)
 GAMMA = 0.9
 
 
-def probe_init(key):
+def recorder_init(key):
     del key
     zeros = jnp.zeros((T, B))
     ends = zeros.astype(bool)
     return Transition(zeros[..., None], zeros, zeros, ends, ends, zeros[..., None])
 
 
-PROBE = Agent(
-    init=probe_init,
-    act=lambda state, obs, key: (obs, {"seen": obs, "key": key}),
+RECORDER = Agent(
+    init=recorder_init,
+    act=lambda state, obs, noise: (obs, {"obs": obs, "noise": noise}),
     greedy=lambda state, obs, key: obs,
-    update=lambda state, trajectory, key: (trajectory, {"losses/seen": trajectory.obs.mean()}),
+    update=lambda state, trajectory, key: (trajectory, {"losses/obs": trajectory.obs.mean()}),
     sample_noise=lambda key, num_steps: ["noise"] * num_steps,
 )
 
@@ -46,34 +46,34 @@ def make_trajectory(seed, offset=5.0):
 
 
 def standardized(x, samples):
-    """By numpy in float64, from everything that was seen before."""
+    """Standardized by the moments of `samples`, in float64 by numpy."""
     x, samples = np.asarray(x), np.concatenate(samples).reshape(-1, SIZE).astype(np.float64)
     return ((x - samples.mean(0)) / np.sqrt(samples.var(0) + 1e-8)).clip(-CLIP, CLIP)
 
 
 def make(**options):
-    agent = normalized(PROBE, SPEC, gamma=GAMMA, **options)
+    agent = normalized(RECORDER, SPEC, gamma=GAMMA, **options)
     return agent, agent.init(KEY), jax.jit(agent.update)
 
 
-def test_nothing_to_normalize_is_the_agent_itself():
-    assert normalized(PROBE, SPEC, obs=False, reward=False) is PROBE
+def test_with_both_options_off_the_agent_is_returned():
+    assert normalized(RECORDER, SPEC, obs=False, reward=False) is RECORDER
 
 
-def test_what_is_drawn_is_the_agents_own_business():
+def test_noise_is_passed_on_unchanged():
     agent, state, _ = make()
-    assert agent.sample_noise is PROBE.sample_noise
+    assert agent.sample_noise is RECORDER.sample_noise
     obs = jnp.ones((B, SIZE))
-    assert agent.act(state, obs, "noise")[1]["key"] == "noise"
+    assert agent.act(state, obs, "noise")[1]["noise"] == "noise"
 
 
-def test_nothing_seen_yet_changes_nothing():
+def test_before_the_first_update_observations_are_unchanged():
     agent, state, _ = make()
     obs = jnp.linspace(-3.0, 3.0, B * SIZE).reshape(B, SIZE)
     np.testing.assert_allclose(agent.act(state, obs, KEY)[0], obs, rtol=1e-6)
 
 
-def test_observations_are_seen_with_the_statistics_of_all_trajectories_before():
+def test_observations_are_standardized_by_all_previous_trajectories():
     agent, state, update = make()
     trajectories = [make_trajectory(seed, offset=5.0 + seed) for seed in range(4)]
     probe_obs = np.random.default_rng(9).normal(6.0, 2.0, (B, SIZE)).astype(np.float32)
@@ -83,24 +83,23 @@ def test_observations_are_seen_with_the_statistics_of_all_trajectories_before():
             expected = standardized(probe_obs, before)
             action, extras = agent.act(state, jnp.asarray(probe_obs), KEY)
             np.testing.assert_allclose(action, expected, atol=1e-4)
-            np.testing.assert_allclose(extras["seen"], expected, atol=1e-4)
+            np.testing.assert_allclose(extras["obs"], expected, atol=1e-4)
             np.testing.assert_allclose(agent.greedy(state, probe_obs, KEY), expected, atol=1e-4)
         state, metrics = update(state, trajectory, KEY)
-        seen = state.agent
+        inputs = state.agent
         if i:
-            # The update looks with the eyes of the rollout, at both ends of a step, and at a
-            # time limit too: the moments move after it.
-            np.testing.assert_allclose(seen.obs, standardized(trajectory.obs, before), atol=1e-4)
+            # an update has the statistics of its rollout, also at time limits: they change after it
+            np.testing.assert_allclose(inputs.obs, standardized(trajectory.obs, before), atol=1e-4)
             next_obs = standardized(trajectory.next_obs, before)
-            np.testing.assert_allclose(seen.next_obs, next_obs, atol=1e-4)
+            np.testing.assert_allclose(inputs.next_obs, next_obs, atol=1e-4)
             assert trajectory.truncated.any()
-        np.testing.assert_allclose(metrics["losses/seen"], seen.obs.mean(), rtol=1e-5)
+        np.testing.assert_allclose(metrics["losses/obs"], inputs.obs.mean(), rtol=1e-5)
     everything = np.concatenate([t.obs for t in trajectories]).reshape(-1, SIZE)
     np.testing.assert_allclose(state.obs.mean, everything.mean(0), rtol=1e-5)
     np.testing.assert_allclose(state.obs.variance, everything.var(0), rtol=1e-4)
 
 
-def test_the_rest_of_a_trajectory_is_left_alone():
+def test_the_rest_of_a_trajectory_is_unchanged():
     _, state, update = make()
     trajectory = make_trajectory(0)._replace(extras={"value": jnp.ones((T, B))})
     state, _ = update(state, trajectory, KEY)
@@ -113,14 +112,13 @@ def test_observations_are_clipped():
     agent, state, update = make()
     state, _ = update(state, make_trajectory(0), KEY)
     for sign in (-1.0, 1.0):
-        far = jnp.full((B, SIZE), sign * 1e6)
+        outlier = jnp.full((B, SIZE), sign * 1e6)
         np.testing.assert_array_equal(
-            agent.greedy(state, far, KEY), np.full((B, SIZE), sign * CLIP)
+            agent.greedy(state, outlier, KEY), np.full((B, SIZE), sign * CLIP)
         )
 
 
-def test_evaluation_and_acting_move_nothing():
-    """Both return no state at all, and what they were given still reads as before."""
+def test_acting_does_not_change_the_statistics():
     agent, state, update = make()
     state, _ = update(state, make_trajectory(0), KEY)
     before = jax.tree.map(np.array, state)
@@ -133,7 +131,7 @@ def test_evaluation_and_acting_move_nothing():
 
 
 def scaled_rewards(trajectories):
-    """The oracle, in float64: over the deviation of all discounted sums so far, no mean taken."""
+    """Rewards over the standard deviation of all discounted sums so far, in float64."""
     total, sums, out = np.zeros(B), [], []
     for trajectory in trajectories:
         reward = np.asarray(trajectory.reward, np.float64)
@@ -146,7 +144,7 @@ def scaled_rewards(trajectories):
     return out, total
 
 
-def test_rewards_are_divided_by_the_deviation_of_their_discounted_sum():
+def test_rewards_are_divided_by_the_std_of_their_discounted_sum():
     _, state, update = make()
     trajectories = [make_trajectory(seed) for seed in range(4)]
     expected, running = scaled_rewards(trajectories)
@@ -156,7 +154,7 @@ def test_rewards_are_divided_by_the_deviation_of_their_discounted_sum():
     np.testing.assert_allclose(state.running_return, running, rtol=1e-4)
 
 
-def test_rewards_are_clipped_and_no_reward_is_no_reward():
+def test_rewards_are_clipped_and_zero_rewards_stay_zero():
     _, state, update = make()
     outlier = make_trajectory(0)
     outlier = outlier._replace(reward=jnp.zeros((T, B)).at[0, 0].set(1e-3))
@@ -168,7 +166,7 @@ def test_rewards_are_clipped_and_no_reward_is_no_reward():
     assert 0 < state.agent.reward[0, 0] <= CLIP
 
 
-def test_each_half_works_alone():
+def test_observations_and_rewards_are_normalized_independently():
     trajectory = make_trajectory(0)
     _, state, update = make(reward=False)
     state, _ = update(state, trajectory, KEY)
@@ -183,13 +181,13 @@ def test_each_half_works_alone():
     np.testing.assert_array_equal(state.agent.obs, trajectory.obs)
     np.testing.assert_array_equal(state.agent.next_obs, trajectory.next_obs)
     np.testing.assert_allclose(state.agent.reward, scaled_rewards([trajectory])[0][0], rtol=1e-4)
-    far = jnp.full((B, SIZE), 1e6)
-    np.testing.assert_array_equal(agent.act(state, far, KEY)[0], far)
+    outlier = jnp.full((B, SIZE), 1e6)
+    np.testing.assert_array_equal(agent.act(state, outlier, KEY)[0], outlier)
 
 
-def test_workers_share_the_statistics_of_all():
+def test_workers_share_the_statistics_of_all_workers():
     average = partial(jax.lax.pmean, axis_name="workers")
-    agent = normalized(PROBE, SPEC, gamma=GAMMA, average=average)
+    agent = normalized(RECORDER, SPEC, gamma=GAMMA, average=average)
     workers = [make_trajectory(seed, offset=10.0 * seed) for seed in range(3)]
     together = jax.tree.map(lambda *x: jnp.stack(x), *workers)
     state = jax.vmap(lambda _: agent.init(KEY))(jnp.arange(3))
@@ -209,7 +207,7 @@ def sums_of(trajectory):
 
 
 @pytest.mark.parametrize("options", [{}, {"obs": False}, {"reward": False}])
-def test_a_state_keeps_its_shapes_and_types(options):
+def test_an_update_keeps_shapes_and_dtypes(options):
     _, state, update = make(**options)
     state = state._replace(agent=())
     new, _ = update(state, make_trajectory(0), KEY)
@@ -220,7 +218,7 @@ def test_a_state_keeps_its_shapes_and_types(options):
     assert jax.tree.map(kind, new._replace(agent=())) == jax.tree.map(kind, state)
 
 
-def test_bytes_can_be_observed():
+def test_observations_may_be_bytes():
     agent, state, update = make()
     trajectory = make_trajectory(0)
     as_bytes = trajectory.obs.astype(jnp.uint8)
@@ -234,14 +232,14 @@ def test_bytes_can_be_observed():
 # Advantages
 
 
-def test_advantages_are_divided_by_the_population_deviation():
+def test_advantages_are_divided_by_the_population_std():
     got = normalized_advantage(jnp.array([1.0, 2.0, 3.0, 4.0]))
     expected = [-1.341641, -0.447214, 0.447214, 1.341641]  # with N - 1: 1.161895, .387298
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("same", [(5.0,), (3.0, 3.0, 3.0)])
-def test_equal_advantages_are_none(same):
+def test_equal_advantages_become_zero(same):
     np.testing.assert_array_equal(normalized_advantage(jnp.array(same)), np.zeros(len(same)))
 
 

@@ -1,4 +1,4 @@
-"""PPO against a second, plainer implementation, and its promises one by one."""
+"""PPO against a second, plain implementation, and its properties one by one."""
 
 import dataclasses
 
@@ -11,7 +11,9 @@ from jax.flatten_util import ravel_pytree
 from probes import bits, naive_gae, random_trajectory, restarting, walk
 
 from rljax import networks
-from rljax.agents.ppo import PPOConfig, adaptive_kl, ppo
+from rljax.agents.ppo import PPOConfig, ppo
+from rljax.agents.ppo_loss import ppo_loss
+from rljax.agents.surrogates import adaptive_kl, clip
 from rljax.envs import wrappers
 from rljax.training.learner import make_learner, train
 from rljax.types import Env, EnvSpec, Step, params_of
@@ -29,7 +31,7 @@ NETWORK = networks.actor_critic_network(SPEC, CONFIG.hidden_sizes, CONFIG.activa
 
 
 def make(config=CONFIG, **pieces):
-    """An agent, its state, a trajectory that it could have played, and its update."""
+    """The state of an agent, a trajectory of its policy, and its jitted update."""
     agent = ppo(config, SPEC, network=NETWORK, **pieces)
     state = agent.init(jax.random.key(0))
     trajectory = random_trajectory(3, T, B, SPEC)
@@ -43,7 +45,7 @@ def log_softmax(logits):
 
 
 def plain_loss(params, old, beta, trajectory, advantage, target, config):
-    """The loss of the paper, eq. 9, written out for one discrete action."""
+    """Eq. 9, written out for one discrete action."""
     policy, value = NETWORK.apply(params, trajectory.obs)
     old_policy, old_value = NETWORK.apply(old, trajectory.obs)
     new, old = log_softmax(policy.logits), log_softmax(old_policy.logits)
@@ -54,17 +56,17 @@ def plain_loss(params, old, beta, trajectory, advantage, target, config):
     ratio = jnp.exp(chosen(new) - chosen(old))
     scaled = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     if config.surrogate == "clip":
-        held = jnp.where(ratio > 1, jnp.minimum(ratio, 1 + config.clip_eps), 0.0)
-        held += jnp.where(ratio <= 1, jnp.maximum(ratio, 1 - config.clip_eps), 0.0)
-        gain = jnp.minimum(ratio * scaled, held * scaled)
+        clipped = jnp.where(ratio > 1, jnp.minimum(ratio, 1 + config.clip_eps), 0.0)
+        clipped += jnp.where(ratio <= 1, jnp.maximum(ratio, 1 - config.clip_eps), 0.0)
+        surrogate = jnp.minimum(ratio * scaled, clipped * scaled)
     else:
-        gain = ratio * scaled - beta * (jnp.exp(old) * (old - new)).sum(axis=-1)
+        surrogate = ratio * scaled - beta * (jnp.exp(old) * (old - new)).sum(axis=-1)
     error = jnp.square(value - target)
     if config.clip_value:
-        moved = old_value + jnp.clip(value - old_value, -config.clip_eps, config.clip_eps)
-        error = jnp.maximum(error, jnp.square(moved - target))
+        clipped = old_value + jnp.clip(value - old_value, -config.clip_eps, config.clip_eps)
+        error = jnp.maximum(error, jnp.square(clipped - target))
     entropy = -(jnp.exp(new) * new).sum(axis=-1)
-    loss = -gain + config.vf_coef * 0.5 * error - config.ent_coef * entropy
+    loss = -surrogate + config.vf_coef * 0.5 * error - config.ent_coef * entropy
     return loss.mean()
 
 
@@ -78,7 +80,7 @@ def plain_update(state, trajectory, config, beta):
     )  # fmt: skip
     target = jnp.asarray(advantage + np.asarray(value), jnp.float32)
     advantage = jnp.asarray(advantage, jnp.float32)
-    slope = jax.jit(
+    gradient = jax.jit(
         lambda params: jax.grad(plain_loss)(
             params, state.params, beta, trajectory, advantage, target, config
         )
@@ -86,22 +88,22 @@ def plain_update(state, trajectory, config, beta):
     params, adam, norms = state.params, optax.adam(config.learning_rate, eps=1e-5), []
     moments = adam.init(params)
     for _ in range(config.update_epochs):
-        grads = slope(params)
+        grads = gradient(params)
         norm = jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(grads)))
         norms.append(float(norm))
         scale = jnp.minimum(1.0, config.max_grad_norm / norm)
         steps, moments = adam.update(jax.tree.map(lambda x: scale * x, grads), moments)
         params = optax.apply_updates(params, steps)
-    assert max(norms) > config.max_grad_norm  # the clipping of gradients is at work
+    assert max(norms) > config.max_grad_norm  # gradients are clipped
     return params
 
 
 @pytest.mark.parametrize("options", [{}, {"surrogate": "kl", "clip_value": True}])
-def test_an_update_is_that_of_the_paper_written_out(options):
+def test_an_update_equals_a_plain_implementation_of_the_paper(options):
     config = dataclasses.replace(CONFIG, **options)
     state, trajectory, update = make(config)
     beta = 1.0
-    if config.surrogate == "kl":  # a weight at which the penalty is felt
+    if config.surrogate == "kl":  # large enough for the penalty to matter
         beta = 8.0
         state = state._replace(surrogate=jnp.float32(beta))
     expected = plain_update(state, trajectory, config, beta)
@@ -110,11 +112,14 @@ def test_an_update_is_that_of_the_paper_written_out(options):
         jax.tree_util.tree_leaves_with_path(after.params), jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4, err_msg=jax.tree_util.keystr(path))
-    assert metrics["losses/clip_fraction"] > 0.1  # the ratio left the interval
+    if config.surrogate == "clip":
+        assert metrics["losses/clip_fraction"] > 0.1  # the ratio left the interval
+    else:
+        assert "losses/clip_fraction" not in metrics and metrics["losses/kl"] > 1e-3
 
 
 def test_beta_is_adapted_once_an_update_by_the_kl_after_it():
-    """K33, with KL(old || new): eq. 8 and section 4."""
+    """Eq. 8 and section 4, with KL(old || new)."""
     config = dataclasses.replace(CONFIG, surrogate="kl", learning_rate=0.01)
     state, trajectory, _ = make(config)
     state = state._replace(surrogate=jnp.float32(3.0))
@@ -133,9 +138,9 @@ def test_beta_is_adapted_once_an_update_by_the_kl_after_it():
         assert float(update(target).surrogate) == beta
 
 
-def test_the_first_update_takes_the_full_rate_and_the_last_one_over_the_number():
-    """K39: annealing counts updates, not minibatches."""
-    rate = 1e-4  # so small that the gradients of both agents are the same
+def test_annealing_counts_updates_not_minibatches():
+    """The first update has the full learning rate, the last one of n has 1 / n of it."""
+    rate = 1e-4  # so small that both agents have the same gradients
     config = dataclasses.replace(
         CONFIG, learning_rate=rate, update_epochs=2, num_minibatches=2, max_grad_norm=1e9
     )
@@ -148,39 +153,38 @@ def test_the_first_update_takes_the_full_rate_and_the_last_one_over_the_number()
             params.append(ravel_pytree(state.params)[0])
         paths.append(np.abs(np.diff(params, axis=0)).sum(axis=1))
     np.testing.assert_allclose(paths[1] / paths[0], [1.0, 0.75, 0.5, 0.25], rtol=0.05)
-    assert paths[1][0] == paths[0][0]  # in all of its minibatches
+    assert paths[1][0] == paths[0][0]  # in all minibatches of the first update
 
 
 @pytest.mark.parametrize("everything", [False, True])
 def test_the_ratio_of_the_first_minibatch_is_one(everything):
-    """K30, where the statistics of normalisation have moved, and actions have been clipped."""
+    """Also after normalization statistics have changed, and with clipped continuous actions."""
     env = wrappers.batched(walk(continuous=everything), B)
     network = networks.actor_critic_network(env.spec, (5,), "tanh")
     config = dataclasses.replace(
         CONFIG, update_epochs=1, clip_eps=1e-5, normalize_obs=everything,
         normalize_reward=everything,
     )  # fmt: skip
-    seen = []
-
+    ratios = []
     agent = ppo(config, env.spec, network=network)
     learner = make_learner(agent, env, T)
     state = jax.jit(learner.init)(jax.random.key(0))
     step = jax.jit(learner.step)
     for _ in range(3):
         state, metrics = step(state)
-        seen.append((float(metrics["losses/clip_fraction"]), float(metrics["losses/kl"])))
-    np.testing.assert_allclose(seen, np.zeros((3, 2)), atol=1e-7)
+        ratios.append((float(metrics["losses/clip_fraction"]), float(metrics["losses/kl"])))
+    np.testing.assert_allclose(ratios, np.zeros((3, 2)), atol=1e-7)
     if everything:
         assert float(state.agent.obs.num_samples) == 3 * T * B
 
 
-def test_minibatches_must_divide_the_batch():
+def test_minibatches_must_divide_the_rollout():
     with pytest.raises(ValueError, match=r"`num_minibatches` is 5, .* 3 x 8 = 24"):
         dataclasses.replace(CONFIG, num_minibatches=5)
 
 
-def test_a_surrogate_of_ones_own_is_what_is_climbed():
-    """One that is blind to the advantages, and keeps count of the updates."""
+def test_a_custom_surrogate_replaces_the_objective():
+    """It ignores advantages, and its state counts updates."""
     surrogate = adaptive_kl(0.01)._replace(
         init=lambda: jnp.int32(0),
         objective=lambda count, ratio, advantage, kl: 0.0 * ratio,
@@ -195,8 +199,63 @@ def test_a_surrogate_of_ones_own_is_what_is_climbed():
     assert bits(old["critic"]) != bits(new["critic"])
 
 
+def test_a_custom_loss_replaces_the_loss():
+    """It adds a metric and drops the value loss, so that the critic does not change."""
+
+    def policy_loss(network, config, params, batch, surrogate, surrogate_state, average):
+        config = dataclasses.replace(config, vf_coef=0.0)
+        loss, metrics = ppo_loss(
+            network, config, params, batch, surrogate, surrogate_state, average
+        )
+        return loss, {**metrics, "losses/advantage": batch.advantage.mean()}
+
+    state, trajectory, update = make(loss=policy_loss)
+    after, metrics = update(state, trajectory, jax.random.key(1))
+    assert "losses/advantage" in metrics
+    old, new = state.params["params"], after.params["params"]
+    assert bits(old["critic"]) == bits(new["critic"]) and bits(old["value"]) == bits(new["value"])
+    assert bits(old["actor"]) != bits(new["actor"])
+    expected, _ = make(dataclasses.replace(CONFIG, vf_coef=0.0))[2](
+        state, trajectory, jax.random.key(1)
+    )
+    assert bits(after) == bits(expected)
+
+
+@pytest.mark.parametrize("surrogate", [lambda x: x, clip, 0.2, (1, 2, 3)])
+def test_a_surrogate_of_the_wrong_form_is_refused(surrogate):
+    with pytest.raises(ValueError, match=r"`surrogate` is .* must be an rljax.Surrogate: .*clip"):
+        ppo(CONFIG, SPEC, surrogate=surrogate)
+
+
+WRONG_LOSSES = {
+    "no metrics": (lambda *args: jnp.float32(0), r"returns an array of shape \(\), .* a pair"),
+    "one value per sample": (
+        lambda network, config, params, batch, *_: (batch.advantage, {}),
+        r"returns a tuple \(an array of shape \(24,\), a dict\), .* \(scalar, metrics\)",
+    ),
+    "metrics in a tuple": (lambda *args: (jnp.float32(0), ()), "must return a pair"),
+    "a Python object": (lambda *args: None, "returns a NoneType, but"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LOSSES)
+def test_a_loss_of_the_wrong_form_is_refused(case):
+    loss, message = WRONG_LOSSES[case]
+    state, trajectory, update = make(loss=loss)
+    with pytest.raises(ValueError, match=message):
+        update(state, trajectory, jax.random.key(1))
+
+
+def test_a_surrogate_that_stops_needs_the_kl_of_the_loss():
+    surrogate = adaptive_kl(0.01)._replace(stop=lambda kl: kl > 1.0)
+    loss = lambda *args: (ppo_loss(*args)[0], {})  # noqa: E731
+    state, trajectory, update = make(loss=loss, surrogate=surrogate)
+    with pytest.raises(ValueError, match="stops by `losses/kl`: add it to the metrics"):
+        update(state, trajectory, jax.random.key(1))
+
+
 def test_it_finds_the_best_continuous_action():
-    """One step, `-(action - 1)^2` in the box [-2, 2]: the mean is to be moved by half of a half."""
+    """Episodes of one step with reward `-(action - 1)^2` in the box [-2, 2]."""
     spec = EnvSpec(obs_shape=(1,), action_shape=(1,), action_low=-2.0, action_high=2.0)
 
     def step(state, action, key):

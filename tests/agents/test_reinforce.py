@@ -27,8 +27,8 @@ CONFIG = REINFORCEConfig(
 NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 
 
-def whole(spec=SPEC, ends=0.15):
-    """A long trajectory; none of its episodes is longer than a wait."""
+def long_trajectory(spec=SPEC, ends=0.15):
+    """A trajectory of several rollouts, with episodes of at most 6 steps."""
     long = random_trajectory(1, T * ROLLOUTS, spec.num_envs, spec, ends=ends)
     time = np.arange(T * ROLLOUTS)[:, None]
     cut = jnp.asarray((time % 6 == 5) & ~np.asarray(long.terminated))
@@ -37,15 +37,15 @@ def whole(spec=SPEC, ends=0.15):
     )
 
 
-def parts(trajectory):
+def rollouts_of(trajectory):
     return [jax.tree.map(lambda x: x[i : i + T], trajectory) for i in range(0, T * ROLLOUTS, T)]
 
 
 def learn(config, rollouts, spec=SPEC, **options):
-    """The parameters before each update, and after the last, under plain gradient steps."""
+    """The parameters before each update and after the last, with plain gradient steps."""
     agent = reinforce(config, spec, network=NETWORK, optimizer=optax.sgd(0.1), **options)
     state = agent.init(jax.random.key(0))
-    # `act` remembers a policy as well, which nothing here reads
+    # the extras of `act` also hold a policy, which these tests do not use
     steps = state.waiting.steps._replace(
         extras={"raw_action": state.waiting.steps.action, "policy": ()}
     )
@@ -63,13 +63,15 @@ def value_of(params, obs):
 
 
 def expected_step(params, trajectory, update, config):
-    """One update by the definition: each step of each episode that ended in this rollout."""
+    """One update by definition: a sum over the steps of episodes that ended in this rollout."""
     reward, done = (
         np.asarray(trajectory.reward),
         np.asarray(trajectory.terminated | trajectory.truncated),
     )
-    value, beyond = (np.asarray(value_of(params, x)) for x in (trajectory.obs, trajectory.next_obs))
-    weights, goals, used = np.zeros(done.shape), np.zeros(done.shape), np.zeros(done.shape)
+    value, next_value = (
+        np.asarray(value_of(params, x)) for x in (trajectory.obs, trajectory.next_obs)
+    )
+    weights, targets, used = np.zeros(done.shape), np.zeros(done.shape), np.zeros(done.shape)
     for b in range(done.shape[1]):
         start = 0
         for end in np.flatnonzero(done[:, b]):
@@ -77,8 +79,8 @@ def expected_step(params, trajectory, update, config):
                 for t in range(start, end + 1):
                     total = sum(GAMMA ** (k - t) * reward[k, b] for k in range(t, end + 1))
                     if config.baseline == "value" and trajectory.truncated[end, b]:
-                        total += GAMMA ** (end + 1 - t) * beyond[end, b]
-                    goals[t, b], used[t, b] = total, 1.0
+                        total += GAMMA ** (end + 1 - t) * next_value[end, b]
+                    targets[t, b], used[t, b] = total, 1.0
                     weights[t, b] = total - (value[t, b] if config.baseline == "value" else 0.0)
             start = end + 1
     if config.normalize_advantage:
@@ -93,23 +95,23 @@ def expected_step(params, trajectory, update, config):
 
     @jax.jit
     @jax.grad
-    def slope(params):
+    def gradient(params):
         policy, value = NETWORK.apply(params, trajectory.obs)
         log_policy = jax.nn.log_softmax(policy.logits)
         chosen = jnp.take_along_axis(log_policy, trajectory.action[..., None], axis=-1)[..., 0]
-        error = 0.5 * jnp.square(value - goals) if config.baseline == "value" else 0.0 * value
+        error = 0.5 * jnp.square(value - targets) if config.baseline == "value" else 0.0 * value
         return ((-chosen * weights + config.vf_coef * error) * used).sum() / max(used.sum(), 1)
 
-    return jax.tree.map(lambda x, g: x - 0.1 * g, params, slope(params)), used
+    return jax.tree.map(lambda x, g: x - 0.1 * g, params, gradient(params)), used
 
 
 @pytest.mark.parametrize(
     "options",
     [{}, {"baseline": "value", "normalize_advantage": True}, {"discount_gradient": True}],
 )
-def test_every_step_counts_once_its_episode_has_ended(options):
-    config, trajectory = dataclasses.replace(CONFIG, **options), whole()
-    path, count, waited = learn(config, parts(trajectory)), 0, 0
+def test_every_step_is_used_once_after_its_episode_has_ended(options):
+    config, trajectory = dataclasses.replace(CONFIG, **options), long_trajectory()
+    path, count, waited = learn(config, rollouts_of(trajectory)), 0, 0
     for i in range(ROLLOUTS):
         expected, used = expected_step(path[i], trajectory, i, config)
         for x, y in zip(jax.tree.leaves(path[i + 1]), jax.tree.leaves(expected), strict=True):
@@ -121,28 +123,28 @@ def test_every_step_counts_once_its_episode_has_ended(options):
 
 
 @pytest.mark.parametrize("baseline", ["none", "value"])
-def test_what_waits_longer_than_any_episode_is_learned_from_as_it_is(baseline):
-    """Episodes without end: a step leaves with the return seen, a baseline adds v(next_obs)."""
+def test_steps_are_used_when_they_leave_the_window(baseline):
+    """Episodes without end: the return ends with the window, a baseline adds v(next_obs)."""
     spec = SPEC._replace(max_episode_steps=0)  # the window is one rollout
-    endless = whole(spec)._replace(terminated=jnp.zeros((T * ROLLOUTS, B), bool))
+    endless = long_trajectory(spec)._replace(terminated=jnp.zeros((T * ROLLOUTS, B), bool))
     endless = endless._replace(truncated=endless.terminated, next_obs=jnp.roll(endless.obs, -1, 0))
     config = dataclasses.replace(CONFIG, baseline=baseline)
-    path = learn(config, parts(endless)[:2], spec)
+    path = learn(config, rollouts_of(endless)[:2], spec)
     assert all(np.array_equal(*x) for x in zip(*map(jax.tree.leaves, path[:2]), strict=True))
-    seen = jax.tree.map(lambda x: x[: 2 * T], endless)
-    value, beyond = (NETWORK.apply(path[1], x)[1] for x in (seen.obs, seen.next_obs))
-    total = (baseline == "value") * beyond[-1]
-    goals = []
-    for reward in seen.reward[::-1]:
+    steps = jax.tree.map(lambda x: x[: 2 * T], endless)
+    value, next_value = (NETWORK.apply(path[1], x)[1] for x in (steps.obs, steps.next_obs))
+    total = (baseline == "value") * next_value[-1]
+    targets = []
+    for reward in steps.reward[::-1]:
         total = reward + GAMMA * total
-        goals.insert(0, total)
-    goals = jnp.stack(goals)[:T]
+        targets.insert(0, total)
+    targets = jnp.stack(targets)[:T]
 
     def loss(params):
-        policy, values = NETWORK.apply(params, seen.obs[:T])
-        advantage = goals - (value[:T] if baseline == "value" else 0.0)
-        error = 0.5 * jnp.square(values - goals) * (baseline == "value")
-        return (-policy.log_prob(seen.action[:T]) * advantage + config.vf_coef * error).mean()
+        policy, values = NETWORK.apply(params, steps.obs[:T])
+        advantage = targets - (value[:T] if baseline == "value" else 0.0)
+        error = 0.5 * jnp.square(values - targets) * (baseline == "value")
+        return (-policy.log_prob(steps.action[:T]) * advantage + config.vf_coef * error).mean()
 
     for x, y, g in zip(
         *map(jax.tree.leaves, (path[2], path[1], jax.grad(loss)(path[1]))), strict=True
@@ -150,28 +152,28 @@ def test_what_waits_longer_than_any_episode_is_learned_from_as_it_is(baseline):
         np.testing.assert_allclose(x, y - 0.1 * g, rtol=1e-4, atol=1e-5)
 
 
-def test_workers_together_are_one_with_all_their_environments():
-    """Though they have unequally many steps that are ready."""
+def test_workers_equal_one_worker_with_all_environments():
+    """Although the workers have different numbers of steps that are ready."""
     config = dataclasses.replace(
         CONFIG, baseline="value", normalize_advantage=True, num_envs=4, total_timesteps=160
     )
     spec = SPEC._replace(num_envs=4)
-    rollouts = parts(whole(spec, ends=0.2))
+    rollouts = rollouts_of(long_trajectory(spec, ends=0.2))
     alone = learn(config, rollouts, spec)[-1]
 
-    def worker(share):
+    def worker(shard):
         average = lambda x: jax.lax.pmean(x, "workers")  # noqa: E731
-        return learn(config, share, SPEC._replace(num_envs=2), average=average)[-1]
+        return learn(config, shard, SPEC._replace(num_envs=2), average=average)[-1]
 
-    shares = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(T, 2, 2, *x.shape[2:]), 1, 0), rollouts)
-    together = jax.jit(jax.vmap(worker, axis_name="workers"))(shares)
+    shards = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(T, 2, 2, *x.shape[2:]), 1, 0), rollouts)
+    together = jax.jit(jax.vmap(worker, axis_name="workers"))(shards)
     for x, y in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(x[0], y, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(x[0], x[1])
 
 
-class Tilt:
-    """A network that is its logits."""
+class Logits:
+    """A network whose parameters are the logits of its policy."""
 
     @staticmethod
     def apply(params, obs):
@@ -179,28 +181,28 @@ class Tilt:
 
 
 def test_the_gradient_by_hand():
-    """K26: logits (0, 0), action 0, return 2; and entropy is a bonus, not a cost."""
+    """Logits (0, 0), action 0, return 2; the entropy is a bonus, not a cost."""
 
-    def slope(params, ent_coef, goal):
+    def gradient(params, ent_coef, advantage):
         config = dataclasses.replace(CONFIG, ent_coef=ent_coef)
-        given = jnp.zeros((1, 3)), jnp.array([0]), jnp.array([goal]), jnp.zeros(1)
-        return jax.grad(lambda x: actor_critic_loss(Tilt, config, x, *given)[0])(params)
+        given = jnp.zeros((1, 3)), jnp.array([0]), jnp.array([advantage]), jnp.zeros(1)
+        return jax.grad(lambda x: actor_critic_loss(Logits, config, x, *given)[0])(params)
 
-    np.testing.assert_allclose(slope(jnp.zeros(2), 0.0, 2.0), [-1.0, 1.0], atol=1e-6)
-    tilted = slope(jnp.array([2.0, 0.0]), 0.5, 0.0)
-    assert tilted[0] > 0.01 and tilted[1] < -0.01  # a step down brings them together
+    np.testing.assert_allclose(gradient(jnp.zeros(2), 0.0, 2.0), [-1.0, 1.0], atol=1e-6)
+    gradient_of_bonus = gradient(jnp.array([2.0, 0.0]), 0.5, 0.0)
+    # a gradient-descent step makes the logits more equal
+    assert gradient_of_bonus[0] > 0.01 and gradient_of_bonus[1] < -0.01
 
 
-def test_returns_are_normalised_even_where_there_is_one():
-    """K26b."""
+def test_normalized_returns_of_one_step_are_zero():
     scaled = normalized_advantage(jnp.array([2.71, 1.9, 1.0]))
     np.testing.assert_allclose(scaled, [1.202703, 0.042954, -1.245657], atol=1e-5)
     np.testing.assert_array_equal(normalized_advantage(jnp.array([[3.7]])), [[0.0]])
 
 
 @pytest.mark.slow
-def test_the_short_corridor_asks_for_a_policy_of_chance():
-    """T17: the best is -11.66, by going right 0.59 of the time; what is greedy never arrives."""
+def test_the_short_corridor_is_solved_by_a_stochastic_policy():
+    """Sutton and Barto (2018), example 13.1: the optimal return is -11.66, for p(right) = 0.59."""
     run = rljax.train(
         "reinforce", "rljax/ShortCorridor", num_seeds=10, total_timesteps=100_000, gamma=1.0,
         num_reports=5, eval_episodes=0, progress=False,

@@ -1,4 +1,4 @@
-"""TRPO's step against dense linear algebra, and what it promises."""
+"""TRPO: its step against dense linear algebra, and its constraint."""
 
 import dataclasses
 from functools import partial
@@ -30,7 +30,7 @@ def make(config=CONFIG, batch=B, **pieces):
     spec = SPEC._replace(num_envs=batch)
     agent = trpo(config, spec, network=NETWORK, **pieces)
     state = agent.init(jax.random.key(0))
-    # away from the uniform policy at which all begins
+    # parameters of a policy that is not uniform
     params = jax.tree.map(
         lambda x: x + 0.5 * jnp.sin(1.0 + jnp.arange(x.size)).reshape(x.shape), state.params
     )
@@ -41,7 +41,7 @@ def make(config=CONFIG, batch=B, **pieces):
 
 
 def split(params, names=POLICY):
-    """The parameters of the policy, and those of the critic."""
+    """The parameters of the policy, and the parameters of the critic."""
     inner = params["params"]
     return [{k: v for k, v in inner.items() if (k in names) == mine} for mine in (True, False)]
 
@@ -54,8 +54,8 @@ def kl_after(state, after, trajectory):
     return float((jnp.exp(old) * (old - new)).sum(axis=-1).mean())
 
 
-def test_the_step_is_that_of_dense_linear_algebra():
-    """F is written as the mean of outer products of scores, not as a Hessian of the KL."""
+def test_the_step_equals_that_of_dense_linear_algebra():
+    """Here F is the mean of outer products of scores, not the Hessian of the KL."""
     agent, state, trajectory = make()
     after, metrics = jax.jit(agent.update)(state, trajectory, jax.random.key(1))
     policy, critic = split(state.params)
@@ -65,20 +65,22 @@ def test_the_step_is_that_of_dense_linear_algebra():
         params = {"params": {**unravel(flat), **critic}}
         return jax.nn.log_softmax(NETWORK.apply(params, trajectory.obs)[0].logits)
 
-    value, beyond = (
+    value, next_value = (
         NETWORK.apply(state.params, x)[1] for x in (trajectory.obs, trajectory.next_obs)
     )
     advantage = naive_gae(
-        trajectory.reward, value, beyond, trajectory.terminated, trajectory.truncated, 0.9, 0.8
+        trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated, 0.9, 0.8
     )
     advantage = (advantage - advantage.mean()) / advantage.std()
     scores = np.asarray(jax.jit(jax.jacobian(log_policy))(flat), np.float64)  # [T, B, A, P]
-    chance = np.exp(np.asarray(log_policy(flat), np.float64))
-    fisher = np.einsum("tba,tbap,tbaq->pq", chance, scores, scores) / (T * B)
+    probability = np.exp(np.asarray(log_policy(flat), np.float64))
+    fisher = np.einsum("tba,tbap,tbaq->pq", probability, scores, scores) / (T * B)
     chosen = np.take_along_axis(scores, np.asarray(trajectory.action)[..., None, None], axis=2)
     gradient = (chosen[:, :, 0] * advantage[..., None]).mean(axis=(0, 1))
-    log_chance = np.log(chance)
-    gradient -= 0.01 * np.einsum("tba,tbap->p", chance * (log_chance + 1), scores) / (T * B)
+    log_probability = np.log(probability)
+    gradient -= (
+        0.01 * np.einsum("tba,tbap->p", probability * (log_probability + 1), scores) / (T * B)
+    )
     fisher += 0.02 * np.eye(len(flat))
     direction = np.linalg.solve(fisher, gradient)
     step = np.sqrt(2 * 0.01 / (direction @ fisher @ direction)) * direction
@@ -89,7 +91,7 @@ def test_the_step_is_that_of_dense_linear_algebra():
     np.testing.assert_allclose(metrics["losses/kl"], kl_after(state, after, trajectory), rtol=1e-3)
 
 
-def test_a_step_goes_as_far_as_it_may_and_no_further():
+def test_a_step_reaches_the_kl_constraint_without_violating_it():
     _, state, trajectory = make()
 
     @jax.jit
@@ -104,8 +106,8 @@ def test_a_step_goes_as_far_as_it_may_and_no_further():
         assert kl > 0.2 * target or metrics["losses/step_fraction"] < 1
 
 
-def test_where_nothing_improves_the_policy_stays_to_the_bit():
-    """Rewards and values that are all the same: no advantage; and no halving is accepted."""
+def test_without_improvement_the_policy_is_unchanged_to_the_bit():
+    """Equal rewards and values give zero advantages, and no step is accepted."""
     agent, state, trajectory = make(dataclasses.replace(CONFIG, ent_coef=0.0, gamma=0.0))
     inner = {**state.params["params"]}
     inner["value"] = jax.tree.map(jnp.zeros_like, inner["value"])
@@ -117,7 +119,7 @@ def test_where_nothing_improves_the_policy_stays_to_the_bit():
     assert bits(split(after.params)[1]) != bits(split(state.params)[1])
 
 
-def test_policy_and_critic_do_not_move_each_other():
+def test_policy_and_critic_do_not_change_each_other():
     _, state, trajectory = make()
 
     @jax.jit
@@ -133,21 +135,21 @@ def test_policy_and_critic_do_not_move_each_other():
     assert bits(critic) == bits(still) != bits(moved)
 
 
-def test_images_have_a_convolution_for_each():
+def test_policy_and_critic_have_separate_convolutions_for_images():
     spec = EnvSpec(obs_shape=(4, 4, 1), num_actions=3, num_envs=B)
     params = trpo(CONFIG, spec).init(jax.random.key(0)).params["params"]
     assert {"ConvTorso_0", "ConvTorso_1"} <= params.keys()
 
 
-def test_workers_together_take_the_step_of_the_whole():
+def test_workers_take_the_step_of_one_worker_with_all_environments():
     config = dataclasses.replace(CONFIG, cg_iterations=5)
     agent, state, trajectory = make(config)
     whole, _ = jax.jit(agent.update)(state, trajectory, jax.random.key(1))
     average = partial(jax.lax.pmean, axis_name="workers")
     agent = make(dataclasses.replace(config, num_envs=1), 1, average=average)[0]
-    shares = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], trajectory)
+    shards = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], trajectory)
     update = jax.vmap(agent.update, (None, 0, None), axis_name="workers")
-    together, _ = jax.jit(update)(state, shares, jax.random.key(1))
+    together, _ = jax.jit(update)(state, shards, jax.random.key(1))
     for x, y in zip(jax.tree.leaves(together.params), jax.tree.leaves(whole.params), strict=True):
         np.testing.assert_array_equal(x[0], x[-1])
         np.testing.assert_allclose(x[0], y, rtol=1e-3, atol=1e-4)

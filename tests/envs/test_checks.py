@@ -1,4 +1,4 @@
-"""What `check_env` says of environments that are not well formed, one fault each."""
+"""The errors of `check_env`, on environments with one fault each."""
 
 from typing import NamedTuple
 
@@ -15,33 +15,33 @@ CONTINUOUS = SPEC._replace(num_actions=0, action_shape=(2,))
 
 
 class State(NamedTuple):
-    """The state of `sound`."""
+    """The state of `valid_env`."""
 
     x: jax.Array
     time: jax.Array
 
 
-def sound(spec=SPEC, reset=None, step=None, **changes):
-    """An environment of four-step episodes that resets itself; `changes` are to its `Step`."""
+def valid_env(spec=SPEC, reset=None, step=None, **changes):
+    """An environment of four-step episodes that resets itself; `changes` replace its outputs."""
 
-    def begin(key):
+    def default_reset(key):
         x = jax.random.uniform(key, (2,))
         return State(x, jnp.int32(0)), x
 
-    def go(state, action, key):
+    def default_step(state, action, key):
         time = state.time + 1
         done = time >= 4
-        reached = state.x + 1
-        fresh, _ = begin(key)
-        x = jnp.where(done, fresh.x, reached)
-        told = Step(x, jnp.float32(1), done, jnp.bool(False), reached)
-        told = told._replace(**{name: change(told, state) for name, change in changes.items()})
-        return State(x, jnp.where(done, 0, time)), told
+        next_obs = state.x + 1
+        initial, _ = default_reset(key)
+        x = jnp.where(done, initial.x, next_obs)
+        output = Step(x, jnp.float32(1), done, jnp.bool(False), next_obs)
+        replaced = {name: change(output, state) for name, change in changes.items()}
+        return State(x, jnp.where(done, 0, time)), output._replace(**replaced)
 
-    return Env(spec, reset or begin, step or go)
+    return Env(spec, reset or default_reset, step or default_step)
 
 
-def message(env):
+def error_message(env):
     with pytest.raises(ValueError) as error:
         envs.check_env(env)
     text = str(error.value)
@@ -52,7 +52,7 @@ def message(env):
 
 
 def ring(size, first=0, **spec):
-    """Walks round `size` states, and ends where it begins."""
+    """Visits `size` states in a cycle; episodes start and end in state 0."""
 
     def step(state, action, key):
         state = (state + 1) % size
@@ -62,25 +62,25 @@ def ring(size, first=0, **spec):
     return Env(spec, lambda key: (jnp.int32(0), jnp.asarray(first)), step)
 
 
-def pairs():
-    """Observes two arrays, of which only the agent that it is for knows, and never ends."""
+def two_arrays():
+    """Observations are two arrays, as for a custom agent; episodes never end."""
     obs = jnp.ones(2), jnp.int32(0)
-    told = Step(obs, jnp.float32(0), jnp.bool(False), jnp.bool(False), obs)
-    return sound(reset=lambda key: (0, obs), step=lambda state, action, key: (state, told))
+    output = Step(obs, jnp.float32(0), jnp.bool(False), jnp.bool(False), obs)
+    return valid_env(reset=lambda key: (0, obs), step=lambda state, action, key: (state, output))
 
 
 @pytest.mark.parametrize(
     "env",
     [
-        sound(),
-        sound(CONTINUOUS._replace(action_low=np.array([-1.0, 0.0]), action_high=2.0)),
-        sound(SPEC._replace(num_actions=1)),
-        ring(3),  # `obs` is `next_obs` where it ends, and right
-        pairs(),
+        valid_env(),
+        valid_env(CONTINUOUS._replace(action_low=np.array([-1.0, 0.0]), action_high=2.0)),
+        valid_env(SPEC._replace(num_actions=1)),
+        ring(3),  # `obs` equals `next_obs` at the end, and is an initial observation
+        two_arrays(),
     ],
     ids=["vector", "continuous", "one action", "states", "several arrays"],
 )
-def test_sound_environments_pass(env):
+def test_valid_environments_pass(env):
     envs.check_env(env)
 
 
@@ -89,74 +89,84 @@ def test_sound_environments_pass(env):
     [
         ({"num_actions": 0}, "`num_actions` is 0 and `action_shape` is (); set `num_actions` for"),
         ({"num_actions": -3}, "`num_actions` is -3"),
-        ({"action_shape": (1,)}, "`num_actions` is 2 and `action_shape` is (1,); set one of them"),
+        (
+            {"action_shape": (1,)},
+            "`num_actions` is 2 and `action_shape` is (1,); set only one",
+        ),
         ({"num_states": 5}, "`num_states` is 5 and `obs_shape` is (2,)"),
-        ({"num_envs": 4}, "`num_envs` is 4; give one"),
-        ({"obs_shape": (3,)}, "`obs` of `reset` has shape (2,), the spec says `obs_shape` = (3,)"),
+        ({"num_envs": 4}, "`num_envs` is 4; pass a single environment, `batched`"),
+        (
+            {"obs_shape": (3,)},
+            "`obs` of `reset` has shape (2,), but `obs_shape` is (3,); make",
+        ),
     ],
 )
-def test_a_spec_that_contradicts_itself_or_the_observation(changes, words):
-    assert words in message(sound(SPEC._replace(**changes)))
+def test_contradictory_specs(changes, words):
+    assert words in error_message(valid_env(SPEC._replace(**changes)))
 
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
-        (1.0, 1.0, "`action_low` is 1.0 and `action_high` is 1.0; low must be below high"),
+        (
+            1.0,
+            1.0,
+            "`action_low` is 1.0 and `action_high` is 1.0; set each lower bound",
+        ),
         ([-1.0, 3.0], 2.0, "`action_low` is [-1.0, 3.0] and `action_high` is 2.0"),
-        (-np.inf, 1.0, "`action_low` is -inf; clip the actions to a finite box"),
+        (-np.inf, 1.0, "`action_low` is -inf; set finite bounds and clip the actions to them"),
         (-1.0, [1.0, np.nan], "`action_high` is [1.0, nan]"),
-        ([0.0, 0.0, 0.0], 1.0, "give a number, or an array that fits `action_shape` = (2,)"),
-        (-1.0, "far", "`action_high` is 'far'; give a number"),
+        ([0.0, 0.0, 0.0], 1.0, "set a number, or an array of `action_shape` = (2,)"),
+        (-1.0, "far", "`action_high` is 'far'; set a number"),
     ],
 )
-def test_bounds_of_actions(low, high, words):
-    assert words in message(sound(CONTINUOUS._replace(action_low=low, action_high=high)))
+def test_wrong_action_bounds(low, high, words):
+    assert words in error_message(valid_env(CONTINUOUS._replace(action_low=low, action_high=high)))
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         (
-            {"obs": lambda told, _: told.obs[:1]},
-            "`obs` is float32[2] after `reset` and float32[1] after `step`; give both the same",
+            {"obs": lambda output, _: output.obs[:1]},
+            "`obs` is float32[2] after `reset` and float32[1] after `step`; return the same",
         ),
         (
-            {"next_obs": lambda told, _: told.next_obs.astype(jnp.float16)},
+            {"next_obs": lambda output, _: output.next_obs.astype(jnp.float16)},
             "`next_obs` is float32[2] after `reset` and float16[2] after `step`",
         ),
         (
-            {"next_obs": lambda told, _: {"x": told.next_obs}},
-            "`next_obs` is * after `reset` and {'x': *} after `step`; the two must be built alike",
+            {"next_obs": lambda output, _: {"x": output.next_obs}},
+            "`next_obs` is * after `reset` and {'x': *} after `step`; return the same",
         ),
         (
-            {"reward": lambda told, _: jnp.int32(1)},
+            {"reward": lambda output, _: jnp.int32(1)},
             "`reward` is int32[]; return a scalar, `x.astype(jnp.float32)`",
         ),
-        ({"reward": lambda told, _: jnp.ones(1)}, "`reward` is float32[1]; return a scalar"),
-        ({"reward": lambda told, _: None}, "`reward` is a NoneType; return one float32 scalar"),
+        ({"reward": lambda output, _: jnp.ones(1)}, "`reward` is float32[1]; return a scalar"),
+        ({"reward": lambda output, _: None}, "`reward` is a NoneType; return one float32 scalar"),
         (
-            {"terminated": lambda told, _: jnp.float32(0)},
+            {"terminated": lambda output, _: jnp.float32(0)},
             "`terminated` is float32[]; return a scalar, `x.astype(jnp.bool)`",
         ),
-        ({"truncated": lambda told, _: jnp.zeros(2, bool)}, "`truncated` is bool[2]"),
+        ({"truncated": lambda output, _: jnp.zeros(2, bool)}, "`truncated` is bool[2]"),
     ],
 )
-def test_what_a_step_tells(changes, words):
-    assert words in message(sound(**changes))
+def test_wrong_shapes_and_dtypes_of_a_step(changes, words):
+    assert words in error_message(valid_env(**changes))
 
 
-def test_a_reward_of_64_bits_is_named():
+def test_float64_rewards_are_refused():
     with jax.enable_x64(True):
-        text = message(sound(reward=lambda told, _: jnp.float64(1)))
+        text = error_message(valid_env(reward=lambda output, _: jnp.float64(1)))
     assert "`reward` is float64[]; return a scalar, `x.astype(jnp.float32)`" in text
 
 
-def _stepping_to(change):
+def _env_with_next_state(change):
     def step(state, action, key):
-        return change(state), sound().step(state, action, key)[1]
+        return change(state), valid_env().step(state, action, key)[1]
 
-    return sound(step=step)
+    return valid_env(step=step)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +180,8 @@ def _stepping_to(change):
         (lambda state: tuple(state), "`state` is CustomNode(namedtuple[State], [*, *]) after"),
     ],
 )
-def test_a_state_that_changes_its_form(change, words):
-    assert words in message(_stepping_to(change))
+def test_states_that_change_structure_shape_or_dtype(change, words):
+    assert words in error_message(_env_with_next_state(change))
 
 
 def _raising(*args):
@@ -186,42 +196,51 @@ def _branching(state, action, key):
     ("env", "words"),
     [
         (
-            sound(reset=_raising),
+            valid_env(reset=_raising),
             "`reset` raises RuntimeError under `jit`, for a key: no such thing",
         ),
-        (sound(step=_raising), "`step` raises RuntimeError under `jit`, for an action int32[]: no"),
-        (sound(CONTINUOUS, step=_raising), "for an action float32[2]: no such thing"),
-        (sound(step=_branching), "`step` raises TracerBoolConversionError under `jit`, for an act"),
-        (sound(reset=lambda key: jnp.ones(2)), "`reset` returns a "),
-        (sound(reset=lambda key: (jnp.ones(2), ())), "`obs` of `reset` holds no array"),
         (
-            sound(step=lambda state, action, key: (state, 1, 2)),
+            valid_env(step=_raising),
+            "`step` raises RuntimeError under `jit`, for an action int32[] and",
+        ),
+        (
+            valid_env(CONTINUOUS, step=_raising),
+            "for an action float32[2] and noise key<fry>[]: no such",
+        ),
+        (
+            valid_env(step=_branching),
+            "`step` raises TracerBoolConversionError under `jit`, for an",
+        ),
+        (valid_env(reset=lambda key: jnp.ones(2)), "`reset` returns a "),
+        (valid_env(reset=lambda key: (jnp.ones(2), ())), "`obs` of `reset` contains no array"),
+        (
+            valid_env(step=lambda state, action, key: (state, 1, 2)),
             "`step` returns a tuple of 3; return a pair, `state, rljax.Step(...)`",
         ),
         (
-            sound()._replace(sample_noise=_raising),
-            "`draw` raises RuntimeError under `jit`, for a key and",
+            valid_env()._replace(sample_noise=_raising),
+            "`sample_noise` raises RuntimeError under `jit`, for a key and",
         ),
         (
-            sound()._replace(sample_noise=lambda key, T: jax.random.uniform(key)),
-            "`draw(key, 2)` returns a float32[]; the first axis must be the steps, 2",
+            valid_env()._replace(sample_noise=lambda key, T: jax.random.uniform(key)),
+            "`sample_noise(key, 2)` returns a float32[]; return one row for each of the 2 steps",
         ),
         (
-            sound()._replace(sample_noise=lambda key, T: jax.random.uniform(key, (T,))),
-            "`step` raises TypeError under `jit`, for a row of what `draw` made: ",
+            valid_env()._replace(sample_noise=lambda key, T: jax.random.uniform(key, (T,))),
+            "`step` raises TypeError under `jit`, for an action int32[] and noise float32[]: ",
         ),
     ],
 )
-def test_functions_that_raise_or_return_something_else(env, words):
-    assert words in message(env)
+def test_functions_that_raise_or_return_the_wrong_type(env, words):
+    assert words in error_message(env)
 
 
 def _after(steps, value):
-    """A change to an observation from a step on."""
-    return lambda told, state: jnp.where(state.time + 1 >= steps, value, told.next_obs)
+    """Returns a change that sets an observation to `value` after so many steps."""
+    return lambda output, state: jnp.where(state.time + 1 >= steps, value, output.next_obs)
 
 
-def _spoiled(key):
+def _reset_to_infinity(key):
     x = jnp.array([1.0, jnp.inf])
     return State(x, jnp.int32(0)), x
 
@@ -229,35 +248,38 @@ def _spoiled(key):
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        (sound(next_obs=_after(3, jnp.nan)), "`next_obs` holds nan after 3 random steps; find the"),
-        (sound(reset=_spoiled), "`obs` holds inf after `reset`"),
         (
-            sound(reward=lambda told, state: jnp.log(-state.time.astype(jnp.float32))),
-            "`reward` holds -inf after 1 random steps",
+            valid_env(next_obs=_after(3, jnp.nan)),
+            "`next_obs` contains nan after 3 random steps; look",
+        ),
+        (valid_env(reset=_reset_to_infinity), "`obs` contains inf after `reset`"),
+        (
+            valid_env(reward=lambda output, state: jnp.log(-state.time.astype(jnp.float32))),
+            "`reward` contains -inf after 1 random steps",
         ),
         (
             ring(3, num_states=2),
-            "`obs` is 2, but `num_states` is 2; observe indices from 0 to num_states - 1",
+            "`obs` is 2, but `num_states` is 2; return indices from 0 to 1",
         ),
         (
             ring(3, first=0.0),
-            "`num_states` is 3, but `obs` is float32; observe the index of the state",
+            "`num_states` is 3, but `obs` is float32; return the index of the state",
         ),
     ],
 )
-def test_values(env, words):
-    assert words in message(env)
+def test_values_that_are_not_finite_or_out_of_range(env, words):
+    assert words in error_message(env)
 
 
-def test_an_environment_that_does_not_reset_itself():
-    stopping = sound(obs=lambda told, state: told.next_obs)
-    text = message(stopping)
-    assert "where its episodes end (after 4 random steps) `obs` is `next_obs`" in text
-    assert "`rljax.envs.auto_reset` makes it so" in text
+def test_environments_that_do_not_reset_themselves():
+    text = error_message(valid_env(obs=lambda output, state: output.next_obs))
+    assert "`obs` equals `next_obs` where an episode ends (after 4 random steps)" in text
+    assert "`rljax.envs.auto_reset` does so" in text
 
 
-def test_an_environment_that_shows_the_reset_as_the_end():
-    assert "`obs` is `next_obs`" in message(sound(next_obs=lambda told, state: told.obs))
+def test_environments_whose_next_obs_is_the_reset_observation():
+    env = valid_env(next_obs=lambda output, state: output.obs)
+    assert "`obs` equals `next_obs`" in error_message(env)
 
 
 def test_registered_environments_pass():

@@ -1,4 +1,4 @@
-"""gymnax's environments as ours: against gymnasium, against gymnax itself, and all of them."""
+"""gymnax environments: dynamics against gymnasium, resets against gymnax, ids, parameters."""
 
 import subprocess
 import sys
@@ -17,8 +17,8 @@ from rljax.envs import wrappers
 from rljax.types import Env, EnvSpec, Step
 
 KEY = jax.random.key(0)
-FAST = {"xla_backend_optimization_level": 0}  # compile in a hurry
-UNSUPPORTED = {"MNISTBandit-bsuite": "downloads MNIST when it is made"}
+QUICK = {"xla_backend_optimization_level": 0}  # halves the time to compile
+UNSUPPORTED = {"MNISTBandit-bsuite": "its constructor downloads MNIST"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,13 +41,14 @@ def rollout(env, key, actions):
         reset_key, key = jax.random.split(key)
         state, obs = env.reset(reset_key)
 
-        def once(state, inputs):
+        def env_step(state, inputs):
             state, step = env.step(state, *inputs)
             return state, (state, step)
 
-        return obs, *jax.lax.scan(once, state, (actions, env.sample_noise(key, len(actions))))[1]
+        inputs = actions, env.sample_noise(key, len(actions))
+        return obs, *jax.lax.scan(env_step, state, inputs)[1]
 
-    return jax.jit(run, compiler_options=FAST)(key, actions)
+    return jax.jit(run, compiler_options=QUICK)(key, actions)
 
 
 # Dynamics
@@ -70,7 +71,7 @@ def _pendulum(state):
 
 
 @pytest.mark.parametrize(
-    ("env_id", "numbers", "tolerance"),
+    ("env_id", "state_vector", "tolerance"),
     [
         ("CartPole-v1", _cart_pole, 1e-5),
         ("MountainCar-v0", _mountain_car, 1e-5),
@@ -79,8 +80,8 @@ def _pendulum(state):
         ("Pendulum-v1", _pendulum, 1e-5),
     ],
 )
-def test_dynamics_are_those_of_gymnasium(env_id, numbers, tolerance):
-    """Each of 300 random steps is taken by gymnasium as well, from the state before it."""
+def test_dynamics_match_gymnasium(env_id, state_vector, tolerance):
+    """Each of 300 random steps is compared with a step of gymnasium from the same state."""
     single = envs.make(env_id)
     spec, num_steps = single.spec, 300
     actions = random_actions(spec, (num_steps,))
@@ -88,40 +89,40 @@ def test_dynamics_are_those_of_gymnasium(env_id, numbers, tolerance):
     _, states, steps = jax.device_get(rollout(single, KEY, actions))
     theirs = gymnasium.make(env_id).unwrapped
     theirs.reset(seed=0)
-    before = np.array(jax.tree.map(np.float64, numbers(wrappers.innermost(first))))
-    states, ends = wrappers.innermost(states), 0
+    state = np.array(jax.tree.map(np.float64, state_vector(wrappers.innermost(first))))
+    states, num_terminated = wrappers.innermost(states), 0
     for t in range(num_steps):
-        theirs.state = before.tolist() if env_id.startswith("Cart") else before.copy()
+        theirs.state = state.tolist() if env_id.startswith("Cart") else state.copy()
         theirs.steps_beyond_terminated = None
         action = int(actions[t]) if spec.num_actions else np.asarray(actions[t], np.float64)
         obs, reward, terminated, *_ = theirs.step(action)
         np.testing.assert_allclose(steps.next_obs[t], obs, atol=tolerance, rtol=tolerance)
         np.testing.assert_allclose(steps.reward[t], reward, atol=tolerance, rtol=tolerance)
         assert steps.terminated[t] == terminated
-        ends += bool(terminated)
-        before = np.array([np.float64(x[t]) for x in numbers(states)])
-    assert (ends > 5) == (env_id == "CartPole-v1")
+        num_terminated += bool(terminated)
+        state = np.array([np.float64(x[t]) for x in state_vector(states)])
+    assert (num_terminated > 5) == (env_id == "CartPole-v1")
 
 
 @pytest.mark.parametrize(
     ("env_id", "limit"),
     [("CartPole-v1", 7), ("Pendulum-v1", 5), ("Breakout-MinAtar", 6), ("FrozenLake-misc", 2)],
 )
-def test_episodes_are_cut_at_exactly_the_limit(env_id, limit):
+def test_episodes_are_truncated_at_exactly_the_limit(env_id, limit):
     env = envs.build(env_id, 3, max_episode_steps=limit)
     assert env.spec.max_episode_steps == limit
     _, _, steps = rollout(env, KEY, random_actions(env.spec, (4 * limit, 3)))
     done = np.asarray(steps.terminated | steps.truncated)
     for b in range(3):
-        begins = [0, *(np.flatnonzero(done[:, b]) + 1)]
-        lengths = np.diff(begins)
-        cut = np.asarray(steps.truncated)[done[:, b], b]
-        assert (lengths[cut] == limit).all()
+        starts = [0, *(np.flatnonzero(done[:, b]) + 1)]
+        lengths = np.diff(starts)
+        truncated = np.asarray(steps.truncated)[done[:, b], b]
+        assert (lengths[truncated] == limit).all()
         assert (lengths <= limit).all()
         assert len(lengths) >= 3
 
 
-def test_episodes_begin_as_gymnax_begins_them():
+def test_initial_states_are_distributed_as_in_gymnax():
     env = envs.build("CartPole-v1", 64)
     _, _, steps = jax.device_get(rollout(env, KEY, random_actions(env.spec, (150, 64))))
     starts = steps.obs[steps.terminated]
@@ -135,7 +136,7 @@ def test_episodes_begin_as_gymnax_begins_them():
 
 
 @pytest.mark.parametrize("env_id", adapter.registered())
-def test_every_registered_environment_plays(env_id):
+def test_every_registered_environment_runs(env_id):
     if env_id in UNSUPPORTED:
         pytest.skip(UNSUPPORTED[env_id])
     env = envs.build(env_id, 3)
@@ -153,7 +154,7 @@ def test_every_registered_environment_plays(env_id):
         assert ((first >= 0) & (first < env.spec.num_states)).all()
 
 
-def test_data_that_is_not_there_is_said(monkeypatch):
+def test_missing_data_is_named(monkeypatch):
     def offline(url, file):
         raise urllib.error.URLError("offline")
 
@@ -162,7 +163,7 @@ def test_data_that_is_not_there_is_said(monkeypatch):
 
     monkeypatch.setattr(load_mnist, "urlretrieve", offline)
     monkeypatch.setattr(load_mnist.path, "isfile", lambda path: False)
-    with pytest.raises(ValueError, match="MNISTBandit-bsuite loads data that is not there"):
+    with pytest.raises(ValueError, match="MNISTBandit-bsuite loads data that cannot be read"):
         envs.make("MNISTBandit-bsuite")
 
 
@@ -178,19 +179,42 @@ def test_ids():
 @pytest.mark.parametrize(
     ("env_id", "message"),
     [
-        ("cartpole", "no environment `cartpole`: did you mean CartPole-v1?"),
-        ("CartPole-v2", "no environment `CartPole-v2`: did you mean CartPole-v1?"),
-        ("gymnax/Breakout", "did you mean Breakout-MinAtar? `rljax list` names them all."),
-        (
-            "gymnacks/CartPole-v1",
-            "no suite `gymnacks` of `gymnacks/CartPole-v1`: did you mean gymnax",
-        ),
+        ("cartpole", "no environment `cartpole`. Did you mean `CartPole-v1`?"),
+        ("CartPole-v2", "no environment `CartPole-v2`. Did you mean `CartPole-v1`?"),
+        ("gymnax/Breakout", "Did you mean `Breakout-MinAtar`? `rljax list` shows all"),
+        ("gymnacks/CartPole-v1", "no environment suite `gymnacks`, needed for `gymnacks/Cart"),
+        ("gymnacks/CartPole-v1", "Did you mean `CartPole-v1`? The suites are gymnax, rljax"),
+        ("gymnacks/ant", "needed for `gymnacks/ant`. The suites are gymnax, rljax"),
+        ("CartPole/v1", "no environment suite `CartPole`, needed for `CartPole/v1`. The suites"),
     ],
 )
-def test_an_unknown_id_names_the_nearest(env_id, message):
+def test_unknown_ids_name_the_nearest(env_id, message):
     with pytest.raises(ValueError) as error:
         envs.make(env_id)
     assert message in str(error.value)
+
+
+@pytest.fixture
+def missing_suite(monkeypatch):
+    """Registers a suite whose package is not installed."""
+    suite = envs.Suite("no_such_package.envs", "rljax-research[missing]")
+    monkeypatch.setitem(envs.SUITES, "missing", suite)
+
+
+def test_suites_that_are_not_installed_are_left_out_of_listings(missing_suite):
+    assert "CartPole-v1" in envs.environment_ids()
+    assert not any(env_id.startswith("missing") for env_id in envs.environment_ids())
+    with pytest.raises(ValueError, match="There is no environment `CartPole-v2`"):
+        envs.make("CartPole-v2")
+
+
+def test_the_error_for_a_suite_that_is_not_installed_names_the_extra(missing_suite):
+    with pytest.raises(ValueError) as error:
+        envs.make("missing/Ant")
+    assert str(error.value) == (
+        "`missing/Ant` needs the package `no_such_package`, which cannot be imported. Install it "
+        "with `pip install 'rljax-research[missing]'`."
+    )
 
 
 def test_parameters_reach_the_environment_and_its_constructor():
@@ -211,18 +235,18 @@ def test_parameters_reach_the_environment_and_its_constructor():
     [
         ({"gravty": 1.0}, "CartPole-v1 has no option `gravty`: did you mean `gravity`?"),
         ({"max_episode_steps": 0}, "`max_episode_steps` is 0, but it must be at least 1."),
-        ({"max_episode_steps": 2.5}, "`max_episode_steps` is 2.5, but it must be a whole number."),
+        ({"max_episode_steps": 2.5}, "`max_episode_steps` is 2.5, but it must be an integer."),
         ({"gravity": "low"}, "`gravity` is 'low', but it must be a number."),
     ],
 )
-def test_wrong_parameters_are_named(params, message):
+def test_wrong_parameters_are_refused(params, message):
     with pytest.raises(ValueError) as error:
         envs.make("CartPole-v1", **params)
     assert message in str(error.value)
 
 
-def test_an_env_is_taken_as_it_is():
-    def step(state, action, key):
+def test_an_env_is_returned_unchanged():
+    def step(state, action, noise):
         obs = state[None].astype(jnp.float32) + 1
         return state + 1, Step(obs, jnp.float32(1), jnp.bool(False), jnp.bool(False), obs)
 
@@ -234,7 +258,9 @@ def test_an_env_is_taken_as_it_is():
     _, _, steps = rollout(limited, KEY, jnp.zeros(4, int))
     assert steps.truncated.tolist() == [False, False, True, False]
     assert steps.next_obs[:, 0].tolist() == [1, 2, 3, 1]
-    with pytest.raises(ValueError, match="Mine has no parameter `speed` that could be set"):
+    with pytest.raises(
+        ValueError, match="Mine is an `Env`, so its parameter `speed` cannot be set"
+    ):
         envs.make(mine, speed=1)
 
 
@@ -242,7 +268,7 @@ def test_an_env_is_taken_as_it_is():
 
 
 def corridor(base, **methods):
-    """A gymnax environment of 3 steps to the right; `methods` are added to it."""
+    """Returns a gymnax environment of 3 steps to the right, with `methods` added."""
 
     def reset_env(self, key, params):
         return jnp.zeros(1), {"x": 0, "time": 0}
@@ -263,14 +289,14 @@ def corridor(base, **methods):
     return type("Corridor", (base,), body | methods)()
 
 
-def test_an_object_with_or_without_its_parameters():
+def test_objects_with_and_without_parameters():
     cart_pole, params = adapter.load_gymnax().make("CartPole-v1")
     assert envs.make(cart_pole).spec.max_episode_steps == 500
     pair = cart_pole, params.replace(max_steps_in_episode=9)
     assert envs.make(pair).spec.max_episode_steps == 9
 
 
-def test_an_object_of_no_base_and_no_time_limit_is_given_one():
+def test_a_time_limit_is_added_to_an_object_without_one():
     adapter.load_gymnax()
     mine = corridor(object, is_truncated=lambda self, state, params: jnp.bool(False))
     env = envs.make(mine, max_episode_steps=4)
@@ -292,39 +318,49 @@ def test_environments_for_gymnax_before_1_are_refused():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (object, "object is a class: give an environment, object()."),
-        (3, "int has no `reset_env`: an environment is an id, an `rljax.Env`, or an object"),
+        (object, "`env` is the class object, but it must be an environment. Pass an instance"),
+        (3, "`env` is 3 of type int, but it must be an id such as"),
+        (None, "`env` is None of type NoneType, but it must be an id such as"),
+        (gymnasium.make("CartPole-v1"), "of type TimeLimit, but it must be an id such as"),
     ],
 )
-def test_what_is_no_environment_is_refused(wrong, message):
+def test_objects_of_other_types_are_refused(wrong, message):
     with pytest.raises(ValueError) as error:
         envs.make(wrong)
     assert message in str(error.value)
 
 
-def test_spaces_that_fit_no_network_are_refused():
+def test_objects_without_a_method_of_gymnax_are_refused():
+    never = {"is_truncated": lambda self, state, params: jnp.bool(False)}
+    env = corridor(object, **never)
+    del type(env).step_env
+    with pytest.raises(ValueError, match="Corridor has no `step_env`, which a gymnax env"):
+        envs.make(env)
+
+
+def test_unsupported_spaces_are_refused():
     spaces = adapter.load_gymnax().environments.spaces
     never = {"is_truncated": lambda self, state, params: jnp.bool(False)}
-    seen = {"observation_space": lambda self, params: spaces.Dict({"a": spaces.Discrete(2)})}
-    with pytest.raises(ValueError, match="Corridor observes a Dict, which fits no network"):
-        envs.make(corridor(object, **never, **seen))
-    done = {"action_space": lambda self, params: spaces.Tuple([spaces.Discrete(2)])}
-    with pytest.raises(ValueError, match="Corridor acts in a Tuple: rljax needs a Discrete"):
-        envs.make(corridor(object, **never, **done))
-    far = {"action_space": lambda self, params: spaces.Box(-jnp.inf, jnp.inf, (2,))}
-    with pytest.raises(ValueError, match=r"`action_low` is .* clip the actions to a finite box"):
-        envs.make(corridor(object, **never, **far))
+    dict_obs = {"observation_space": lambda self, params: spaces.Dict({"a": spaces.Discrete(2)})}
+    with pytest.raises(ValueError, match="Corridor has observations in a Dict space, which no"):
+        envs.make(corridor(object, **never, **dict_obs))
+    tuple_action = {"action_space": lambda self, params: spaces.Tuple([spaces.Discrete(2)])}
+    with pytest.raises(ValueError, match="Corridor has actions in a Tuple space, but rljax needs"):
+        envs.make(corridor(object, **never, **tuple_action))
+    unbounded = {"action_space": lambda self, params: spaces.Box(-jnp.inf, jnp.inf, (2,))}
+    with pytest.raises(ValueError, match=r"`action_low` is .* set finite bounds and clip"):
+        envs.make(corridor(object, **never, **unbounded))
 
 
-def test_a_step_of_six_values_is_refused():
+def test_a_step_env_with_six_outputs_is_refused():
     adapter.load_gymnax()
-    six = corridor(
+    env = corridor(
         object,
         is_truncated=lambda self, state, params: jnp.bool(False),
         step_env=lambda self, key, state, action, params: (state, state, 1, False, False, {}),
     )
     with pytest.raises(ValueError, match="`step_env` of Corridor returns 6 values"):
-        envs.make(six)
+        envs.make(env)
 
 
 # Imports
@@ -353,7 +389,7 @@ assert isinstance(figure, matplotlib.figure.Figure)
 """
 
 
-def test_plotting_libraries_come_when_they_are_used_and_then_work(tmp_path):
+def test_plotting_libraries_are_imported_when_they_are_used(tmp_path):
     picture = tmp_path / "breakout.gif"
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(picture)]
     done = subprocess.run(command, capture_output=True, text=True)

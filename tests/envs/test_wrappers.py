@@ -1,4 +1,4 @@
-"""Resetting, time limits, episode statistics and batches, on environments that can be counted."""
+"""Wrappers: automatic resets, time limits, episode statistics and batches."""
 
 from typing import NamedTuple
 
@@ -6,26 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import bits
 from scipy import stats
 
 from rljax import envs
 from rljax.envs import wrappers
-from rljax.types import Env, EnvSpec, Step
+from rljax.types import Env, EnvSpec, Step, sample_one
 
 KEY = jax.random.key(0)
 
 
 def counting(last: int | None = None) -> Env:
-    """`obs` is the time; ends at `last`, or never. Does not reset."""
+    """Observes the time; ends at step `last`, or never. Does not reset."""
 
     def reset(key):
         return jnp.int32(0), jnp.zeros(1)
 
     def step(state, action, key):
         time = state + 1
-        end = jnp.bool(False) if last is None else time >= last
+        terminated = jnp.bool(False) if last is None else time >= last
         obs = time[None].astype(jnp.float32)
-        return time, Step(obs, jnp.float32(time), end, jnp.bool(False), obs)
+        return time, Step(obs, jnp.float32(time), terminated, jnp.bool(False), obs)
 
     spec = EnvSpec(obs_shape=(1,), num_actions=2, env_id="Counting")
     return Env(spec, reset, step, render=lambda state: f"time {state}")
@@ -39,7 +40,7 @@ class Walk(NamedTuple):
 
 
 def walking() -> Env:
-    """Starts at a uniform number `obs[0]`; action 1 ends the episode; rewards are random."""
+    """Observes (its random start, the time); action 1 ends the episode; rewards are random."""
 
     def reset(key):
         start = jax.random.uniform(key)
@@ -53,46 +54,48 @@ def walking() -> Env:
     return Env(EnvSpec(obs_shape=(2,), num_actions=2, env_id="Walking"), reset, step)
 
 
-def player(env):
-    """`(key, actions [T, ...]) -> (obs [T, ...], Step [T, ...])`."""
+def simulator(env):
+    """Returns `(key, actions [T, ...]) -> (obs [T, ...], Step [T, ...])`."""
 
     def run(key, actions):
         reset_key, key = jax.random.split(key)
         state, obs = env.reset(reset_key)
 
-        def once(carry, inputs):
+        def env_step(carry, inputs):
             state, obs = carry
             state, step = env.step(state, *inputs)
             return (state, step.obs), (obs, step)
 
-        return jax.lax.scan(once, (state, obs), (actions, env.sample_noise(key, len(actions))))[1]
+        inputs = actions, env.sample_noise(key, len(actions))
+        return jax.lax.scan(env_step, (state, obs), inputs)[1]
 
     return run
 
 
 def compiled(run):
-    """Compiled in a hurry, which is where the time of these tests goes."""
+    """Compiles without optimization, since compiling takes most of the time of these tests."""
     return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def play(env, key, actions):
-    return jax.device_get(compiled(player(env))(key, actions))
+def simulate(env, key, actions):
+    return jax.device_get(compiled(simulator(env))(key, actions))
 
 
-def random_actions(num_steps, num_envs, seed=1, share=0.4):
-    return jax.random.bernoulli(jax.random.key(seed), share, (num_steps, num_envs)).astype(int)
+def random_actions(num_steps, num_envs, seed=1, probability=0.4):
+    ones = jax.random.bernoulli(jax.random.key(seed), probability, (num_steps, num_envs))
+    return ones.astype(int)
 
 
 @pytest.fixture(scope="module")
-def walked():
-    """400 random steps of 32 walks."""
+def walks():
+    """Observations and steps of 400 random steps in 32 copies of `walking`."""
     env = wrappers.batched(wrappers.auto_reset(walking()), 32)
-    return play(env, KEY, random_actions(400, 32))
+    return simulate(env, KEY, random_actions(400, 32))
 
 
-def test_transitions_hold_the_last_observation_and_not_the_first_of_the_next_episode():
+def test_next_obs_is_the_last_observation_of_the_episode_and_obs_the_first_of_the_next():
     env = envs.build(envs.auto_reset(envs.time_limit(counting(), 3)), 2)
-    obs, step = play(env, KEY, jnp.zeros((4, 2), int))
+    obs, step = simulate(env, KEY, jnp.zeros((4, 2), int))
     assert obs[:, 0, 0].tolist() == [0, 1, 2, 0]
     assert step.next_obs[:, 0, 0].tolist() == [1, 2, 3, 1]
     assert step.obs[:, 0, 0].tolist() == [1, 2, 0, 1]
@@ -100,19 +103,19 @@ def test_transitions_hold_the_last_observation_and_not_the_first_of_the_next_epi
     assert step.truncated[:, 0].tolist() == [False, False, True, False]
 
 
-def test_next_obs_is_never_a_reset(walked):
-    obs, step = walked
+def test_next_obs_is_never_an_initial_observation(walks):
+    obs, step = walks
     np.testing.assert_array_equal(step.next_obs[..., 1], obs[..., 1] + 1)
-    np.testing.assert_array_equal(step.next_obs[..., 0], obs[..., 0])  # still of this episode
+    np.testing.assert_array_equal(step.next_obs[..., 0], obs[..., 0])  # the same episode
     np.testing.assert_array_equal(step.obs[step.terminated][:, 1], 0)
     np.testing.assert_array_equal(step.obs[~step.terminated], step.next_obs[~step.terminated])
 
 
-def test_every_episode_begins_in_a_state_of_its_own_from_the_right_distribution(walked):
-    obs, step = walked
+def test_initial_states_are_independent_samples_of_the_right_distribution(walks):
+    obs, step = walks
     starts = np.concatenate([obs[0, :, 0], step.obs[step.terminated][:, 0]])
     assert len(starts) > 4000
-    assert len(np.unique(starts)) > len(starts) - 12  # chance alone makes two equal in float32
+    assert len(np.unique(starts)) > len(starts) - 12  # a few pairs coincide in float32
     assert stats.kstest(starts, "uniform").pvalue > 0.01
     by_env = [step.obs[step.terminated[:, b], b, 0] for b in range(32)]
     assert stats.f_oneway(*by_env).pvalue > 0.01
@@ -120,23 +123,21 @@ def test_every_episode_begins_in_a_state_of_its_own_from_the_right_distribution(
     assert abs(stats.pearsonr(*following).statistic) < 0.06
 
 
-def test_a_key_and_what_is_drawn_of_it_are_the_same_step():
-    env = wrappers.batched(wrappers.auto_reset(walking()), 3)
+def test_a_batched_step_takes_the_noise_of_each_copy():
+    single = wrappers.auto_reset(walking())
+    env = wrappers.batched(single, 3)
     state, _ = compiled(env.reset)(KEY)
-    noise = jax.tree.map(lambda x: x[0], env.sample_noise(KEY, 1))
+    step, single_step = compiled(env.step), compiled(single.step)
     action = jnp.array([0, 1, 0])
-    step = compiled(env.step)
-    for _ in range(2):
-        one, other = step(state, action, KEY), step(state, action, noise)
-        jax.tree.map(lambda x, y: np.testing.assert_array_equal(_bits(x), _bits(y)), one, other)
-        state = one[0]
+    for noise in env.sample_noise(KEY, 2):
+        batch = step(state, action, noise)
+        for b in range(3):
+            alone = single_step(jax.tree.map(lambda x, b=b: x[b], state), action[b], noise[b])
+            assert bits(alone) == bits(jax.tree.map(lambda x, b=b: x[b], batch))
+        state = batch[0]
 
 
-def _bits(x):
-    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-
-
-def test_noise_that_an_environment_draws_itself_reaches_it_row_by_row():
+def test_custom_noise_reaches_the_environment_row_by_row():
     def step(state, action, noise):
         return state, Step(jnp.zeros(1), noise, jnp.bool(False), jnp.bool(False), jnp.zeros(1))
 
@@ -144,16 +145,16 @@ def test_noise_that_an_environment_draws_itself_reaches_it_row_by_row():
         step=step, sample_noise=lambda key, T: jax.random.uniform(key, (T,))
     )
     env = wrappers.batched(wrappers.auto_reset(noisy), 3)
-    _, steps = play(env, KEY, jnp.zeros((5, 3), int))
+    _, steps = simulate(env, KEY, jnp.zeros((5, 3), int))
     expected = env.sample_noise(jax.random.split(KEY)[1], 5)
     assert expected.shape == (5, 3)
     np.testing.assert_array_equal(steps.reward, expected)
 
 
-def test_copies_do_not_see_each_other():
+def test_copies_are_independent():
     env = wrappers.batched(wrappers.auto_reset(walking()), 4)
     actions = random_actions(60, 4)
-    run = compiled(player(env))
+    run = compiled(simulator(env))
     before = run(KEY, actions)
     after = run(KEY, actions.at[:, 0].set(1).at[:, 2].set(0))
     for b in (1, 3):
@@ -161,48 +162,48 @@ def test_copies_do_not_see_each_other():
     assert (before[1].obs[:, 0] != after[1].obs[:, 0]).any()
 
 
-def test_runs_side_by_side_are_the_runs_alone():
+def test_vmap_over_keys_equals_separate_runs():
     env = wrappers.batched(wrappers.auto_reset(walking()), 4)
     actions = random_actions(40, 4)
     keys = jax.random.split(KEY, 3)
 
-    run = player(env)
-    together = compiled(jax.vmap(run, (0, None)))(keys, actions)
-    single = compiled(run)
+    run = simulator(env)
+    batch = compiled(jax.vmap(run, (0, None)))(keys, actions)
+    run = compiled(run)
     for i, key in enumerate(keys):
-        alone = single(key, actions)
-        jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), together, alone)
+        single = run(key, actions)
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), batch, single)
 
 
-def test_one_environment_resets_like_a_batch_of_one():
-    one = wrappers.auto_reset(walking())
+def test_a_single_environment_equals_a_batch_of_one():
+    env = wrappers.auto_reset(walking())
     actions = random_actions(30, 1)
-    env = wrappers.batched(one, 1)
-    alone = one._replace(
-        reset=lambda key: one.reset(jax.random.split(key, 1)[0]),
-        sample_noise=lambda key, T: one.sample_noise(jax.random.split(key, 1)[0], T),
+    same_keys = env._replace(
+        reset=lambda key: env.reset(jax.random.split(key, 1)[0]),
+        sample_noise=lambda key, T: env.sample_noise(jax.random.split(key, 1)[0], T),
     )
-    batch, single = play(env, KEY, actions), play(alone, KEY, actions[:, 0])
+    batch = simulate(wrappers.batched(env, 1), KEY, actions)
+    single = simulate(same_keys, KEY, actions[:, 0])
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[:, 0], y), batch, single)
 
 
-def test_a_step_draws_a_reset_only_where_none_is_in_reserve():
-    draws = []
+def test_steps_call_reset_only_when_a_used_reserve_is_needed():
+    calls, noise = [], jax.random.split(KEY, 4)
 
     def reset(key):
-        jax.debug.callback(lambda: draws.append(1))  # once for all copies
+        jax.debug.callback(lambda: calls.append(1))  # once for all copies
         return walking().reset(key)
 
     env = wrappers.batched(wrappers.auto_reset(walking()._replace(reset=reset)), 4)
     reset, step = compiled(env.reset), compiled(env.step)
     state, _ = reset(KEY)
     jax.effects_barrier()
-    assert len(draws) == 1  # of a state to begin in and one in reserve
+    assert len(calls) == 1  # draws the first state and the reserve in one batch
     for action, expected in ((0, 0), (1, 0), (0, 0), (1, 1)):
-        draws.clear()
-        state, _ = step(state, jnp.full(4, action), KEY)
+        calls.clear()
+        state, _ = step(state, jnp.full(4, action), noise)
         jax.effects_barrier()
-        assert len(draws) == expected
+        assert len(calls) == expected
 
 
 def test_gradients_pass_through_a_reset():
@@ -215,27 +216,29 @@ def test_gradients_pass_through_a_reset():
     env = wrappers.batched(wrappers.auto_reset(env), 2)
     state, _ = compiled(env.reset)(KEY)
 
-    def cost(action):
-        after, first = env.step(state, action, KEY)
-        return first.reward.sum() + env.step(after, action, KEY)[1].reward.sum()
+    noise = sample_one(env.sample_noise, KEY)
 
-    gradient = compiled(jax.grad(cost))(
-        jnp.array([[1.0], [10.0]])
-    )  # the second ends at once, and restarts
+    def two_steps(action):
+        next_state, first = env.step(state, action, noise)
+        return first.reward.sum() + env.step(next_state, action, noise)[1].reward.sum()
+
+    gradient = compiled(jax.grad(two_steps))(jnp.array([[1.0], [10.0]]))  # 10 ends the episode
     np.testing.assert_allclose(gradient, [[-4 - 12], [-22 - 22]])
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
-def test_a_time_limit_cuts_at_exactly_its_step(limit):
+def test_a_time_limit_truncates_at_exactly_its_step(limit):
     env = envs.auto_reset(envs.time_limit(counting(), limit))
     assert env.spec.max_episode_steps == limit
-    _, step = play(env, KEY, jnp.zeros(11, int))
+    _, step = simulate(env, KEY, jnp.zeros(11, int))
     assert np.flatnonzero(step.truncated).tolist() == list(range(limit - 1, 11, limit))
     assert not step.terminated.any()
 
 
-def test_an_episode_that_ends_at_the_limit_is_not_cut():
-    _, step = play(envs.auto_reset(envs.time_limit(counting(last=3), 3)), KEY, jnp.zeros(6, int))
+def test_an_episode_that_terminates_at_the_limit_is_not_truncated():
+    _, step = simulate(
+        envs.auto_reset(envs.time_limit(counting(last=3), 3)), KEY, jnp.zeros(6, int)
+    )
     assert np.flatnonzero(step.terminated).tolist() == [2, 5]
     assert not step.truncated.any()
 
@@ -244,36 +247,37 @@ def test_an_episode_that_ends_at_the_limit_is_not_cut():
 def test_returns_and_lengths_of_episodes(num_envs):
     env = wrappers.auto_reset(walking())
     env = wrappers.record_episodes(env if num_envs is None else wrappers.batched(env, num_envs))
-    actions = random_actions(80, num_envs or 1, share=0.2)
-    _, step = play(env, KEY, actions if num_envs else actions[:, 0])
+    actions = random_actions(80, num_envs or 1, probability=0.2)
+    _, step = simulate(env, KEY, actions if num_envs else actions[:, 0])
     columns = [np.reshape(x, (80, -1)) for x in (step.reward, step.terminated)]
     returns = np.reshape(step.info["episode_return"], (80, -1))
     lengths = np.reshape(step.info["episode_length"], (80, -1))
     for b in range(num_envs or 1):
         reward, done = (x[:, b] for x in columns)
-        begin = 0
+        start = 0
         for end in np.flatnonzero(done):
-            part = reward[begin : end + 1].astype(np.float64)
-            np.testing.assert_allclose(returns[end, b], part.sum(), rtol=1e-6)
-            assert lengths[end, b] == len(part)
-            begin = end + 1
-        assert begin > 0
+            rewards = reward[start : end + 1].astype(np.float64)
+            np.testing.assert_allclose(returns[end, b], rewards.sum(), rtol=1e-6)
+            assert lengths[end, b] == len(rewards)
+            start = end + 1
+        assert start > 0
 
 
-def test_wrappers_keep_the_picture_and_give_back_the_state():
+def test_wrappers_keep_render_and_the_inner_state():
     env = envs.record_episodes(envs.auto_reset(envs.time_limit(counting(), 9)))
     state, _ = env.reset(KEY)
     state, _ = env.step(state, jnp.int32(0), KEY)
     assert env.render(state) == "time 1"
     assert wrappers.innermost(state) == 1
+    assert wrappers.innermost(wrappers.replace_innermost(state, 7)) == 7
 
 
-def test_wrong_numbers_and_batches_of_batches_are_refused():
+def test_wrong_limits_and_batches_of_batches_are_refused():
     with pytest.raises(ValueError, match="`max_episode_steps` is 0, but it must be at least 1"):
         wrappers.time_limit(counting(), 0)
     with pytest.raises(ValueError, match="`num_envs` is 0, but it must be at least 1"):
         wrappers.batched(counting(), 0)
-    with pytest.raises(ValueError, match="Counting is a batch of 2 environments already"):
+    with pytest.raises(ValueError, match="Counting is already a batch of 2 environments"):
         wrappers.batched(wrappers.batched(counting(), 2), 2)
-    with pytest.raises(ValueError, match="Counting is a batch of 2 environments already"):
+    with pytest.raises(ValueError, match="Counting is already a batch of 2 environments"):
         wrappers.auto_reset(wrappers.batched(counting(), 2))

@@ -1,4 +1,4 @@
-"""Checkpoints: bit-exact, deterministic, and never half of anything."""
+"""Checkpoints: bit-exact, deterministic and atomic; damage is detected."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ import optax
 import pytest
 from jax.extend.random import define_prng_impl
 
-from rljax.experiment import checkpoint
+from rljax.experiment import checkpoint, checkpoint_file
 
 META = {
     "config": {"learning_rate": 1e-3, "hidden_sizes": [64, 64], "double": True, "num_envs": 8},
@@ -34,7 +34,7 @@ class State(NamedTuple):
 
 
 def bits(tree):
-    """Types, shapes and bytes of all leaves; equal exactly where the trees are the same."""
+    """Returns types, shapes and bytes of all leaves, which are equal for identical trees."""
 
     def leaf_bits(x):
         if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -57,7 +57,7 @@ def restore(directory, like):
 
 
 def every_kind():
-    """A tree with one leaf of each kind that can be saved."""
+    """Returns a tree with one leaf of each kind that can be saved."""
     key = jax.random.key(0)
     nan_with_payload = np.array([0x7FA00001, 0xFFC12345, 0x80000000, 1], np.uint32)
     params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2, jnp.bfloat16)}
@@ -74,7 +74,7 @@ def every_kind():
         "python": [True, -(2**63), 0.1, -0.0, math.nan, 1 + 2j],
         "weak": [jnp.asarray(1.5), jnp.full((2, 2), 3), jnp.full((0,), 1.0)],
         "numpy": np.arange(24, dtype=np.int64).reshape(4, 6)[::2, ::-1].T,
-        "nothing": (None, (), {}),
+        "no leaves": (None, (), {}),
     }
 
 
@@ -89,10 +89,10 @@ def test_round_trip_of_every_kind_of_leaf_is_bitwise(tmp_path):
     program = jax.jit(lambda tree: traces.append(tree))
     for same in (tree, loaded):
         program((same["state"], same["adam"], same["weak"]))
-    assert len(traces) == 1  # a restored run does not compile again
+    assert len(traces) == 1  # a restored run is not compiled again
 
 
-def test_a_shape_is_enough_to_load_and_gives_jax_arrays(tmp_path):
+def test_loading_needs_only_shapes_and_returns_jax_arrays(tmp_path):
     tree = {"adam": every_kind()["adam"], "state": small_tree()}
     path = checkpoint.save(tmp_path, {**tree, "adam": jax.device_get(tree["adam"])}, {}, step=0)
     assert bits(checkpoint.load(path, jax.eval_shape(lambda: tree))[0]) == bits(tree)
@@ -104,7 +104,7 @@ def test_the_bytes_are_deterministic(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_every_flipped_missing_or_added_bit_is_found(tmp_path):
+def test_flipped_missing_and_added_bits_are_detected(tmp_path):
     path = checkpoint.save(tmp_path, small_tree(), META, step=7)
     content = path.read_bytes()
     lengths = [0, 8, 40, len(content) - 1, *random.Random(0).sample(range(len(content)), 20)]
@@ -121,11 +121,11 @@ def test_every_flipped_missing_or_added_bit_is_found(tmp_path):
             checkpoint.read_meta(path)
 
 
-def test_a_length_or_a_format_that_is_not_the_header_s_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_bytes", lambda x: b"\0")
+def test_a_wrong_length_or_format_in_the_header_is_detected(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_file, "_bytes", lambda x: b"\0")
     with pytest.raises(checkpoint.DamagedCheckpoint, match="not as long"):
         checkpoint.load(checkpoint.save(tmp_path, small_tree(), {}, step=8), small_tree())
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint_file, "FORMAT", 2)
     path = checkpoint.save(tmp_path, {}, {}, step=0)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="has format 2") as error:
@@ -152,20 +152,20 @@ RBG = jax.random.split(jax.random.key(1, impl="rbg"), 2)
         ({"keys": jnp.zeros((2, 2), jnp.uint32)}, KEYS + r"uint32\[2, 2\]:"),
     ],
 )
-def test_a_leaf_that_differs_is_named(tmp_path, part, message):
+def test_a_different_leaf_is_named(tmp_path, part, message):
     path = checkpoint.save(tmp_path, small_tree(), META, step=7)
     with pytest.raises(ValueError, match=message) as error:
         checkpoint.load(path, small_tree()._replace(**part))
     assert not isinstance(error.value, checkpoint.DamagedCheckpoint)
 
 
-def test_nothing_is_cast_on_the_way_to_the_device(tmp_path):
+def test_leaves_are_not_cast_on_the_way_to_the_device(tmp_path):
     tree = {"weak": jnp.asarray(0.5), "x": np.full(2, 0.1)}
     like = {**tree, "x": jax.ShapeDtypeStruct((2,), np.float64)}
     path = checkpoint.save(tmp_path, tree, {}, step=0)
     with pytest.raises(ValueError, match=r"\['x'\]` float64\[2\].*jax_enable_x64"):
         checkpoint.load(path, like)
-    with jax.enable_x64(True):  # where Python numbers make float64
+    with jax.enable_x64(True):  # Python numbers become float64
         loaded, _ = checkpoint.load(path, like)
         assert bits(loaded["x"]) == bits(jnp.asarray(tree["x"]))
         assert loaded["weak"].dtype == np.float32
@@ -179,14 +179,14 @@ UNNAMED_KEY = jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32), impl=UNNAMED)
 @pytest.mark.parametrize(
     "leaf", ["a", object(), 2**70, np.array("a"), np.array([None]), np.longdouble(1), UNNAMED_KEY]
 )
-def test_a_leaf_that_cannot_be_told_in_bytes_is_refused(tmp_path, leaf):
-    with pytest.raises(ValueError, match=r"leaf `\['bad'\]` is .*put anything else into meta"):
+def test_a_leaf_that_cannot_be_saved_is_refused(tmp_path, leaf):
+    with pytest.raises(ValueError, match=r"leaf `\['bad'\]` is .*put it into `meta`"):
         checkpoint.save(tmp_path, {"bad": leaf}, {}, step=0)
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="meta is not JSON"):
+    with pytest.raises(ValueError, match="`meta` is not JSON"):
         checkpoint.save(tmp_path, {}, {"x": np.float32(1)}, step=0)
     with pytest.raises(ValueError, match="`keep` is 0"):
         checkpoint.save(tmp_path, {}, {}, step=0, keep=0)
@@ -198,18 +198,18 @@ def test_bad_arguments_are_refused(tmp_path):
 
 def test_the_newest_two_are_kept_and_stale_temporaries_deleted(tmp_path):
     (stale := tmp_path / "checkpoint-000000000001.rljax.tmp").write_bytes(b"half")
-    (other := tmp_path / "notes.txt").write_text("mine")
+    (other := tmp_path / "other.txt").write_text("mine")
     for step, left in [(2, [2]), (5, [5, 2]), (6, [6, 5]), (10**12, [10**12, 6])]:
         checkpoint.save(tmp_path, small_tree(), {"step": step}, step)
         found = checkpoint.checkpoints(tmp_path)
         assert [checkpoint.read_meta(path)["step"] for path in found] == left
-    # 3 is not the newest, but what was just written is never deleted.
+    # 3 is not the newest, but the file that was just written is never deleted
     path = checkpoint.save(tmp_path, small_tree(), {}, 3, keep=1)
     assert checkpoint.checkpoints(tmp_path)[1:] == [path]
     assert not stale.exists() and other.exists()
 
 
-def test_restore_takes_the_newest_and_says_where_there_is_none(tmp_path):
+def test_restore_reads_the_newest_and_returns_none_if_there_is_none(tmp_path):
     assert checkpoint.restore(tmp_path / "absent", small_tree()) is None
     assert checkpoint.restore(tmp_path, small_tree()) is None
     path = [checkpoint.save(tmp_path, small_tree(), {"step": step}, step) for step in (9, 10)][1]
@@ -217,7 +217,7 @@ def test_restore_takes_the_newest_and_says_where_there_is_none(tmp_path):
     assert bits(tree) == bits(small_tree()) and rest == [{"step": 10}, path]
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path):
     first, second = (checkpoint.save(tmp_path, {}, {"step": step}, step) for step in (1, 2))
     second.write_bytes(second.read_bytes()[:-1])
     with pytest.warns(UserWarning, match=f"{second} does not match its SHA-256"):
@@ -225,28 +225,28 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     first.unlink()
     first.mkdir()
     with (
-        pytest.warns(UserWarning, match="passed over") as warned,
+        pytest.warns(UserWarning, match="skipping damaged checkpoint") as warned,
         pytest.raises(ValueError, match=f"every checkpoint in {tmp_path} is damaged"),
     ):
         checkpoint.restore(tmp_path, {})
-    told = [str(warning.message) for warning in warned]
-    assert f"{second} does not match" in told[0] and f"{first} cannot be read" in told[1]
+    messages = [str(warning.message) for warning in warned]
+    assert f"{second} does not match" in messages[0] and f"{first} cannot be read" in messages[1]
 
 
-def test_a_config_that_differs_is_told_key_by_key(tmp_path):
+def test_a_different_config_is_reported_key_by_key(tmp_path):
     checkpoint.save(tmp_path, small_tree(), {"config": {**META["config"], "x": math.nan}}, step=1)
     same = {**META["config"], "hidden_sizes": (64, 64), "num_envs": 8.0, "x": math.nan}
     assert checkpoint.restore(tmp_path, small_tree(), same) is not None
     other = {"learning_rate": 3e-4, "hidden_sizes": (64, 32), "double": True, "tau": None}
-    with pytest.raises(ValueError) as error:  # and not one about the leaves, which differ too
+    with pytest.raises(ValueError) as error:  # not the error of the leaves, which also differ
         checkpoint.restore(tmp_path, {"another": 1}, other)
     assert str(error.value).startswith(
-        "checkpoint was made with hidden_sizes = [64, 64], this run has [64, 32]; with "
-        "learning_rate = 0.001, this run has 0.0003; with num_envs = 8, this run has none; with no "
-        "tau, this run has None; with x = nan, this run has none: go on with the values of"
+        "the run was saved with hidden_sizes = [64, 64] (now [64, 32]); learning_rate = 0.001 "
+        "(now 0.0003); num_envs = 8 (now none); no tau (now None); x = nan (now none): use the "
+        "saved values in"
     )
     checkpoint.save(tmp_path, small_tree(), {}, step=3)
-    with pytest.raises(ValueError, match="made with no x, this run has 1"):
+    with pytest.raises(ValueError, match=r"saved with no x \(now 1\)"):
         checkpoint.restore(tmp_path, small_tree(), {"x": 1})
 
 
@@ -259,14 +259,14 @@ def test_a_crash_leaves_the_older_checkpoints(tmp_path, monkeypatch, function, c
 
     def fail(*args):
         if next(calls) == call:
-            found.extend(checkpoint.checkpoints(tmp_path))  # as a lost machine would leave them
+            found.extend(checkpoint.checkpoints(tmp_path))  # as after a power failure
             raise error
         return original(*args)
 
     monkeypatch.setattr(os, function, fail)
     with pytest.raises(type(error)):
         checkpoint.save(tmp_path, {}, {"step": 3}, 3)
-    # The second `fsync` is the directory's: the new one is in place, no older one is deleted.
+    # the second `fsync` is that of the directory: the new file exists, no older one is deleted
     steps = [3, 2, 1] if call == 1 else [2, 1]
     assert [checkpoint.read_meta(path)["step"] for path in found] == steps
     assert restore(tmp_path, {})[1] == {"step": steps[0]} and not list(tmp_path.glob("*.tmp"))

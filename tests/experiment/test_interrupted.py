@@ -1,4 +1,4 @@
-"""A run that is killed or interrupted goes on to the bits of one that never stopped."""
+"""A run that is killed or interrupted resumes with the same bits as an uninterrupted run."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ HOW = ["--save-seconds", "0.001", "--eval-episodes", "2", "--no-progress"]
 
 
 def start(*words):
-    environment = os.environ | {"XLA_FLAGS": ""}  # one device: the seeds share it by threads
+    environment = os.environ | {"XLA_FLAGS": ""}  # one device, whose cores the seeds share
     command = [sys.executable, "-W", "ignore", "-m", "rljax", *map(str, words), *HOW]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -26,19 +26,17 @@ def finished(process):
     return process.returncode
 
 
-def wait_for_progress(process, folder, seen):
-    """Until a checkpoint that is not among `seen`."""
+def wait_for_checkpoint(process, folder):
+    """Waits until there is a checkpoint, or the process ends."""
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
-        found = {path.name for path in folder.glob("checkpoint/*.rljax")}
-        if found - seen:
-            return found
+        if any(folder.glob("checkpoint/*.rljax")):
+            return
         time.sleep(0.001)
-    return seen
 
 
 def files(folder):
-    """What must not differ: metrics, curves and the last checkpoint, as bytes."""
+    """Returns the bytes of the metrics, the curves and the last checkpoint."""
     last = max(folder.glob("checkpoint/*.rljax"))
     return {
         path.name: path.read_bytes()
@@ -58,24 +56,24 @@ def whole(tmp_path_factory):
     ("number", "code"),
     [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
-def test_a_stopped_run_ends_at_the_same_bits(number, code, whole, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_bits(number, code, whole, tmp_path):
     folder = tmp_path / "stopped"
     process = start("train", "ppo", "CartPole-v1", "--run-dir", folder, *OPTIONS)
-    wait_for_progress(process, folder, set())
+    wait_for_checkpoint(process, folder)
     process.send_signal(number)
     _, message = process.communicate(timeout=300)
     assert process.returncode == code
     if number != signal.SIGKILL:
         assert f"rljax resume {folder}" in message
-    assert not (folder / "result.json").exists()  # it was not over
+    assert not (folder / "result.json").exists()  # it was not complete
     assert finished(start("resume", folder)) == 0
     assert files(folder) == whole
 
 
-def test_another_config_is_refused_by_name(tmp_path):
+def test_resuming_with_another_config_is_refused_by_name(tmp_path):
     folder = tmp_path / "run"
     process = start("train", "ppo", "CartPole-v1", "--run-dir", folder, *OPTIONS)
-    wait_for_progress(process, folder, set())
+    wait_for_checkpoint(process, folder)
     process.kill()
     process.communicate()
     again = start("resume", folder, "--gamma", "0.9", "--clip-eps", "0.3")

@@ -1,17 +1,17 @@
-"""The progress bar: its plain lines word for word, its figures, and a drawn terminal."""
+"""The progress bar: its plain lines, its figures, and its drawing in a terminal."""
 
 import io
 
 import numpy as np
 import pytest
 
-from rljax.experiment.progress import SHORTEST_BAR, Progress, duration, human
+from rljax.experiment.progress import MIN_BAR_WIDTH, Progress, duration
 
 RETURNS = {"charts/episodic_return": np.array([481, 500, 510, np.nan], np.float32)}
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that is set by the test."""
 
     def __init__(self):
         self.now = 100.0
@@ -21,7 +21,7 @@ class Clock:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self):
         return True
@@ -58,7 +58,7 @@ def test_plain_lines(clock, capsys):
     )
 
 
-def test_a_failed_run_shows_how_far_it_came(clock, capsys):
+def test_a_failed_run_shows_its_progress(clock, capsys):
     with pytest.raises(KeyboardInterrupt), Progress("ppo", 1000, clock=clock) as progress:
         clock.now += 2.0
         progress.update(100, {"charts/episodic_return": np.float32(7)})
@@ -83,7 +83,7 @@ def test_silent(capsys, clock):
     assert capsys.readouterr() == ("", "")
 
 
-def test_speed_leaves_out_compiling_and_what_a_resume_found_done(clock):
+def test_sps_excludes_compilation_and_steps_before_a_resume(clock):
     stream = io.StringIO()
     progress = Progress("ppo", 1000, num_runs=3, start=400, clock=clock, stream=stream)
     clock.now += 30.0
@@ -97,11 +97,11 @@ def test_speed_leaves_out_compiling_and_what_a_resume_found_done(clock):
     clock.now += 2.0
     progress.update(1000)
     assert progress._figures(clock.now, 200) == "1k/1k  0:00:04  SPS 450"
-    clock.now += 50.0  # saving and plotting are no training
+    clock.now += 50.0  # saving and plotting do not count
     assert progress._figures(clock.now, 200) == "1k/1k  0:00:04  SPS 450"
 
 
-def test_the_last_known_return_stays(clock):
+def test_the_last_known_return_is_kept(clock):
     progress = Progress("dqn", 1000, clock=clock, stream=io.StringIO())
     progress.update(100, {"charts/episodic_return": np.array([np.nan, np.nan], np.float32)})
     assert "return" not in progress._figures(clock.now, 200)
@@ -110,7 +110,7 @@ def test_the_last_known_return_stays(clock):
     assert progress._figures(clock.now, 200).endswith("return 3")
 
 
-def test_the_less_important_figures_go_first(clock):
+def test_less_important_figures_are_dropped_first(clock):
     progress = Progress("ppo", 500_000, num_runs=4, clock=clock, stream=io.StringIO())
     clock.now += 1.0
     progress.update(250_000, RETURNS)
@@ -124,8 +124,8 @@ def test_the_less_important_figures_go_first(clock):
         20: "250k/500k",
         0: "250k/500k",
     }
-    for room, text in expected.items():
-        assert progress._figures(clock.now, room) == text
+    for available, text in expected.items():
+        assert progress._figures(clock.now, available) == text
 
 
 @pytest.mark.parametrize("width", [12, 30, 60, 80, 200])
@@ -147,14 +147,14 @@ def test_drawn_lines_fit_the_terminal(clock, terminal, width):
     clock.now += 3.0
     progress.update(499_712, RETURNS)
     title, bar = draw()
-    assert bar.count("━") + bar.count("╸") >= (SHORTEST_BAR - 1 if width >= 30 else 0)
+    assert bar.count("━") + bar.count("╸") >= (MIN_BAR_WIDTH - 1 if width >= 30 else 0)
     assert ("compiled in 4.1 s" in title) == (width >= 60)
     progress.update(500_000, RETURNS)
     clock.now += 50.0
     assert "left" not in draw()[1]
 
 
-def test_a_terminal_gets_a_live_bar(clock, terminal):
+def test_a_terminal_shows_a_live_bar(clock, terminal):
     pytest.importorskip("rich")
     with Progress("ppo", 500_000, clock=clock, stream=terminal) as progress:
         progress.compiled(1.0)
@@ -162,33 +162,15 @@ def test_a_terminal_gets_a_live_bar(clock, terminal):
         progress.update(500_000, RETURNS)
         progress.close()
     text = terminal.getvalue()
-    assert "\x1b[?25l" in text and text.count("\x1b[?25h") == 1  # the cursor comes back
+    assert "\x1b[?25l" in text and text.count("\x1b[?25h") == 1  # the cursor is restored
     assert "500k/500k" in text and text.endswith("\n\x1b[?25h")
 
 
-def test_a_dumb_terminal_gets_plain_lines(clock, terminal, monkeypatch):
+def test_a_dumb_terminal_shows_plain_lines(clock, terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     with Progress("ppo", 10, clock=clock, stream=terminal) as progress:
         progress.update(10)
     assert terminal.getvalue() == "ppo\n100%  10/10  0:00:00\n"
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        *[(0, "0"), (497.2, "497"), (-21.04, "-21"), (0.01234, "0.0123"), (999.4, "999")],
-        *[
-            (999.6, "1k"),
-            (430_400, "430k"),
-            (999_600, "1M"),
-            (1_200_000, "1.2M"),
-            (-1234, "-1.23k"),
-        ],
-        *[(2.5e9, "2.5B"), (1e12, "1T"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")],
-    ],
-)
-def test_human(number, text):
-    assert human(number) == text
 
 
 def test_duration():

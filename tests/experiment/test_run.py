@@ -1,7 +1,10 @@
-"""`rljax.train` and its kin: what a run is, what it tells, and what it refuses."""
+"""`rljax.train`, `resume` and `evaluate`: seeds, reports, sweeps, errors, signals and files."""
 
+import inspect
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -12,13 +15,15 @@ import pytest
 from probes import DRIFT, DriftConfig, bits, coin, drift, walk
 
 import rljax
+from rljax import envs, replay
 from rljax.envs import build
-from rljax.experiment import checkpoint
-from rljax.experiment import run as experiment
+from rljax.experiment import checkpoint, divergence, loop, writers
+from rljax.experiment.options import RUN_OPTIONS
 from rljax.experiment.plan import make_plan
+from rljax.experiment.run import run_plan
 from rljax.training import runs
 from rljax.training.learner import make_learner
-from rljax.types import Env, EnvSpec, Mean, Step
+from rljax.types import Env, EnvSpec, Mean, Replay, Step
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -30,7 +35,7 @@ POLE = "CartPole-v1"
 
 
 def train(env=POLE, agent=DRIFT, **options):
-    """Runs of equal shape share one program, whatever their floats."""
+    """Trains a small agent; runs of equal shapes share one program, whatever their floats."""
     return rljax.train(agent, env, **SMALL | QUIET | {"num_reports": 5} | options)
 
 
@@ -39,13 +44,13 @@ def four():
     return train(num_seeds=4)
 
 
-def close(x, y):
+def assert_close(x, y):
     for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def counted():
-    """An agent, and the list of the times that its update was traced."""
+    """Returns an agent, and a list with one entry for each time its update was traced."""
     traces = []
 
     def maker(config, spec):
@@ -65,17 +70,17 @@ def counted():
 
 def test_more_seeds_never_change_earlier_ones(four):
     two = train(num_seeds=2)
-    close(two.params, jax.tree.map(lambda x: x[:2], four.params))
+    assert_close(two.params, jax.tree.map(lambda x: x[:2], four.params))
     for name, values in two.metrics.items():
         np.testing.assert_allclose(values, four.metrics[name][:2], rtol=1e-5, err_msg=name)
     assert bits(two.state.key) == bits(four.state.key[:2])
     assert len({row.tobytes() for row in four.metric("losses/noise")}) == 4
 
 
-def test_the_key_of_a_seed_depends_on_nothing_else():
+def test_the_key_of_run_i_is_fold_in_of_seed_and_i():
     def keys(**options):
         plan = make_plan(DRIFT, POLE, **SMALL | options)
-        return jax.random.key_data(plan.starts().key)
+        return jax.random.key_data(plan.run_inits().key)
 
     many = keys(num_seeds=9, seed=3)
     for i in range(9):
@@ -97,34 +102,35 @@ def test_reports_are_evenly_spaced_and_the_last_is_at_the_end(four):
     assert (np.asarray(four.state.num_updates) == UPDATES).all()
 
 
-def test_never_more_steps_are_taken_than_were_asked_for():
+def test_a_run_takes_at_most_total_timesteps():
     run = train(total_timesteps=BATCH * 7 + BATCH - 1, num_reports=3)
     assert (run.steps / BATCH).tolist() == [2, 5, 7]
     assert int(run.state.num_updates[0]) == 7
     assert run.metric("losses/loss").shape == (1, 3)
 
 
-@pytest.mark.parametrize("pace", [1.0, 2.5, 1e9])
+@pytest.mark.parametrize("max_size", [1.0, 2.5, 1e9])
 @pytest.mark.parametrize(
     ("updates", "num_reports", "expected"),
     [(7, 3, [2, 5, 7]), (3, 50, [1, 2, 3]), (5, 1, [5]), (1, 4, [1]), (10, 4, [2, 5, 8, 10])],
 )
-def test_chunks_of_any_pace_end_at_the_reports(updates, num_reports, expected, pace):
-    """From the beginning, and from wherever a run is resumed."""
+def test_chunks_of_any_size_end_at_the_reports(updates, num_reports, expected, max_size):
+    """From the start, and from any update a run is resumed at."""
     options = SMALL | {"total_timesteps": BATCH * updates, "num_reports": num_reports}
-    plan = make_plan(DRIFT, POLE, **options)
+    report_ends = loop.report_updates(make_plan(DRIFT, POLE, **options))
     for start in range(updates):
         done, ends = start, []
-        for size, is_report in experiment._chunks(plan, start, lambda: pace):
-            assert 1 <= size <= max(pace, 1)
+        while done < updates:
+            size, is_report = loop.next_chunk(report_ends, done, max_size)
+            assert 1 <= size <= max(max_size, 1)
             done += size
             ends += [done] * is_report
         assert done == updates
         assert ends == [end for end in expected if end > start]
 
 
-def test_a_run_is_that_of_a_plain_loop(four):
-    """Every metric of every report of every seed, and the last state."""
+def test_a_run_equals_a_plain_python_loop(four):
+    """In every metric of every report of every seed, and in the final state."""
     config = DriftConfig(**SMALL)
     env = build(POLE, NUM_ENVS)
     learner = make_learner(drift(config, env.spec), env, NUM_STEPS)
@@ -137,17 +143,17 @@ def test_a_run_is_that_of_a_plain_loop(four):
                 state, metrics = step(state)
                 rows.append(jax.device_get(metrics))
             for name, values in four.metrics.items():
-                seen = [row[name] for row in rows]
-                if isinstance(seen[0], Mean):
-                    weight = sum(x.weight for x in seen)
-                    expected = sum(x.total for x in seen) / weight if weight else np.nan
+                updates = [row[name] for row in rows]
+                if isinstance(updates[0], Mean):
+                    weight = sum(x.weight for x in updates)
+                    expected = sum(x.total for x in updates) / weight if weight else np.nan
                 else:
-                    expected = np.mean(seen)
+                    expected = np.mean(updates)
                 np.testing.assert_allclose(values[seed, report], expected, rtol=1e-4, err_msg=name)
-        close(state.agent, jax.tree.map(lambda x, seed=seed: x[seed], four.state.agent))
+        assert_close(state.agent, jax.tree.map(lambda x, seed=seed: x[seed], four.state.agent))
 
 
-def test_a_report_without_an_episode_has_no_return():
+def test_the_return_is_nan_in_reports_without_a_complete_episode():
     run = train(coin(short=9, long=9), num_reports=UPDATES)
     lengths = run.metric("charts/episodic_length")[0]
     assert set(np.flatnonzero(~np.isnan(lengths))) == {2, 4, 6, 8, 11, 13, 15, 17}
@@ -155,11 +161,11 @@ def test_a_report_without_an_episode_has_no_return():
     np.testing.assert_array_equal(run.returns[0], lengths)
 
 
-def test_the_memory_of_metrics_does_not_depend_on_steps():
+def test_the_size_of_the_run_state_does_not_depend_on_the_number_of_steps():
     def sizes(updates):
         plan = make_plan(DRIFT, POLE, **SMALL | {"total_timesteps": BATCH * updates}, num_reports=5)
-        work = runs.template(plan.make_learner(), plan.config, plan.starts())
-        return jax.tree.map(lambda x: (x.shape, str(x.dtype)), work)
+        state = runs.template(plan.make_learner(), plan.config, plan.run_inits())
+        return jax.tree.map(lambda x: (x.shape, str(x.dtype)), state)
 
     assert sizes(10) == sizes(10_000_000)
 
@@ -178,9 +184,11 @@ def test_a_sweep_is_an_axis_and_compiles_once(four):
     assert len(traces) == once
     assert run.sweep == {"learning_rate": rates} and run.returns.shape == (8, 4, 5)
     assert run.params["w"].shape == (8, 4, 2)
-    close(jax.tree.map(lambda x: x[0], run.params), four.params)  # the default rate is the first
+    assert_close(
+        jax.tree.map(lambda x: x[0], run.params), four.params
+    )  # the default rate is the first
     alone = train(learning_rate=rates[3], num_seeds=4)
-    close(jax.tree.map(lambda x: x[3], run.params), alone.params)
+    assert_close(jax.tree.map(lambda x: x[3], run.params), alone.params)
     for name, values in alone.metrics.items():
         np.testing.assert_allclose(run.metric(name)[3], values, rtol=1e-5, err_msg=name)
     assert len(np.unique(np.asarray(run.params["w"])[:, 0, 0])) == 8
@@ -189,8 +197,38 @@ def test_a_sweep_is_an_axis_and_compiles_once(four):
 def test_two_sweeps_are_two_axes(four):
     run = train(learning_rate=[0.1, 0.05], gamma=np.array([0.5, 0.9, 0.99]), num_seeds=2)
     assert list(run.sweep) == ["learning_rate", "gamma"] and run.returns.shape == (2, 3, 2, 5)
-    close(jax.tree.map(lambda x: x[0, 2], run.params), jax.tree.map(lambda x: x[:2], four.params))
+    assert_close(
+        jax.tree.map(lambda x: x[0, 2], run.params), jax.tree.map(lambda x: x[:2], four.params)
+    )
     assert run.settings[3] == {"learning_rate": 0.05, "gamma": 0.5}
+
+
+# The environment
+
+
+def test_the_environment_is_built_and_checked_once(monkeypatch):
+    """For planning, training and evaluation together."""
+    calls = []
+    for name in ("make", "check_shapes"):
+        original = getattr(envs, name)
+
+        def counted_call(*args, name=name, original=original, **kwargs):
+            calls.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(envs, name, counted_call)
+    run = train("Acrobot-v1", eval_episodes=2)
+    assert sorted(calls) == ["check_shapes", "make"]
+    rljax.evaluate(run, 2, agent=DRIFT)  # a new plan
+    assert sorted(calls) == ["check_shapes", "check_shapes", "make", "make"]
+
+
+def test_the_environment_of_a_plan_carries_the_memory_of_a_recurrent_agent():
+    plan = make_plan("ppo", POLE, memory="gru", memory_size=3)
+    _, obs = plan.env.reset(jax.random.key(0))
+    assert obs.memory.shape == (3,) and plan.env.spec.num_envs == 1
+    _, obs = plan.build_env(5).reset(jax.random.key(0))
+    assert obs.memory.shape == (5, 3) and obs.obs.shape == (5, 4)
 
 
 # The cache
@@ -217,18 +255,18 @@ def test_the_same_program_is_not_compiled_again():
     assert count > 0 and np.nanmax(run.metric("charts/episodic_length")) == 3
 
 
-def test_programs_of_ones_own_environment_are_not_mixed_up():
-    """Two that have one name and one shape, but not one behaviour."""
+def test_programs_of_custom_environments_are_not_shared():
+    """Two environments with equal names and shapes, but different dynamics."""
     first = train(coin(short=3, long=3)).metric("charts/episodic_length")
     second = train(coin(short=2, long=2)).metric("charts/episodic_length")
     assert (first == 3).all() and (second == 2).all()
 
 
-# Pieces of one's own
+# Custom pieces
 
 
 class Linear(nn.Module):
-    """The least that can be a network."""
+    """A minimal network."""
 
     @nn.compact
     def __call__(self, obs):
@@ -238,8 +276,8 @@ class Linear(nn.Module):
         return distrax.Categorical(logits=logits), nn.Dense(1)(obs)[..., 0]
 
 
-def test_every_piece_can_be_ones_own(tmp_path):
-    """A gymnax object, a network, an optimizer and a surrogate; also where they are saved."""
+def test_pieces_can_be_replaced_by_custom_objects(tmp_path):
+    """A gymnax object, a network, an optimizer and a surrogate, also in a saved run."""
     from rljax.envs.gymnax import load_gymnax
 
     cart_pole = load_gymnax().make("CartPole-v1")[0]
@@ -250,35 +288,93 @@ def test_every_piece_can_be_ones_own(tmp_path):
         progress=False, eval_episodes=4, **pieces,
     )  # fmt: skip
     assert run.env_id == "CartPole-v1" and run.config["pieces"] == sorted(pieces)
+    assert "surrogate" not in run.config  # the piece replaces the option
     assert set(run.params["params"]) == {"mine", "Dense_0"}
     assert run.params["params"]["mine"]["kernel"].shape == (1, 4, 2)
     assert not [x for x in jax.tree.leaves(run.state.agent.opt_state) if x.size > 1]  # no moments
     assert run.state.agent.surrogate.tolist() == [UPDATES]
-    seen = rljax.evaluate(tmp_path / "run", 4, env=cart_pole, **pieces)
-    np.testing.assert_array_equal(seen["returns"], run.evaluation["returns"])
-    with pytest.raises(ValueError, match="made with `network=`, which a file cannot hold"):
+    evaluation = rljax.evaluate(tmp_path / "run", 4, env=cart_pole, **pieces)
+    np.testing.assert_array_equal(evaluation["returns"], run.evaluation["returns"])
+    with pytest.raises(ValueError, match="with its own `network`, which config.toml cannot hold"):
         rljax.evaluate(tmp_path / "run", 4, env=cart_pole)
 
 
-def test_an_environment_of_ones_own_can_have_another_limit():
+class Collector:
+    """A custom writer that keeps its rows."""
+
+    def __init__(self):
+        self.steps, self.closed = [], 0
+
+    def write(self, step, metrics):
+        assert metrics["losses/loss"].shape == (4,)
+        self.steps.append(step)
+
+    def close(self):
+        self.closed += 1
+
+
+def test_a_custom_writer_gets_each_row_once(tmp_path, monkeypatch, four):
+    """Without a run directory, with one, and after a resume only the rows that are new."""
+    alone = Collector()
+    train(num_seeds=4, writers=alone)
+    assert alone.steps == four.steps.tolist() and alone.closed == 1
+    first, second = Collector(), Collector()
+    with monkeypatch.context() as patch:
+        interrupted(patch, signal.SIGINT, at_chunk=4)
+        with pytest.raises(KeyboardInterrupt):
+            train(num_seeds=4, run_dir=tmp_path / "run", writers=["jsonl", first])
+    rljax.resume(tmp_path / "run", agent=DRIFT, writers=("jsonl", second), **QUIET)
+    assert first.steps + second.steps == four.steps.tolist()
+    assert first.steps and second.steps and (first.closed, second.closed) == (1, 1)
+    rows = writers.read_json_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [step for step, _ in rows] == four.steps.tolist()
+
+
+def test_a_writer_by_name_gets_the_config(tmp_path, monkeypatch):
+    settings = {}
+
+    def init(**given):
+        settings.update(given)
+        return SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    run = train(run_dir=tmp_path / "run", writers="wandb", learning_rate=[0.1, 0.2])
+    assert settings["config"] == run.config
+    assert settings["config"]["learning_rate"] == [0.1, 0.2]
+
+
+def test_the_table_of_options_agrees_with_the_arguments_of_train():
+    parameters = inspect.signature(rljax.train).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert defaults == {option.name: option.default for option in RUN_OPTIONS.values()}
+    plan_arguments = set(inspect.signature(make_plan).parameters)
+    run_arguments = set(inspect.signature(run_plan).parameters)
+    for name, option in RUN_OPTIONS.items():
+        assert name == option.name and len(option.help.split()) >= 3 and len(option.help) <= 62
+        assert option.recorded == (name in plan_arguments)
+        assert option.resumable == (name in run_arguments - {"run_dir", "resume"})
+    assert len({option.help for option in RUN_OPTIONS.values()}) == len(RUN_OPTIONS)
+
+
+def test_max_episode_steps_shortens_a_custom_environment():
     long = train(coin(short=9, long=9), env_params={"max_episode_steps": 3})
     assert np.nanmax(long.metric("charts/episodic_length")) == 3
 
 
-# What is refused, before anything is compiled
+# Invalid arguments, before anything is compiled
 
 
 def flawed(**flaws):
-    """An environment with one thing wrong."""
+    """An environment with one error."""
     spec = EnvSpec(obs_shape=(2,), num_actions=2, env_id="flawed")
     first = flaws.pop("reset_obs", jnp.zeros(2))
 
     def step(state, action, key):
-        told = {
+        outputs = {
             "obs": jnp.zeros(2), "reward": jnp.float32(0), "terminated": state % 3 == 2,
             "truncated": jnp.bool_(False), "next_obs": jnp.ones(2),
         }  # fmt: skip
-        return state + 1, Step(**told | flaws)
+        return state + 1, Step(**outputs | flaws)
 
     return Env(spec, lambda key: (jnp.int32(0), first), step)
 
@@ -286,14 +382,14 @@ def flawed(**flaws):
 REFUSED = [
     ({"agent": "pop"}, "there is no agent `pop`: did you mean `ppo`"),
     ({"agent": 3}, r"`agent` is 3, but it must be a name .* or a pair"),
-    ({"env": "CartPol-v1"}, "there is no environment `CartPol-v1`: did you mean CartPole-v1"),
-    ({"env": "nowhere/Maze"}, "there is no suite `nowhere`"),
+    ({"env": "CartPol-v1"}, "no environment `CartPol-v1`.*CartPole-v1"),
+    ({"env": "nowhere/Maze"}, "suite `nowhere`"),
     ({"lerning_rate": 0.1}, "no option `lerning_rate`: did you mean `learning_rate`"),
     ({"lr": 0.1}, "`lr` is `learning_rate` here"),
     ({"seeds": 3}, "no option `seeds`: `seeds` is `num_seeds` here"),
     ({"num_seeds": 0}, "`num_seeds` is 0, but it must be at least 1"),
-    ({"num_seeds": [1, 2]}, r"`num_seeds` is \[1, 2\], but it must be a whole number"),
-    ({"num_seeds": 1.5}, "`num_seeds` is 1.5, but it must be a whole number"),
+    ({"num_seeds": [1, 2]}, r"`num_seeds` is \[1, 2\], but it must be an integer"),
+    ({"num_seeds": 1.5}, "`num_seeds` is 1.5, but it must be an integer"),
     ({"seed": -1}, "`seed` is -1, but it must be at least 0"),
     ({"num_reports": 0}, "`num_reports` is 0, but it must be at least 1"),
     ({"eval_episodes": -1}, "`eval_episodes` is -1, but it must be at least 0"),
@@ -303,19 +399,31 @@ REFUSED = [
     ({"learning_rate": [0.1, -1.0]}, "`learning_rate` is -1.0, but it must be above 0"),
     ({"learning_rate": []}, "`learning_rate` is .*, but a sweep must be a flat list"),
     ({"learning_rate": [[0.1]]}, "`learning_rate` is .*, but a sweep must be a flat list"),
-    ({"num_envs": [2, 4]}, r"`num_envs` is \[2, 4\], but it shapes the program"),
+    ({"num_envs": [2, 4]}, r"`num_envs` is \[2, 4\], but it is static in the compiled"),
     ({"total_timesteps": BATCH - 1}, f"`total_timesteps` is {BATCH - 1}, .* raise it to {BATCH}"),
     ({"num_steps": 0}, "`num_steps` is 0, but it must be at least 1"),
     ({"agent": "ppo", "num_minibatches": 3}, "`num_minibatches` is 3, but it must divide"),
     ({"agent": "ppo", "activation": "tanhh"}, "`activation` is 'tanhh', .* did you mean 'tanh'"),
     ({"agent": "ppo", "surrogate": "klip"}, "`surrogate` is 'klip', .* one of clip, kl"),
     ({"agent": "ppo", "network": "big"}, "`network` is 'big', but it is a piece of `ppo`"),
-    ({"writers": ("csv",)}, "there is no writer `csv`: there are jsonl, tensorboard, wandb"),
+    ({"writers": ("csv",)}, "there is no writer `csv`: use one of jsonl, tensorboard, wandb"),
     ({"writers": "tensorbord"}, "there is no writer `tensorbord`: did you mean `tensorboard`"),
-    ({"resume": True}, "`resume` is True, but there is no `run_dir`"),
-    ({"env": walk(), "env_params": {"size": 3}}, "walk has no parameter `size`"),
+    ({"writers": [3]}, r"`writers` contains 3, but .* or an object with `write\(step, metrics\)`"),
+    ({"writers": [dict]}, r"`writers` contains <class 'dict'>, but a writer must be a name"),
+    ({"agent": "ppo", "optimizer": optax.adam}, "`optimizer` is the function `adam`, but .* optax"),
+    (
+        {"agent": "ppo", "optimizer": SimpleNamespace(init=len, update=len)},
+        "`optimizer` is of type",
+    ),
+    ({"agent": "dqn", "replay": object()}, "`replay` is of type `object` without .*`init`, but it"),
+    ({"agent": "dqn", "replay": replay.uniform}, "`replay` is the function `uniform` without"),
+    ({"agent": "dqn", "replay": Replay(*[None] * 5)}, "`Replay` without the function `init`, but"),
+    ({"agent": "ppo", "surrogate": ["clip", "kl"]}, "`surrogate` is .*, but it is static in the"),
+    ({"agent": "ppo", "surrogate": lambda x: x}, "`surrogate`"),
+    ({"resume": True}, "`resume` is True, but `run_dir` is None"),
+    ({"env": walk(), "env_params": {"size": 3}}, "walk .*parameter `size`"),
     ({"env": "CartPole-v1", "env_params": {"gravitee": 3}}, "did you mean `gravity`"),
-    ({"env": lambda: flawed(reward=jnp.float32(np.nan))}, "flawed: `reward` holds nan after"),
+    ({"env": lambda: flawed(reward=jnp.float32(np.nan))}, "flawed: `reward` .* nan after"),
     ({"env": lambda: flawed(reward=jnp.zeros(2))}, r"flawed: `reward` is float32\[2\]"),
     ({"env": lambda: flawed(reward=jnp.int32(1))}, r"flawed: `reward` is int32\[\]; .*float32"),
     ({"env": lambda: flawed(reset_obs=jnp.zeros(3))}, r"flawed: .*shape \(3,\), .*\(2,\)"),
@@ -324,7 +432,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=map(str, range(len(REFUSED))))
-def test_mistakes_are_refused_in_one_sentence_before_compiling(options, message, monkeypatch):
+def test_invalid_arguments_raise_one_sentence_before_compiling(options, message, monkeypatch):
     monkeypatch.setattr(runs.Runs, "__init__", lambda *args, **kwargs: pytest.fail("it compiles"))
     options = dict(options)
     if callable(options.get("env")) and not isinstance(options["env"], Env):
@@ -337,11 +445,11 @@ def test_mistakes_are_refused_in_one_sentence_before_compiling(options, message,
     assert "\n" not in str(error.value) and str(error.value).endswith((".", "?"))
 
 
-# Numbers that are not finite
+# NaN and infinite values
 
 
 def late_nan(after) -> Env:
-    """Rewards are NaN once `after` steps have been taken, however many episodes that took."""
+    """Rewards are NaN after `after` steps, counted over all episodes."""
     spec = EnvSpec(obs_shape=(1,), num_actions=2, env_id="late")
 
     def step(time, action, key):
@@ -353,7 +461,7 @@ def late_nan(after) -> Env:
 
 
 def finite_checkpoint(run_dir):
-    """The state that the last checkpoint holds; all of it is finite."""
+    """Returns the number of updates in the last checkpoint, after checking that it is finite."""
     plan, state = rljax.load_states(run_dir, agent=DRIFT)
     for leaf in jax.tree.leaves(state):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -363,7 +471,7 @@ def finite_checkpoint(run_dir):
 
 
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9])
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, save_seconds):
+def test_a_nan_loss_stops_the_run(tmp_path, save_seconds):
     with pytest.raises(FloatingPointError) as error:
         train(
             explode_after=[1e9, 6.0],
@@ -372,28 +480,40 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, save_seconds):
             save_seconds=save_seconds,
         )
     text = str(error.value)
-    assert f"`losses/loss` became NaN or infinite at step {7 * BATCH} (update 7)" in text
-    assert "explode_after 6, seed 0" in text and f"{tmp_path / 'run'} is finite" in text
+    where = f"at step {7 * BATCH} (update 7, explode_after 6, seed 0). Lower `learning_rate`"
+    assert f"`losses/loss` is NaN or infinite {where}" in text
+    assert text.endswith(f"The last checkpoint in {tmp_path / 'run'} is finite.")
     saved = finite_checkpoint(tmp_path / "run")
     assert saved == 0 if save_seconds else 0 < saved <= 6
 
 
-def test_weights_that_are_not_finite_stop_the_run(tmp_path):
-    """Where no metric shows it, and in the last update, whose loss was that of the one before."""
+def test_nan_parameters_stop_the_run(tmp_path):
+    """Also after the last update, where the metrics still show the parameters before it."""
     for after, options in ((3.0, {"save_seconds": 0.0}), (UPDATES - 1.0, {})):
         run_dir = tmp_path / f"run-{after}"
-        with pytest.raises(FloatingPointError, match=r"`params\['w'\]` became NaN.*of seed 0; "):
+        with pytest.raises(FloatingPointError, match=r"`params\['w'\]` is NaN .*, seed 0\)\. "):
             train(poison_after=after, run_dir=run_dir, **options)
         assert finite_checkpoint(run_dir) <= after
 
 
-def test_rewards_that_are_not_finite_stop_the_run():
+def test_the_error_of_nan_suggests_only_options_that_the_agent_has():
+    plan = make_plan("ppo", POLE, num_seeds=2)
+    states = SimpleNamespace(params={"w": jnp.array([[1.0], [np.nan]])})
+    cure = "Lower `learning_rate` or `max_grad_norm`, or scale the rewards, for example with "
+    with pytest.raises(FloatingPointError) as error:
+        divergence.check_params(plan, states, num_updates=3, directory=None)
+    assert str(error.value) == (
+        f"`params['w']` is NaN or infinite at step {3 * plan.steps_per_update} (update 3, seed 1). "
+        f"{cure}normalize_reward=True. Nothing was saved."
+    )
+
+
+def test_nan_rewards_stop_the_run():
     with pytest.raises(FloatingPointError) as error:
         train(late_nan(130), total_timesteps=BATCH * 50, num_seeds=2)
-    step = BATCH * (130 // NUM_STEPS + 1)
-    assert f"at step {step} (update {130 // NUM_STEPS + 1}) of seed 0; nothing was saved" in str(
-        error.value
-    )
+    update = 130 // NUM_STEPS + 1
+    assert f"at step {BATCH * update} (update {update}, seed 0). Lower" in str(error.value)
+    assert str(error.value).endswith("or scale the rewards. Nothing was saved.")
     assert "charts/" in str(error.value)
 
 
@@ -401,7 +521,7 @@ def test_rewards_that_are_not_finite_stop_the_run():
 
 
 def interrupted(monkeypatch, number, at_chunk=3):
-    """Lets a signal come while a chunk is under way."""
+    """Sends a signal during a chunk."""
     original, calls = runs.Runs.advance, []
 
     def advance(self, size):
@@ -415,7 +535,7 @@ def interrupted(monkeypatch, number, at_chunk=3):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_chunk_finish_and_the_run_go_on_later(
+def test_after_a_signal_the_chunk_is_finished_and_the_run_can_be_resumed(
     tmp_path, monkeypatch, number, four
 ):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
@@ -428,11 +548,12 @@ def test_a_signal_lets_the_chunk_finish_and_the_run_go_on_later(
         assert stop.type is SystemExit and stop.value.code == 143
     else:
         assert stop.type is KeyboardInterrupt
-        assert str(stop.value) == f"interrupted; saved: rljax resume {run_dir}"
+        hint = f"To continue from the last checkpoint: rljax resume {run_dir}"
+        assert str(stop.value) == f"Interrupted. {hint}"
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
     assert len(calls) == 3 and sum(calls) < UPDATES
-    assert finite_checkpoint(run_dir) == sum(calls)  # the chunk under way is in it
-    with pytest.raises(ValueError, match=f"{run_dir} holds a run already: resume it"):
+    assert finite_checkpoint(run_dir) == sum(calls)  # it includes the interrupted chunk
+    with pytest.raises(ValueError, match=f"{run_dir} already contains a run: resume it"):
         train(num_seeds=4, run_dir=run_dir)
     run = rljax.resume(run_dir, agent=DRIFT, **QUIET)
     assert bits((run.state, run.params)) == bits((four.state, four.params))
@@ -441,17 +562,17 @@ def test_a_signal_lets_the_chunk_finish_and_the_run_go_on_later(
     )
 
 
-def test_without_a_folder_it_says_that_nothing_was_saved(monkeypatch):
+def test_an_interrupt_without_a_run_dir_says_that_nothing_was_saved(monkeypatch):
     interrupted(monkeypatch, signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="nothing was saved: no `run_dir`"):
+    with pytest.raises(KeyboardInterrupt, match="Nothing was saved, because `run_dir` is not set"):
         train()
 
 
-def test_a_second_interrupt_is_not_waited_for(tmp_path, monkeypatch):
+def test_a_second_interrupt_stops_at_once(tmp_path, monkeypatch):
     def advance(self, size):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-        pytest.fail("it went on")
+        pytest.fail("the run continued")
 
     monkeypatch.setattr(runs.Runs, "advance", advance)
     with pytest.raises(KeyboardInterrupt):
@@ -459,10 +580,10 @@ def test_a_second_interrupt_is_not_waited_for(tmp_path, monkeypatch):
     assert finite_checkpoint(tmp_path / "run") == 0
 
 
-# Telling
+# Progress
 
 
-def test_progress_off_is_silent_and_on_tells_on_stderr(capfd, monkeypatch):
+def test_progress_is_silent_if_off_and_writes_to_stderr_if_on(capfd, monkeypatch):
     train()
     assert capfd.readouterr() == ("", "")
     train(progress=True)
@@ -480,40 +601,40 @@ def evaluated(tmp_path_factory):
                           run_dir=run_dir)  # fmt: skip
 
 
-def test_the_last_policies_are_evaluated(evaluated):
+def test_the_final_policies_are_evaluated(evaluated):
     run_dir, run = evaluated
     assert run.evaluation["returns"].shape == run.evaluation["lengths"].shape == (2, 2, 5)
     np.testing.assert_array_equal(run.evaluation["unfinished"], np.zeros((2, 2)))
     np.testing.assert_array_equal(run.evaluation["returns"], run.evaluation["lengths"])
     before = bits(run.state)
     for source in (run, run_dir):
-        again = experiment.evaluate(source, 5, agent=DRIFT)
+        again = rljax.evaluate(source, 5, agent=DRIFT)
         for name, values in run.evaluation.items():
             np.testing.assert_array_equal(again[name], values)
     assert bits(run.state) == before
-    # one policy for all, but the environments of a seed are its own
+    # the policy is the same, but each seed has its own environments
     assert not np.array_equal(run.evaluation["returns"][0, 0], run.evaluation["returns"][0, 1])
 
 
 def test_evaluation_is_greedy_or_samples_and_has_a_seed(evaluated):
     run = evaluated[1]
     greedy = run.evaluation["returns"]
-    assert greedy.max() <= 11  # always to the left: it falls at once
-    sampled = experiment.evaluate(run, 5, agent=DRIFT, greedy=False)["returns"]
+    assert greedy.max() <= 11  # it always pushes to the left, so the pole falls at once
+    sampled = rljax.evaluate(run, 5, agent=DRIFT, greedy=False)["returns"]
     assert sampled.max() > 11
-    other = experiment.evaluate(run, 5, agent=DRIFT, seed=1)["returns"]
+    other = rljax.evaluate(run, 5, agent=DRIFT, seed=1)["returns"]
     assert other.max() <= 11 and not np.array_equal(greedy, other)
 
 
-def test_a_result_read_from_files_has_no_policy_to_evaluate(evaluated):
-    with pytest.raises(ValueError, match="read from files: give the folder"):
-        experiment.evaluate(rljax.load_result(evaluated[0]), 5, agent=DRIFT)
+def test_a_result_loaded_from_files_cannot_be_evaluated(evaluated):
+    with pytest.raises(ValueError, match="loaded from files: pass its run directory"):
+        rljax.evaluate(rljax.load_result(evaluated[0]), 5, agent=DRIFT)
 
 
-# The folder
+# The run directory
 
 
-def test_a_folder_holds_what_the_result_holds(evaluated):
+def test_the_run_directory_holds_the_result(evaluated):
     run_dir, run = evaluated
     names = {path.name for path in run_dir.iterdir()}
     assert names == {
@@ -532,7 +653,7 @@ def test_a_folder_holds_what_the_result_holds(evaluated):
     assert str(run_dir) in (run_dir / "README.txt").read_text()
 
 
-def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
+def test_a_directory_without_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(ValueError, match="there is no file .*config.toml"):
         rljax.resume(tmp_path / "absent")
     with pytest.raises(ValueError, match="there is no run in"):

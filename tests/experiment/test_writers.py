@@ -1,4 +1,4 @@
-"""Writers: the bytes they leave, alone and resumed, and what is said when one is missing."""
+"""Writers: the bytes of their files, for new and resumed runs, and errors for missing packages."""
 
 import json
 import struct
@@ -8,7 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rljax.experiment.writers import JsonLines, TensorBoard, WandB, read_json_lines, writer
+from rljax.experiment.writers import (
+    JsonLines,
+    TensorBoard,
+    WandB,
+    check_writers,
+    open_writers,
+    read_json_lines,
+)
 
 
 def floats(values):
@@ -25,6 +32,11 @@ BYTES = (
     b'{"global_step": 2048, "charts/episodic_return": [30.0, 0.33333334], "losses/value": 1e-05}\n'
     b'{"global_step": 3072, "charts/episodic_return": [-0.0, 7.0], "losses/value": 1e999}\n'
 )
+
+
+def open_one(name, directory, rows=()):
+    (writer,) = open_writers([name], directory, rows, {"agent": "ppo", "gamma": 0.9})
+    return writer
 
 
 def write_all(target, rows):
@@ -58,7 +70,7 @@ def test_every_line_is_strict_json():
         json.loads(line, parse_constant=refuse)
 
 
-def test_a_line_is_in_the_file_when_write_returns(tmp_path):
+def test_lines_are_flushed(tmp_path):
     lines = JsonLines(tmp_path / "metrics.jsonl")
     lines.write(*ROWS[0])
     assert_same_rows(read_json_lines(tmp_path / "metrics.jsonl"), ROWS[:1])
@@ -68,7 +80,7 @@ def test_a_line_is_in_the_file_when_write_returns(tmp_path):
 @pytest.mark.parametrize("kept", [0, 1, 3])
 def test_a_resumed_run_leaves_the_same_bytes(tmp_path, kept):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(BYTES + b'{"global_step": 40')  # it ran on past its last checkpoint
+    path.write_bytes(BYTES + b'{"global_step": 40')  # written after the last checkpoint
     write_all(JsonLines(path, ROWS[:kept]), ROWS[kept:])
     assert path.read_bytes() == BYTES
 
@@ -93,8 +105,8 @@ def test_a_failed_rewrite_leaves_the_old_file(tmp_path):
 
 def test_float32_round_trips_to_the_bit(tmp_path):
     bits = np.random.default_rng(0).integers(0, 2**32, 5000, dtype=np.uint32)
-    bits[0] = 0x15AE43FD  # its shortest text, 7.038531e-26, is rounded twice to another number
-    bits[1:4] = 1, 0x7F7FFFFF, 0x00800000  # least, greatest, least normal
+    bits[0] = 0x15AE43FD  # rounding its shortest decimal form twice gives another number
+    bits[1:4] = 1, 0x7F7FFFFF, 0x00800000  # smallest, largest, smallest normal
     values = bits.view(np.float32)
     write_all(JsonLines(tmp_path / "metrics.jsonl"), [(0, {"x": values})])
     ((_, row),) = read_json_lines(tmp_path / "metrics.jsonl")
@@ -111,7 +123,7 @@ def test_other_floats_are_written_as_float32(tmp_path):
 
 
 @pytest.mark.parametrize("torn", [1, 20, 60, len(BYTES.splitlines()[2])])
-def test_a_torn_last_line_is_passed_over(tmp_path, torn):
+def test_an_incomplete_last_line_is_skipped(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(BYTES[: -1 - torn])
     assert_same_rows(read_json_lines(path), ROWS[:2])
@@ -121,41 +133,55 @@ def test_a_damaged_line_is_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for damage in (b"\x00\xff\n", b'{"step": 1}\n', b"[1]\n"):
         path.write_bytes(damage + BYTES)
-        with pytest.raises(ValueError, match="line 1 of .*metrics.jsonl is not a report"):
+        with pytest.raises(ValueError, match="line 1 of .*metrics.jsonl is not a row of metrics"):
             read_json_lines(path)
     with pytest.raises(ValueError, match="no file"):
         read_json_lines(tmp_path / "other")
 
 
-def test_two_axes_are_refused_by_name(tmp_path):
+def test_metrics_with_two_axes_are_refused_by_name(tmp_path):
     lines = JsonLines(tmp_path / "metrics.jsonl")
-    with pytest.raises(ValueError, match=r"`losses/value` has the shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"`losses/value` has shape \(2, 3\)"):
         lines.write(0, {"charts/SPS": 1.0, "losses/value": np.zeros((2, 3))})
     lines.close()
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
-def test_writer_by_name(tmp_path):
-    write_all(writer("jsonl", tmp_path, ROWS[:2]), ROWS[2:])
+def test_writers_by_name(tmp_path):
+    write_all(open_one("jsonl", tmp_path, ROWS[:2]), ROWS[2:])
     assert (tmp_path / "metrics.jsonl").read_bytes() == BYTES
     with pytest.raises(ValueError, match="no writer `tensorbord`: did you mean `tensorboard`"):
-        writer("tensorbord", tmp_path)
-    with pytest.raises(ValueError, match="there are jsonl, tensorboard, wandb"):
-        writer("?", tmp_path)
+        check_writers(["tensorbord"])
+    with pytest.raises(ValueError, match="use one of jsonl, tensorboard, wandb"):
+        check_writers("?")
+    assert check_writers("jsonl") == ("jsonl",)
+    assert open_writers(["jsonl"], None, [], {}) == []  # there is no directory to write to
+
+
+def test_custom_writers():
+    custom = SimpleNamespace(write=print, close=print)
+    assert check_writers(custom) == (custom,)
+    assert check_writers(["jsonl", custom]) == ("jsonl", custom)
+    assert open_writers(["jsonl", custom], None, ROWS, {}) == [custom]
+    for wrong in (3, SimpleNamespace(write=print), JsonLines):
+        with pytest.raises(ValueError, match="must be a name .* or an object with `write"):
+            check_writers([wrong])
 
 
 @pytest.mark.parametrize(("name", "module"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
-def test_a_missing_extra_names_its_cure(tmp_path, monkeypatch, name, module):
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)  # an import of it fails
     with pytest.raises(ValueError, match=rf'pip install "rljax-research\[{name}\]"'):
-        writer(name, tmp_path)
+        open_one(name, tmp_path)
 
 
 def fake_tensorboard(monkeypatch, log):
     def summary_writer(directory, purge_step):
         log.append((directory, purge_step))
         return SimpleNamespace(
-            add_scalar=lambda *point: log.append(point), close=lambda: log.append("closed")
+            add_scalar=lambda *point: log.append(point),
+            add_text=lambda *text: log.append(text),
+            close=lambda: log.append("closed"),
         )
 
     monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=summary_writer))
@@ -167,9 +193,10 @@ def test_tensorboard_curves(tmp_path, monkeypatch):
         (1, {"b": floats([1, 3]), "a": np.float32(0.5)}),
         (2, {"b": floats([np.nan, 3]), "a": floats([np.nan])}),
     ]
-    write_all(writer("tensorboard", tmp_path, rows[:1]), rows[1:])
+    write_all(open_one("tensorboard", tmp_path, rows[:1]), rows[1:])
     assert log == [
         (str(tmp_path / "tensorboard"), 0),
+        ("config", '```\nagent = "ppo"\ngamma = 0.9\n```', 0),
         *[("a", 0.5, 1), ("b", 2.0, 1), ("b/run_0", 1.0, 1), ("b/run_1", 3.0, 1)],
         *[("b", 3.0, 2), ("b/run_1", 3.0, 2)],
         "closed",
@@ -180,21 +207,27 @@ def test_tensorboard_event_files(tmp_path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
 
-    write_all(TensorBoard(tmp_path), ROWS[:2])
+    write_all(TensorBoard(tmp_path, config={"gamma": 0.9}), ROWS[:2])
     (path,) = tmp_path.iterdir()
-    data, points = path.read_bytes(), []
-    while data:  # a record: its length, a checksum of that, itself, a checksum
+    data, points, texts = path.read_bytes(), [], []
+    while data:  # a record: its length, the checksum of the length, the event, its checksum
         (length,) = struct.unpack("<Q", data[:8])
         event = Event.FromString(data[12 : 12 + length])
-        points += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        points += [
+            (value.tag, event.step, value.simple_value)
+            for value in event.summary.value
+            if not value.tag.startswith("config")
+        ]
+        texts += [x for value in event.summary.value for x in value.tensor.string_val]
         data = data[16 + length :]
     assert ("charts/episodic_return", 1024, 21.5) in points
     assert ("charts/episodic_return/run_1", 2048, np.float32(1 / 3)) in points
-    assert len(points) == 3 + 4  # one run ended no episode in the first row
+    assert len(points) == 3 + 4  # in the first row one run completed no episode
+    assert texts == [b"```\ngamma = 0.9\n```"]
 
 
 @pytest.mark.parametrize(("variable", "mode"), [(None, "offline"), ("disabled", "disabled")])
-def test_wandb_is_offline_unless_told(tmp_path, monkeypatch, variable, mode):
+def test_wandb_is_offline_unless_wandb_mode_is_set(tmp_path, monkeypatch, variable, mode):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     if variable:
         monkeypatch.setenv("WANDB_MODE", variable)
@@ -208,9 +241,10 @@ def test_wandb_is_offline_unless_told(tmp_path, monkeypatch, variable, mode):
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     rows = [(5, {"a": floats([1, 3])}), (9, {"a": floats([2, 2])})]
-    write_all(WandB(tmp_path / "ppo-1", rows[:1], config={"gamma": 0.9}), rows[1:])
+    write_all(WandB(tmp_path / "ppo-1", rows[:1], {"gamma": 0.9}, group="sweep"), rows[1:])
     assert settings["mode"] == mode and settings["name"] == "ppo-1"
-    assert settings["config"] == {"gamma": 0.9} and settings["dir"] == str(tmp_path / "ppo-1")
+    assert settings["config"] == {"gamma": 0.9} and settings["group"] == "sweep"
+    assert settings["dir"] == str(tmp_path / "ppo-1")
     assert log == [
         (5, {"global_step": 5, "a": 2.0, "a/run_0": 1.0, "a/run_1": 3.0}),
         (9, {"global_step": 9, "a": 2.0, "a/run_0": 2.0, "a/run_1": 2.0}),

@@ -1,4 +1,4 @@
-"""Networks of action values: their formulas, shapes, and noise."""
+"""Q-networks: formulas, shapes and noise."""
 
 import jax
 import jax.numpy as jnp
@@ -35,26 +35,25 @@ def test_shapes(kind, options):
         assert network.apply(params, obs).shape == (*lead, *tail)
 
 
-def test_dueling_is_value_plus_advantage_less_its_mean():
-    """K16: V = 2, A = (1, 3, -1) give (2, 4, 0), whatever is added to all of A."""
+def test_dueling_is_value_plus_advantage_minus_its_mean():
+    """V = 2, A = (1, 3, -1) give (2, 4, 0), also with a constant added to A."""
     spec = EnvSpec(obs_shape=(3,), num_actions=3)
     network, params = made(spec, hidden=(2,), dueling=True)
     for shift in (0.0, 5.0):
-        wanted = {"value": [2.0], "advantage": [1.0 + shift, 3.0 + shift, -1.0 + shift]}
+        biases = {"value": [2.0], "advantage": [1.0 + shift, 3.0 + shift, -1.0 + shift]}
         layers = dict(jax.tree.map(jnp.zeros_like, params)["params"])
-        for name, bias in wanted.items():
+        for name, bias in biases.items():
             layers[name] = layers[name] | {"bias": jnp.array(bias)}
         values = network.apply({"params": layers}, jnp.ones((1, 3)))
         np.testing.assert_allclose(values, [[2.0, 4.0, 0.0]], atol=1e-6)
 
 
-def test_dueling_takes_the_mean_over_actions_for_each_atom():
+def test_dueling_subtracts_the_mean_over_actions_for_each_atom():
     network, params = made(dueling=True, num_outputs=5)
     out = network.apply(params, jnp.ones((2, 3)))
-    plain = dict(params["params"])
-    value = plain["value"]["kernel"].shape[-1]
-    assert value == 5
-    no_value = plain | {"value": jax.tree.map(jnp.zeros_like, plain["value"])}
+    layers = dict(params["params"])
+    assert layers["value"]["kernel"].shape[-1] == 5
+    no_value = layers | {"value": jax.tree.map(jnp.zeros_like, layers["value"])}
     advantage = network.apply({"params": no_value}, jnp.ones((2, 3)))
     np.testing.assert_allclose(advantage.mean(axis=1), 0.0, atol=1e-6)
     difference = out - advantage
@@ -63,10 +62,9 @@ def test_dueling_takes_the_mean_over_actions_for_each_atom():
     )
 
 
-def test_noise_is_factorised_and_of_the_size_that_the_paper_says():
-    """Eqs. 10 and 11: over many draws the output has the layer's mean, and the variance of
-    `(s x e_in e_out)` and `s e_out`, with E e^2 = sqrt(2 / pi)."""
-    inputs, outputs, draws = 4, 3, 40_000
+def test_noisy_layers_have_the_mean_and_variance_of_factorised_noise():
+    """Eqs. 10 and 11: the variances of `(s x e_in e_out)` and `s e_out`, E e^2 = sqrt(2 / pi)."""
+    inputs, outputs, num_samples = 4, 3, 40_000
     layer = action_values.NoisyDense(outputs)
     x = jnp.array([1.0, -2.0, 0.5, 0.0])
     params = layer.init(jax.random.key(0), x[None])
@@ -75,17 +73,17 @@ def test_noise_is_factorised_and_of_the_size_that_the_paper_says():
     np.testing.assert_allclose(params["params"]["kernel_spread"], 0.5 / 2)
     mean = layer.apply(params, x[None])[0]
     np.testing.assert_allclose(mean, x @ kernel + bias, rtol=1e-6)
-    rows = jnp.tile(x[None], (draws, 1))
+    rows = jnp.tile(x[None], (num_samples, 1))
     out = layer.apply(params, rows, rngs={"noise": jax.random.key(1)})
-    second = np.sqrt(2 / np.pi)  # E |n|
-    variance = 0.25**2 * (second**2 * float((x**2).sum()) + second)
-    np.testing.assert_allclose(out.mean(axis=0), mean, atol=5 * np.sqrt(variance / draws))
+    second_moment = np.sqrt(2 / np.pi)  # E e^2 = E |n|
+    variance = 0.25**2 * (second_moment**2 * float((x**2).sum()) + second_moment)
+    np.testing.assert_allclose(out.mean(axis=0), mean, atol=5 * np.sqrt(variance / num_samples))
     np.testing.assert_allclose(out.var(axis=0), variance, rtol=0.05)
     again = layer.apply(params, rows, rngs={"noise": jax.random.key(1)})
     np.testing.assert_array_equal(out, again)
 
 
-def test_noisy_layers_are_those_of_the_streams():
+def test_the_layers_of_the_streams_are_noisy():
     _, params = made(noisy=True, dueling=True)
     noisy = {name for name in params["params"] if "kernel_spread" in str(params["params"][name])}
     assert noisy == {"value", "value_hidden", "advantage", "advantage_hidden"}

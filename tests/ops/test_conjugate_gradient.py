@@ -1,4 +1,4 @@
-"""The natural step against linear algebra in float64."""
+"""Conjugate gradient, natural step and line search, against numpy and scipy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def of_diagonal(vector):
 
 
 def test_the_natural_step_by_hand():
-    """K40: F = diag(2, 8), g = (1, 2), delta = .01; two eigenvalues, two iterations."""
+    """F = diag(2, 8), g = (1, 2), delta = 0.01; two distinct eigenvalues, two iterations."""
     direction = conjugate_gradient(of_diagonal, GRADIENT, num_iterations=2)
     np.testing.assert_allclose(direction, [0.5, 0.25], rtol=1e-6)
     once = conjugate_gradient(of_diagonal, GRADIENT, num_iterations=1)
@@ -28,7 +28,7 @@ def test_the_natural_step_by_hand():
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_conjugate_gradient_solves(scale):
+def test_conjugate_gradient_solves_a_linear_system(scale):
     rng = np.random.default_rng(0)
     root = rng.normal(size=(12, 8))
     matrix, target = root.T @ root + np.eye(8), scale * rng.normal(size=8)
@@ -37,7 +37,7 @@ def test_conjugate_gradient_solves(scale):
     np.testing.assert_allclose(got, np.linalg.solve(matrix, target), rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_every_iterate_is_scipys():
+def test_every_iterate_equals_that_of_scipy():
     rng = np.random.default_rng(1)
     root = rng.normal(size=(9, 6))
     matrix, target = root.T @ root + np.eye(6), rng.normal(size=6)
@@ -48,35 +48,35 @@ def test_every_iterate_is_scipys():
         np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
-def test_nothing_to_climb_is_no_step():
+def test_a_zero_gradient_gives_a_zero_step():
     zero = jnp.zeros(2)
     np.testing.assert_array_equal(conjugate_gradient(of_diagonal, zero), zero)
     np.testing.assert_array_equal(natural_step(of_diagonal, zero, 0.01), zero)
-    # nor is there one where the matrix knows no distance
+    # and so does a Fisher matrix of zeros
     np.testing.assert_array_equal(natural_step(lambda v: 0.0 * v, GRADIENT, 0.01), zero)
 
 
-def test_the_first_step_that_is_accepted_is_taken():
-    most = jnp.array([3.0, 1.0, 1.6, 1.2, 0.1])  # the largest first coordinate that is accepted
+def test_the_first_accepted_step_is_taken():
+    limits = jnp.array([3.0, 1.0, 1.6, 1.2, 0.1])  # largest accepted first coordinate
     start, step = jnp.array([1.0, 0.0]), jnp.array([1.0, 4.0])
 
     @jax.vmap
-    def search(most):  # some of a batch search on while others have found theirs
-        return line_search(lambda x: x[0] <= most, start, step, num_halvings=3)
+    def search(limit):  # under vmap, searches of different lengths
+        return line_search(lambda x: x[0] <= limit, start, step, num_halvings=3)
 
-    point, fraction = search(most)
+    point, fraction = search(limits)
     np.testing.assert_allclose(fraction, [1.0, 0.0, 0.5, 0.125, 0.0])
     np.testing.assert_array_equal(point, [start + x * step for x in fraction])
 
 
-def test_where_nothing_is_accepted_the_start_is_given_back_to_the_bit():
+def test_without_an_accepted_step_the_start_is_returned_to_the_bit():
     start = jnp.array([0.1, np.float32(1e-8)])
-    step = jnp.array([jnp.nan, 1.0])  # even if the step is of no use
+    step = jnp.array([jnp.nan, 1.0])  # also if the step is NaN
     point, fraction = line_search(lambda x: jnp.isfinite(x).all(), start, step)
     assert point.tobytes() == start.tobytes() and fraction == 0.0
 
 
-def test_so_many_halvings_and_no_more():
+def test_the_number_of_halvings_is_limited():
     start, step = jnp.zeros(1), jnp.ones(1)
     for halvings, expected in ((2, 0.0), (3, 0.125)):
         accept = lambda x: x[0] < 0.2  # noqa: E731

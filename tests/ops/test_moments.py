@@ -1,4 +1,4 @@
-"""Running moments against numpy over all the data."""
+"""Running moments against those of numpy over all the data."""
 
 from functools import partial
 
@@ -36,13 +36,13 @@ def test_moments_by_hand():
     )
 
 
-def test_no_moments_change_nothing():
+def test_moments_of_no_samples_standardize_to_the_input():
     x = jnp.linspace(-3, 3, 6).reshape(2, 3)
     np.testing.assert_allclose(running.standardize(x, running.init_moments((3,))), x)
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from([1, 2, 5, 40]), min_size=1, max_size=6))
-def test_moments_do_not_depend_on_the_split(seed, sizes):
+def test_moments_do_not_depend_on_the_split_into_batches(seed, sizes):
     rng = np.random.default_rng(seed)
     batches = [rng.normal(rng.normal(), 2.0, (size, 3)).astype(np.float32) for size in sizes]
     assert_moments(moments_of(*batches, shape=(3,)), np.concatenate(batches))
@@ -55,7 +55,7 @@ def test_all_leading_axes_are_samples():
 
 
 def test_moments_of_data_far_from_zero():
-    """E x^2 - (E x)^2 would have no correct digit left."""
+    """E x^2 - (E x)^2 would lose all digits."""
     data = (1e4 + np.random.default_rng(0).normal(size=(8, 100))).astype(np.float32)
     assert_moments(moments_of(*data), data.reshape(-1).astype(np.float64), rtol=1e-2)
 
@@ -65,9 +65,9 @@ def test_moments_of_bytes():
     assert_moments(moments_of(batch, batch[:7], shape=(2,)), np.concatenate([batch, batch[:7]]))
 
 
-def test_workers_get_the_moments_of_everything_that_they_saw():
+def test_workers_get_the_moments_of_all_samples():
     data = np.random.default_rng(0).normal(size=(3, 4, 25, 2)).astype(np.float32)  # [batch, worker]
-    data += 10 * np.arange(4, dtype=np.float32)[:, None, None]  # workers live in different places
+    data += 10 * np.arange(4, dtype=np.float32)[:, None, None]  # workers have different means
     average = partial(jax.lax.pmean, axis_name="workers")
     update = partial(running.update_moments, average=average)
     update = jax.jit(jax.vmap(update, axis_name="workers"))
@@ -85,7 +85,7 @@ def standardized(*x):
     return running.standardize(x, moments_of(x))
 
 
-def test_standardize_divides_by_the_population_deviation():
+def test_standardize_divides_by_the_population_std():
     expected = [-1.341641, -0.447214, 0.447214, 1.341641]  # with N - 1: 1.161895, .387298
     np.testing.assert_allclose(standardized(1.0, 2.0, 3.0, 4.0), expected, atol=1e-5)
     np.testing.assert_allclose(
@@ -96,5 +96,12 @@ def test_standardize_divides_by_the_population_deviation():
 @pytest.mark.parametrize("same", [(5.0,), (3.0, 3.0, 3.0)])
 def test_standardize_of_equal_numbers_is_zero(same):
     np.testing.assert_array_equal(standardized(*same), np.zeros(len(same)))
-    slope = jax.jacobian(lambda x: running.standardize(x, moments_of(x)))(jnp.array(same))
-    assert np.isfinite(slope).all()
+    gradient = jax.jacobian(lambda x: running.standardize(x, moments_of(x)))(jnp.array(same))
+    assert np.isfinite(gradient).all()
+
+
+def test_samples_of_the_wrong_shape_are_refused():
+    moments = running.init_moments((3,))
+    for function in (lambda x: running.standardize(x, moments), partial(update_moments, moments)):
+        with pytest.raises(AssertionError, match="shape"):
+            function(jnp.ones((5, 2)))

@@ -1,4 +1,4 @@
-"""Annealing by update, and clipping of the global norm."""
+"""Annealing per update, clipping of the global norm, and the check of an optimizer."""
 
 import jax
 import jax.numpy as jnp
@@ -8,37 +8,37 @@ import pytest
 
 from rljax.ops import optimizers
 
-NUM_UPDATES, STEPS = 10, 6  # six minibatch steps an update
+NUM_UPDATES, STEPS = 10, 6  # six minibatch steps per update
 
 
 def rates(count, rate=2.5e-4):
     return optimizers.learning_rate_schedule(rate, NUM_UPDATES, STEPS)(jnp.asarray(count))
 
 
-def test_annealing_from_the_full_rate_to_the_last_share():
+def test_the_rate_is_annealed_from_the_full_rate_to_its_nth_part():
     of_update = rates(np.arange(NUM_UPDATES) * STEPS)
     np.testing.assert_allclose(of_update, 2.5e-4 * (1 - np.arange(10) / 10), rtol=1e-5)
     np.testing.assert_allclose((of_update[0], of_update[-1]), (2.5e-4, 2.5e-5), rtol=1e-5)
 
 
-def test_minibatches_of_an_update_share_its_rate():
+def test_all_minibatches_of_an_update_have_the_same_rate():
     every = rates(np.arange(NUM_UPDATES * STEPS)).reshape(NUM_UPDATES, STEPS)
     np.testing.assert_array_equal(every, np.tile(every[:, :1], STEPS))
     assert (np.diff(every[:, 0]) < 0).all()
 
 
-def test_the_rate_never_turns_negative():
-    """Whoever trains for longer than was planned stands still, and does not climb the loss."""
+def test_the_rate_is_zero_after_the_last_update():
+    """It does not become negative, which would increase the loss."""
     late = rates(np.array([NUM_UPDATES, NUM_UPDATES + 1, 3 * NUM_UPDATES]) * STEPS)
     np.testing.assert_array_equal(late, np.zeros(3))
 
 
-def test_one_step_an_update_is_the_default():
+def test_the_default_is_one_step_per_update():
     schedule = optimizers.learning_rate_schedule(1.0, 4)
     np.testing.assert_allclose([schedule(i) for i in range(4)], [1.0, 0.75, 0.5, 0.25])
 
 
-def test_an_optimizer_steps_at_the_rate_of_its_update():
+def test_an_optimizer_uses_the_rate_of_the_update():
     schedule = optimizers.learning_rate_schedule(1.0, NUM_UPDATES, STEPS)
     optimizer = optimizers.clipped(optax.sgd(schedule), 10.0)
     params = {"a": jnp.zeros(2), "b": jnp.zeros(())}
@@ -54,7 +54,7 @@ def test_an_optimizer_steps_at_the_rate_of_its_update():
     np.testing.assert_allclose(updates["a"], np.stack([expected] * 2, 1), rtol=1e-5)
 
 
-def test_rates_can_be_swept():
+def test_learning_rates_may_be_batched():
     swept = jnp.array([1e-3, 1e-4])
     got = jax.vmap(lambda rate: rates(STEPS, rate))(swept)
     np.testing.assert_allclose(got, 0.9 * swept, rtol=1e-5)
@@ -80,19 +80,19 @@ def test_the_global_norm_is_clipped_not_each_element():
 
 
 @pytest.mark.parametrize("max_grad_norm", [5.0, 100.0])
-def test_small_gradients_pass(max_grad_norm):
+def test_small_gradients_are_unchanged(max_grad_norm):
     updates = step(GRADS, max_grad_norm)
     np.testing.assert_allclose(updates["a"], -GRADS["a"], rtol=1e-6)
     np.testing.assert_allclose(updates["b"], -GRADS["b"], rtol=1e-6)
 
 
-def test_no_gradient_is_no_step():
+def test_a_zero_gradient_gives_a_zero_step():
     for x in jax.tree.leaves(step(jax.tree.map(jnp.zeros_like, GRADS), 0.5)):
         np.testing.assert_array_equal(x, np.zeros(x.shape))
 
 
-def test_one_flat_vector_steps_as_the_tree_does():
-    """Three steps of Adam, whose moments have to belong to their parameters."""
+def test_one_flat_vector_gives_the_same_steps_as_a_tree():
+    """Three steps of Adam, whose moments must match their parameters."""
     flat = optimizers.clipped(optax.adam(1e-2), 0.5)
     plain = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
     states = [flat.init(GRADS), plain.init(GRADS)]
@@ -105,7 +105,14 @@ def test_one_flat_vector_steps_as_the_tree_does():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *steps)
 
 
-def test_norms_can_be_swept():
+def test_norms_may_be_batched():
     norms = jnp.array([0.5, 1.0])
     updates = jax.vmap(lambda norm: step(GRADS, norm))(norms)
     np.testing.assert_allclose(updates["b"], 0.8 * norms, rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam, 1e-3, None, optax.constant_schedule(0.1)])
+def test_other_objects_are_no_optimizers(optimizer):
+    with pytest.raises(ValueError, match=r"must be an optax.GradientTransformation: .*adam"):
+        optimizers.check_optimizer(optimizer)
+    optimizers.check_optimizer(optax.adam(1e-3))

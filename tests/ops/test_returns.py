@@ -36,19 +36,19 @@ def rlax():
 
 
 # Generalized advantage estimation: r = (1, 2, 3, 4), V = (.5, 1, 1.5, 2), V(last) = 2.5. Where the
-# episode ends after t = 1, the observation reached is worth 3 and the one after the reset 1.5.
+# episode ends after t = 1, the observation reached has value 3, the one after the reset value 1.5.
 
 REWARD = (1.0, 2.0, 3.0, 4.0)
 VALUE = (0.5, 1.0, 1.5, 2.0)
-WITHIN, AT_THE_END = (1.0, 1.5, 2.0, 2.5), (1.0, 3.0, 2.0, 2.5)
+CONTINUED, ENDED = (1.0, 1.5, 2.0, 2.5), (1.0, 3.0, 2.0, 2.5)
 NEVER, AFTER_1 = (False,) * 4, (False, True, False, False)
 CASES = {  # next_value, terminated, truncated, advantage
-    "no end": (WITHIN, NEVER, NEVER, (6.389024, 6.9292, 6.36, 4.25)),
-    "terminated": (AT_THE_END, AFTER_1, NEVER, (2.12, 1.00, 6.36, 4.25)),
-    "truncated": (AT_THE_END, NEVER, AFTER_1, (4.064, 3.70, 6.36, 4.25)),
+    "no end": (CONTINUED, NEVER, NEVER, (6.389024, 6.9292, 6.36, 4.25)),
+    "terminated": (ENDED, AFTER_1, NEVER, (2.12, 1.00, 6.36, 4.25)),
+    "truncated": (ENDED, NEVER, AFTER_1, (4.064, 3.70, 6.36, 4.25)),
 }
-BUGS_OF_TRUNCATION = {
-    "truncation taken for termination": (2.12, 1.0),
+TRUNCATION_BUGS = {
+    "truncation treated as termination": (2.12, 1.0),
     "bootstrap from the observation after the reset": (3.092, 2.35),
     "trace not cut": (7.361024, 8.2792),
     "done off by one": (0.5, 6.9292),
@@ -74,7 +74,7 @@ def test_gae_by_hand_in_float64(case):
         np.testing.assert_allclose(advantage, expected, atol=1e-6)
 
 
-def test_gae_of_environments_side_by_side():
+def test_gae_of_parallel_environments():
     columns = [np.stack(x, axis=1) for x in zip(*CASES.values(), strict=True)]
     next_value, terminated, truncated, expected = columns
     reward, value = (jnp.tile(jnp.array(x)[:, None], (1, 3)) for x in (REWARD, VALUE))
@@ -85,11 +85,11 @@ def test_gae_of_environments_side_by_side():
     np.testing.assert_allclose(advantage, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("bug", BUGS_OF_TRUNCATION)
-def test_gae_at_a_time_limit_is_none_of_the_usual_mistakes(bug):
-    arrays = jnp.array(REWARD), jnp.array(VALUE), jnp.array(AT_THE_END)
+@pytest.mark.parametrize("bug", TRUNCATION_BUGS)
+def test_gae_at_a_time_limit_has_none_of_the_usual_bugs(bug):
+    arrays = jnp.array(REWARD), jnp.array(VALUE), jnp.array(ENDED)
     advantage, _ = gae(*arrays, bools(*NEVER), bools(*AFTER_1), 0.9, 0.8)
-    assert (np.abs(np.asarray(advantage[:2]) - BUGS_OF_TRUNCATION[bug]) > 0.1).all()
+    assert (np.abs(np.asarray(advantage[:2]) - TRUNCATION_BUGS[bug]) > 0.1).all()
 
 
 def test_gae_of_one_step():
@@ -99,17 +99,17 @@ def test_gae_of_one_step():
         np.testing.assert_allclose(advantage, [expected], atol=1e-6)
 
 
-@pytest.mark.parametrize("worth", [np.nan, np.inf])
-def test_the_value_of_a_terminal_state_is_never_read(worth):
+@pytest.mark.parametrize("arbitrary", [np.nan, np.inf])
+def test_terminal_states_are_not_bootstrapped(arbitrary):
     reward, value = jnp.ones(3), jnp.zeros(3)
-    next_value, terminated = jnp.array([1.0, worth, 1.0]), bools(False, True, False)
+    next_value, terminated = jnp.array([1.0, arbitrary, 1.0]), bools(False, True, False)
     advantage, _ = gae(reward, value, next_value, terminated, bools(0, 0, 0), 0.9, 0.8)
     assert np.isfinite(advantage).all()
     targets = lambda_returns(reward, next_value, terminated, bools(0, 0, 0), 0.9, 0.8)
     assert np.isfinite(targets).all()
 
 
-def test_shapes_that_would_broadcast_are_refused():
+def test_shapes_that_would_broadcast_and_wrong_dtypes_are_refused():
     column, row, never = jnp.ones((4, 1)), jnp.ones(4), jnp.zeros(4, bool)
     with pytest.raises(AssertionError):
         returns.gae(row, column, row, never, never, 0.9, 0.8)
@@ -117,6 +117,15 @@ def test_shapes_that_would_broadcast_are_refused():
         returns.lambda_returns(row, column, never, never, 0.9, 0.8)
     with pytest.raises(AssertionError):
         returns.discounted_sums(row, column.astype(bool), 0.9, jnp.zeros(()))
+    with pytest.raises(AssertionError, match="rank"):
+        cube = jnp.ones((2, 2, 2))
+        returns.lambda_returns(cube, cube, cube > 1, cube > 1, 0.9, 0.8)
+    with pytest.raises(AssertionError, match="type"):
+        returns.gae(row, row, row, row, never, 0.9, 0.8)
+    with pytest.raises(AssertionError, match="type"):
+        returns.gae(row.astype(int), row, row, never, never, 0.9, 0.8)
+    with pytest.raises(AssertionError, match="type"):
+        returns.episode_times(column > 1, jnp.zeros(1))
 
 
 # Returns
@@ -153,7 +162,7 @@ def test_n_step_returns_are_lambda_1_over_windows_of_n():
     np.testing.assert_allclose(got, [1.9, 1.0, 39.16, 42.4, 46.0], rtol=1e-6)
 
 
-# Oracles: the forward view, by loops in float64, so that no recursion is shared with the code.
+# Oracles: the forward view, by loops in float64, which share no recursion with the code.
 
 
 def forward_gae(reward, value, next_value, terminated, truncated, gamma, gae_lambda):
@@ -169,24 +178,24 @@ def forward_gae(reward, value, next_value, terminated, truncated, gamma, gae_lam
 
 
 def forward_lambda_returns(reward, next_value, terminated, truncated, gamma, trace_lambda):
-    """Eq. 12.3: (1 - lambda) sum_n lambda^(n-1) G_{t:t+n}, the longest return taking the rest."""
+    """Sutton and Barto (2018), eq. 12.3: (1 - lambda) sum_n lambda^(n-1) G_{t:t+n}."""
     out = np.zeros(reward.shape)
     for t in range(len(reward)):
         for b in range(reward.shape[1]):
-            total, left = 0.0, 1.0
+            total, remaining = 0.0, 1.0
             for k in range(t, len(reward)):
                 total += gamma ** (k - t) * reward[k, b]
                 bootstrap = gamma ** (k - t + 1) * (1 - terminated[k, b]) * next_value[k, b]
                 last = terminated[k, b] or truncated[k, b] or k == len(reward) - 1
-                weight = left if last else left * (1 - trace_lambda)
+                weight = remaining if last else remaining * (1 - trace_lambda)
                 out[t, b] += weight * (total + bootstrap)
-                left -= weight
+                remaining -= weight
                 if last:
                     break
     return out
 
 
-shares = st.sampled_from([0.0, 0.3, 0.9, 0.99, 1.0])
+fractions = st.sampled_from([0.0, 0.3, 0.9, 0.99, 1.0])
 seeds = st.integers(0, 2**32 - 1)
 lengths = st.sampled_from([1, 2, 9])
 
@@ -204,8 +213,8 @@ def on_device(*arrays):
     return [jnp.asarray(x, jnp.float32 if x.dtype == np.float64 else x.dtype) for x in arrays]
 
 
-@given(seeds, lengths, shares, shares)
-def test_gae_is_the_forward_view(seed, length, gamma, gae_lambda):
+@given(seeds, lengths, fractions, fractions)
+def test_gae_equals_the_forward_view(seed, length, gamma, gae_lambda):
     steps = trajectory(seed, length)
     expected = forward_gae(*steps, gamma, gae_lambda)
     advantage, target = gae(*on_device(*steps), gamma, gae_lambda)
@@ -213,8 +222,8 @@ def test_gae_is_the_forward_view(seed, length, gamma, gae_lambda):
     np.testing.assert_allclose(target, expected + steps[1], atol=1e-5)
 
 
-@given(seeds, lengths, shares, shares)
-def test_lambda_returns_are_the_forward_view(seed, length, gamma, trace_lambda):
+@given(seeds, lengths, fractions, fractions)
+def test_lambda_returns_equal_the_forward_view(seed, length, gamma, trace_lambda):
     reward, _, next_value, terminated, truncated = trajectory(seed, length)
     steps = reward, next_value, terminated, truncated
     expected = forward_lambda_returns(*steps, gamma, trace_lambda)
@@ -222,8 +231,8 @@ def test_lambda_returns_are_the_forward_view(seed, length, gamma, trace_lambda):
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-@given(seeds, lengths, shares)
-def test_lambda_0_is_the_temporal_difference(seed, length, gamma):
+@given(seeds, lengths, fractions)
+def test_lambda_0_gives_the_td_error(seed, length, gamma):
     steps = trajectory(seed, length)
     reward, value, next_value, terminated, truncated = steps
     target = reward + gamma * np.where(terminated, 0, next_value)
@@ -233,28 +242,25 @@ def test_lambda_0_is_the_temporal_difference(seed, length, gamma):
     np.testing.assert_allclose(got, target, atol=1e-5)
 
 
-@given(seeds, lengths, shares, shares)
-def test_gae_targets_are_lambda_returns_of_one_value_function(seed, length, gamma, gae_lambda):
-    """Where the next observation is the one acted on next, as it is away from the ends.
-
-    So lambda 1 gives the return minus the value.
-    """
+@given(seeds, lengths, fractions, fractions)
+def test_gae_targets_equal_lambda_returns(seed, length, gamma, gae_lambda):
+    """For consistent values of obs and next_obs; so lambda 1 gives the return minus the value."""
     reward, value, next_value, terminated, truncated = trajectory(seed, length)
     inside = ~(terminated | truncated)[:-1]
     next_value[:-1] = np.where(inside, value[1:], next_value[:-1])
     steps = on_device(reward, value, next_value, terminated, truncated)
-    for share in (gae_lambda, 1.0):
-        advantage, target = gae(*steps, gamma, share)
-        got = lambda_returns(steps[0], *steps[2:], gamma, share)
+    for trace_lambda in (gae_lambda, 1.0):
+        advantage, target = gae(*steps, gamma, trace_lambda)
+        got = lambda_returns(steps[0], *steps[2:], gamma, trace_lambda)
         np.testing.assert_allclose(target, got, atol=1e-5)
         np.testing.assert_allclose(advantage, got - steps[1], atol=1e-5)
 
 
-# rlax takes single sequences, and knows no truncation: a discount of 0 is its only end.
+# rlax has single sequences and no truncation; its episodes end by a discount of 0.
 
 
-@given(seed=seeds, gamma=shares, gae_lambda=shares)
-def test_gae_is_that_of_rlax(rlax, seed, gamma, gae_lambda):
+@given(seed=seeds, gamma=fractions, gae_lambda=fractions)
+def test_gae_equals_that_of_rlax(rlax, seed, gamma, gae_lambda):
     reward, _, _, terminated, truncated = trajectory(seed, 9, truncating=False)
     values = np.random.default_rng(seed).normal(size=(10, 3))
     steps = on_device(reward, values[:-1], values[1:], terminated, truncated)
@@ -264,8 +270,8 @@ def test_gae_is_that_of_rlax(rlax, seed, gamma, gae_lambda):
     np.testing.assert_allclose(advantage, expected, atol=1e-5)
 
 
-@given(seed=seeds, gamma=shares, trace_lambda=shares)
-def test_lambda_returns_are_those_of_rlax(rlax, seed, gamma, trace_lambda):
+@given(seed=seeds, gamma=fractions, trace_lambda=fractions)
+def test_lambda_returns_equal_those_of_rlax(rlax, seed, gamma, trace_lambda):
     reward, _, next_value, terminated, truncated = trajectory(seed, 9, truncating=False)
     steps = on_device(reward, next_value, terminated, truncated)
     (discount,) = on_device(gamma * (1.0 - terminated))
@@ -293,14 +299,14 @@ def test_discounted_sums_by_hand():
     np.testing.assert_allclose(last, [5.5])
 
 
-def test_discounted_sums_carry_nothing_over_an_end():
+def test_discounted_sums_are_reset_at_the_end_of_an_episode():
     sums, last = discounted_sums(jnp.ones((2, 1)), bools(0, 1)[:, None], 0.5, jnp.zeros(1))
     np.testing.assert_allclose(sums[:, 0], [1.0, 1.5])
     np.testing.assert_array_equal(last, [0.0])
 
 
-@given(seeds, shares, st.sampled_from([1, 5, 8]))
-def test_discounted_sums_of_parts_are_those_of_the_whole(seed, gamma, cut):
+@given(seeds, fractions, st.sampled_from([1, 5, 8]))
+def test_discounted_sums_continue_from_one_trajectory_to_the_next(seed, gamma, cut):
     reward, _, _, terminated, truncated = trajectory(seed, 9)
     done = terminated | truncated
     expected, total = np.zeros((9, 3)), np.zeros(3)
@@ -314,7 +320,7 @@ def test_discounted_sums_of_parts_are_those_of_the_whole(seed, gamma, cut):
     np.testing.assert_allclose(last, total, atol=1e-5)
 
 
-def test_episode_times_count_from_each_start():
+def test_episode_times_count_from_the_start_of_each_episode():
     done = jnp.array([[0, 1], [1, 0], [0, 0], [0, 1]], bool)
     times, last = returns.episode_times(done, jnp.array([3, 0]))
     np.testing.assert_array_equal(times, [[3, 0], [4, 0], [0, 1], [1, 2]])

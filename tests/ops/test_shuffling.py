@@ -31,7 +31,7 @@ def test_every_row_is_a_permutation(size):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_every_order_is_as_likely(size):
+def test_every_order_is_equally_likely(size):
     rows = np.asarray(shuffles(jax.random.key(1), ROWS[size], size))
     _, counts = np.unique(rows, axis=0, return_counts=True)
     assert len(counts) == {2: 2, 3: 6}[size]
@@ -39,7 +39,7 @@ def test_every_order_is_as_likely(size):
 
 
 @pytest.mark.parametrize("size", [7, 512, 8192, 20000])
-def test_every_index_is_as_likely_in_every_place(size):
+def test_every_index_is_equally_likely_in_every_place(size):
     rows = np.asarray(shuffles(jax.random.key(2), ROWS[size], size))
     bins = min(size, 8)
     place = np.tile(np.arange(size) * bins // size, len(rows))
@@ -47,13 +47,13 @@ def test_every_index_is_as_likely_in_every_place(size):
     block = np.bincount(np.arange(size) * bins // size)
     expected = len(rows) * np.outer(block, block) / size
     statistic = (np.square(counts - expected) / expected).sum()
-    # Rows and columns of a permutation add up exactly: (bins - 1)^2 degrees of freedom; the
-    # two-sided gate also refuses a shuffle that is too even.
+    # rows and columns of a permutation have fixed sums: (bins - 1)^2 degrees of freedom. The
+    # two-sided test also rejects a shuffle that is too uniform
     assert 1e-3 < scipy.stats.chi2.sf(statistic, (bins - 1) ** 2) < 1 - 1e-3
 
 
 @pytest.mark.parametrize("size", [7, 512, 8192])
-def test_neighbours_come_in_either_order(size):
+def test_neighbors_are_in_either_order_with_equal_probability(size):
     rows = np.asarray(shuffles(jax.random.key(3), ROWS[size], size))
     place = np.argsort(rows, axis=1)
     first = (place[:, :-1] < place[:, 1:]).mean()
@@ -70,7 +70,7 @@ def test_rows_are_independent(size):
     assert abs(correlation) < 4 / np.sqrt(size)
 
 
-def test_shuffles_are_made_of_their_key():
+def test_permutations_depend_on_the_key_only():
     keys = jax.random.split(jax.random.key(5), 3)
     one, same = (shuffles(keys[0], 100, 512) for _ in range(2))
     np.testing.assert_array_equal(one, same)

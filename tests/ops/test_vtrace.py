@@ -1,4 +1,4 @@
-"""V-trace against the numbers of CORRECTNESS K52's hand, rlax, and the paper's sum written out."""
+"""V-trace against numbers worked by hand, rlax, and the sum of the paper written out."""
 
 import jax
 import jax.numpy as jnp
@@ -48,14 +48,14 @@ def by_definition(ratio, reward, value, next_value, terminated, truncated, gamma
 
 
 @pytest.mark.parametrize(("rho_bar", "c_bar"), [(1.0, 1.0), (1.3, 0.7), (np.inf, 2.0)])
-def test_vtrace_is_the_sum_of_the_paper(rho_bar, c_bar):
+def test_vtrace_equals_the_sum_of_the_paper(rho_bar, c_bar):
     given = arrays(0)
     got = vtrace(*map(jnp.asarray, given), 0.9, rho_bar, c_bar)
     for x, y in zip(got, by_definition(*given, 0.9, rho_bar, c_bar), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
 
 
-def test_vtrace_is_rlaxs_where_nothing_is_truncated():
+def test_vtrace_equals_that_of_rlax_without_truncation():
     ratio, reward, value, _, terminated, _ = arrays(1)
     bootstrap = np.random.default_rng(2).normal(size=(1, value.shape[1]))
     next_value = np.concatenate([value[1:], bootstrap])
@@ -71,10 +71,10 @@ def test_vtrace_is_rlaxs_where_nothing_is_truncated():
     np.testing.assert_allclose(target - value, expected.errors, rtol=1e-5, atol=1e-5)
 
 
-def test_on_policy_it_is_the_n_step_return():
-    _, reward, value, beyond, terminated, truncated = arrays(3)
-    following = np.concatenate([value[1:], beyond[-1:]])
-    next_value = np.where(terminated | truncated, beyond, following)
+def test_on_policy_the_target_is_the_n_step_return():
+    _, reward, value, next_value, terminated, truncated = arrays(3)
+    following = np.concatenate([value[1:], next_value[-1:]])
+    next_value = np.where(terminated | truncated, next_value, following)
     rest = reward, value, next_value, terminated, truncated
     advantage, target = vtrace(jnp.ones((9, 4)), *map(jnp.asarray, rest), 0.9)
     expected = naive_gae(*rest, 0.9, 1.0)
@@ -82,17 +82,16 @@ def test_on_policy_it_is_the_n_step_return():
     np.testing.assert_allclose(target, expected + value, rtol=1e-5, atol=1e-5)
 
 
-def test_no_gradient_goes_through_it():
+def test_outputs_have_no_gradient():
     def total(value, ratio):
         given = HAND | {"value": value, "ratio": ratio}
         return sum(x.sum() for x in vtrace(**given, terminated=NO, truncated=NO, gamma=0.9))
 
-    # the value appears by itself in neither: both outputs are data
-    slopes = jax.grad(total, argnums=(0, 1))(HAND["value"], HAND["ratio"])
-    for slope in slopes:
-        np.testing.assert_array_equal(slope, np.zeros(3))
+    gradients = jax.grad(total, argnums=(0, 1))(HAND["value"], HAND["ratio"])
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient, np.zeros(3))
 
 
-def test_shapes_must_agree():
+def test_shapes_must_be_equal():
     with pytest.raises(AssertionError):
         vtrace(**HAND, terminated=NO[:2], truncated=NO, gamma=0.9)

@@ -1,4 +1,4 @@
-"""Watching a run: the explorer in the terminal, the table beside it, pictures in the folder."""
+"""`rljax watch`: text in the terminal, the GIF, the value table and its figure."""
 
 import re
 import sys
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 @pytest.fixture(scope="module")
 def treasure(tmp_path_factory):
+    """The directory of runs of value iteration with two settings and two seeds."""
     path = tmp_path_factory.mktemp("runs") / "treasure"
     rljax.train(
         "value_iteration", "rljax/Treasure", run_dir=path, num_seeds=2, gamma=[0.5, 0.9],
@@ -24,71 +25,73 @@ def treasure(tmp_path_factory):
     return path
 
 
-def test_the_explorer_finds_the_treasure(treasure, capsys, monkeypatch):
-    waits = []
-    monkeypatch.setattr(watch.time, "sleep", waits.append)
-    path = watch.watch(treasure, index=2, show=True)
+def test_a_text_world_is_printed_with_its_value_table(treasure, capsys, monkeypatch):
+    delays = []
+    monkeypatch.setattr(watch.time, "sleep", delays.append)
+    path = watch.watch(treasure, run=2, show_text=True)
     lines = re.sub(r"\x1b\[\d+A", "", capsys.readouterr().out).splitlines()
     assert lines[:6] == ["o----T", "-o---T", "--o--T", "---o-T", "----oT", "-----o"]
     assert lines[6] == "Episode 1: total_steps = 5"
-    assert lines[7] == "gamma 0.9, seed 0: return 1, ended after 5 steps"
+    assert lines[7] == "gamma 0.9, seed 0: return 1, episode ended after 5 steps"
     assert lines[8] == str(treasure / "watch.gif") == str(path)
     assert lines[10] == "state     left    right"
     assert lines[11].split() == ["0", "0.590", "0.656", "→"]
     assert lines[-1] == str(treasure / "watch.png")
-    np.testing.assert_allclose(waits, 0.3, atol=0.04)
+    np.testing.assert_allclose(delays, 0.3, atol=0.04)
     with Image.open(path) as gif:
         assert (gif.n_frames, gif.size) == (6, (432, 72))
     with Image.open(treasure / "watch.png") as figure:
         assert figure.size[0] > 4 * figure.size[1]
 
 
-def test_of_another_run_its_own_table_is_shown(treasure, capsys, tmp_path, monkeypatch):
+def test_each_run_shows_its_own_table(treasure, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(watch.time, "sleep", lambda seconds: None)
-    watch.watch(treasure, index=0, show=True, output=tmp_path / "a.gif")
+    watch.watch(treasure, run=0, show_text=True, output=tmp_path / "a.gif")
     assert "    0    0.031    0.062  →" in capsys.readouterr().out
     assert (tmp_path / "a.png").is_file() and (tmp_path / "a.gif").is_file()
 
 
-def test_without_a_terminal_the_pictures_alone_are_made(treasure, capsys):
+def test_without_a_terminal_no_text_is_printed(treasure, capsys):
     watch.watch(treasure, max_steps=3)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "gamma 0.5, seed 0: return 0, was not over after 3 steps"
+    assert lines[0] == "gamma 0.5, seed 0: return 0, episode not finished after 3 steps"
     assert len(lines) == 3
 
 
-def test_a_table_of_something_else_is_not_shown(tmp_path, capsys, monkeypatch):
-    """States of the corridor look alike: its table has one row, its grid four cells."""
+def test_a_table_that_does_not_fit_the_grid_is_not_shown(tmp_path, capsys, monkeypatch):
+    """All states of the corridor share one observation: one row in the table, four cells."""
     monkeypatch.setattr(watch.time, "sleep", lambda seconds: None)
     rljax.train(
         "q_learning", "rljax/ShortCorridor", run_dir=tmp_path / "run", total_timesteps=50,
         num_reports=1, eval_episodes=0, progress=False,
     )  # fmt: skip
-    watch.watch(tmp_path / "run", max_steps=5, show=True)
+    watch.watch(tmp_path / "run", max_steps=5, show_text=True)
     assert capsys.readouterr().out.startswith("o<-G\n")
     assert (tmp_path / "run" / "watch.gif").is_file()
     assert not (tmp_path / "run" / "watch.png").exists()
 
 
-def test_a_replay_is_for_terminals_and_worlds_of_text(treasure, capsys, monkeypatch):
+def test_training_ends_with_an_episode_only_on_terminals_and_in_text_worlds(
+    treasure, capsys, monkeypatch
+):
     monkeypatch.setattr(watch.time, "sleep", lambda seconds: None)
     plan = make_plan("value_iteration", "rljax/Treasure", total_timesteps=320)
-    watch.replay(plan, treasure)
+    watch.watch_after_training(plan, treasure)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    watch.replay(make_plan("ppo", "CartPole-v1"), treasure)
+    watch.watch_after_training(make_plan("ppo", "CartPole-v1"), treasure)
     assert capsys.readouterr().out == ""
-    watch.replay(plan, treasure)
+    watch.watch_after_training(plan, treasure)
     assert "Episode 1: total_steps = 5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"index": 4}, "`run` is 4, but .* has 4 runs: take 0 to 3."),
+        ({"run": 4}, "`run` is 4, but .* has 4 runs. Choose one from 0 to 3."),
         ({"max_steps": 0}, "`max_steps` is 0, but it must be at least 1."),
     ],
 )
-def test_mistakes_are_named(treasure, options, message):
+def test_wrong_options_are_refused(treasure, options, message):
     with pytest.raises(ValueError, match=message):
         watch.watch(treasure, **options)

@@ -1,4 +1,4 @@
-"""The sum tree against prefix sums in float64, and the worked example by hand."""
+"""The sum tree against prefix sums in float64, and a worked example."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from replay_helpers import equations
 from scipy import stats
 
 from rljax.replay import sum_tree
@@ -34,7 +35,7 @@ def leaves_of(tree, capacity):
 
 @pytest.mark.parametrize("branching", [2, 3, 8, 16])
 def test_the_worked_example(branching):
-    """K25: the smallest index whose prefix sum exceeds the query; 24 falls into the 12."""
+    """A query finds the first leaf whose prefix sum exceeds it: 24 finds the leaf of 12."""
     tree = tree_of(LEAVES, branching)
     assert sum_tree.total(tree) == 42 and sum_tree.min_priority(tree) == 1
     assert LEAVES[found(tree, [24])[0]] == 12
@@ -42,21 +43,19 @@ def test_the_worked_example(branching):
     np.testing.assert_array_equal(found(tree, queries), [0, 0, 1, 2, 2, 3, 3, 4, 5, 7])
 
 
-def test_nodes_of_two_children_are_those_of_the_picture():
-    """K25: nodes (29, 13), (13, 16, 3, 10)."""
+def test_parents_of_a_binary_tree_are_sums_of_two():
     tree = tree_of(LEAVES, 2)
-    sums = [level[0].ravel().tolist() for level in tree.above]
+    sums = [level[0].ravel().tolist() for level in tree.parents]
     assert sums == [[13, 16, 3, 10], [29, 13]]
 
 
-def test_a_batch_of_six_by_the_middles_of_its_segments():
-    """K25d."""
+def test_the_middles_of_six_segments_find_six_leaves():
     queries = 7 * np.arange(6) + 3.5
     np.testing.assert_array_equal(found(tree_of(LEAVES), queries), [1, 1, 2, 2, 5, 6])
 
 
 def test_a_leaf_of_priority_zero_is_never_found():
-    """K25b, and queries below zero, at the total, beyond it."""
+    """Also not by queries below 0, at the total, or above it."""
     np.testing.assert_array_equal(found(tree_of([0, 5]), [0, -1, 5, 9]), 1)
     tree = tree_of([0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0])
     queries = [-1, 0, 1.9999, 2, 4.9999, 5, 6, np.inf]
@@ -64,11 +63,11 @@ def test_a_leaf_of_priority_zero_is_never_found():
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 8, 9, 64, 65, 1000])
-def test_no_query_finds_zero_or_an_unwritten_leaf(capacity):
-    """10^7 draws in all, of which each tree gets some at and just below its total."""
-    chance = np.random.default_rng(capacity)
-    leaves = chance.exponential(size=capacity) * (chance.random(capacity) < 0.5)
-    leaves[chance.integers(capacity)] = 0.1
+def test_no_query_finds_a_leaf_of_priority_zero_or_of_the_padding(capacity):
+    """10^7 queries in all, in each tree some at and just below its total."""
+    rng = np.random.default_rng(capacity)
+    leaves = rng.exponential(size=capacity) * (rng.random(capacity) < 0.5)
+    leaves[rng.integers(capacity)] = 0.1
     leaves = leaves.astype(np.float32)
     tree, num_queries = tree_of(leaves), 1_500_000
     total = sum_tree.total(tree)
@@ -76,21 +75,21 @@ def test_no_query_finds_zero_or_an_unwritten_leaf(capacity):
     @jax.jit
     def count(key):
         queries = jax.random.uniform(key, (num_queries,)) * total
-        last = total * (1 - jnp.arange(100) * 2.0**-24)
-        indices, priorities = sum_tree.find(tree, queries.at[:100].set(last))
+        largest = total * (1 - jnp.arange(100) * 2.0**-24)
+        indices, priorities = sum_tree.find(tree, queries.at[:100].set(largest))
         return (priorities <= 0).sum(), (indices >= capacity).sum(), indices[:100]
 
-    zeros, beyond, at_the_end = count(jax.random.key(0))
-    assert zeros == 0 and beyond == 0
-    assert at_the_end[0] == np.flatnonzero(leaves)[-1]
+    num_zero, num_padding, last = count(jax.random.key(0))
+    assert num_zero == 0 and num_padding == 0
+    assert last[0] == np.flatnonzero(leaves)[-1]
 
 
 @pytest.mark.parametrize("capacity", CAPACITIES)
 def test_leaves_are_found_in_proportion(capacity):
-    """Chi-square over 200,000 draws."""
-    chance = np.random.default_rng(capacity)
-    leaves = chance.gamma(1.0, size=capacity) + 0.05
-    leaves[chance.random(capacity) < 0.1] = 0
+    """A chi-square test over 200,000 queries."""
+    rng = np.random.default_rng(capacity)
+    leaves = rng.gamma(1.0, size=capacity) + 0.05
+    leaves[rng.random(capacity) < 0.1] = 0
     leaves[0] = 1.0
     tree, draws = tree_of(leaves), 200_000
     queries = jax.random.uniform(jax.random.key(capacity), (draws,)) * sum_tree.total(tree)
@@ -104,16 +103,16 @@ def test_leaves_are_found_in_proportion(capacity):
 
 
 @given(seeds, st.sampled_from([1, 7, 9, 65, 600]), st.sampled_from([2, 8]))
-def test_the_tree_is_its_leaves(seed, capacity, branching):
-    """Sets with repeats against a loop in numpy; sums, minima and finds against float64."""
-    chance = np.random.default_rng(seed)
+def test_sums_minima_and_queries_follow_from_the_leaves(seed, capacity, branching):
+    """`set` with repeated indices against a numpy loop; the rest against float64."""
+    rng = np.random.default_rng(seed)
     tree, leaves = sum_tree.init(capacity, branching), np.zeros(capacity, np.float32)
     for _ in range(3):
-        indices = chance.integers(capacity, size=40)
-        values = (chance.random(40) * (chance.random(40) < 0.8)).astype(np.float32)
+        indices = rng.integers(capacity, size=40)
+        values = (rng.random(40) * (rng.random(40) < 0.8)).astype(np.float32)
         tree = set_leaves(tree, indices, values)
         for index, value in zip(indices, values, strict=True):
-            leaves[index] = value  # the last stands
+            leaves[index] = value  # the last counts
     np.testing.assert_array_equal(leaves_of(tree, capacity), leaves)
     exact = leaves.astype(np.float64)
     np.testing.assert_allclose(sum_tree.total(tree), exact.sum(), rtol=1e-6)
@@ -121,19 +120,18 @@ def test_the_tree_is_its_leaves(seed, capacity, branching):
     assert sum_tree.min_priority(tree) == (positive.min() if positive.size else np.inf)
     if positive.size:
         ends = np.cumsum(exact)
-        queries = chance.random(50) * exact.sum()
+        queries = rng.random(50) * exact.sum()
         clear = np.abs(queries[:, None] - ends[None]).min(1) > 1e-5 * exact.sum()
         expected = np.searchsorted(ends, queries, side="right")
         np.testing.assert_array_equal(found(tree, queries)[clear], expected[clear])
 
 
-def test_find_tells_the_priority():
+def test_find_returns_the_priorities():
     indices, priorities = find_leaves(tree_of(LEAVES), jnp.arange(42.0))
     np.testing.assert_array_equal(priorities, np.array(LEAVES)[indices])
 
 
-def test_repeated_indices_count_once():
-    """K25e, and of several priorities the last stands."""
+def test_of_a_repeated_index_the_last_priority_counts():
     tree = set_leaves(tree_of(LEAVES), jnp.array([3, 3]), jnp.array([5.0, 5.0]))
     assert sum_tree.total(tree) == 43 and leaves_of(tree, 8)[3] == 5
     tree = set_leaves(tree, jnp.array([3, 0, 3, 3]), jnp.array([9.0, 1.0, 0.5, 7.0]))
@@ -142,9 +140,9 @@ def test_repeated_indices_count_once():
     assert leaves_of(tree, 8)[3] == 0 and sum_tree.total(tree) == 36
 
 
-def test_an_index_beyond_the_leaves_is_left_out():
-    beyond = np.iinfo(np.int32).max
-    tree = set_leaves(tree_of(LEAVES), jnp.array([beyond, 2]), jnp.array([100.0, 13.0]))
+def test_indices_outside_the_tree_are_ignored():
+    outside = np.iinfo(np.int32).max
+    tree = set_leaves(tree_of(LEAVES), jnp.array([outside, 2]), jnp.array([100.0, 13.0]))
     assert sum_tree.total(tree) == 43
     np.testing.assert_array_equal(leaves_of(tree, 8), [3, 10, 13, 4, 1, 2, 8, 2])
 
@@ -152,8 +150,7 @@ def test_an_index_beyond_the_leaves_is_left_out():
 @pytest.mark.parametrize(
     ("capacity", "updates", "bound"), [(1000, 10**5, 1e-5), (2**20, 10**6, 1e-6)]
 )
-def test_sums_do_not_drift(capacity, updates, bound):
-    """K25f: parents are computed from their children."""
+def test_rounding_errors_do_not_accumulate(capacity, updates, bound):
     batch = 500
 
     def step(tree, key):
@@ -168,20 +165,20 @@ def test_sums_do_not_drift(capacity, updates, bound):
     assert abs(float(sum_tree.total(tree)) - exact) / exact <= bound
 
 
-def test_under_vmap_as_alone():
-    chance = np.random.default_rng(0)
-    indices, values = chance.integers(100, size=(4, 30)), chance.random((4, 30), np.float32)
+def test_vmap_equals_single_trees():
+    rng = np.random.default_rng(0)
+    indices, values = rng.integers(100, size=(4, 30)), rng.random((4, 30), np.float32)
     tree = sum_tree.init(100)
     trees = jax.jit(jax.vmap(sum_tree.set, (None, 0, 0)))(tree, indices, values)
-    queries = chance.random((4, 20), np.float32) * 5
-    many, _ = jax.jit(jax.vmap(sum_tree.find))(trees, queries)
+    queries = rng.random((4, 20), np.float32) * 5
+    batched, _ = jax.jit(jax.vmap(sum_tree.find))(trees, queries)
     for i in range(4):
-        alone = set_leaves(tree, indices[i], values[i])
-        np.testing.assert_array_equal(many[i], found(alone, queries[i]))
+        single = set_leaves(tree, indices[i], values[i])
+        np.testing.assert_array_equal(batched[i], found(single, queries[i]))
 
 
-def test_nothing_of_the_size_of_the_tree_is_computed():
-    """Setting and finding touch O(log capacity): all else in the program is small."""
+def test_set_and_find_compute_no_array_of_the_size_of_the_tree():
+    """Both take O(log capacity), apart from scatters, which are done in place."""
     capacity, batch = 2**20, 32
 
     def cycle(tree, queries):
@@ -190,21 +187,13 @@ def test_nothing_of_the_size_of_the_tree_is_computed():
 
     program = jax.make_jaxpr(cycle)(sum_tree.init(capacity), jnp.zeros(batch))
     large = [
-        equation.primitive.name for equation in inner_equations(program.jaxpr)
+        equation.primitive.name for equation in equations(program.jaxpr)
         if any(getattr(x.aval, "size", 0) > 8 * 2 * 8 * batch for x in equation.outvars)
     ]  # fmt: skip
     assert set(large) <= {"scatter", "scatter_min", "scatter-min", "jit", "pjit"}, large
 
 
-def inner_equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            if hasattr(value, "jaxpr"):
-                yield from inner_equations(value.jaxpr)
-
-
 @pytest.mark.parametrize(("sizes", "message"), [((0,), "`capacity` is 0"), ((4, 1), "`branching`")])
-def test_impossible_trees(sizes, message):
+def test_impossible_sizes_are_rejected(sizes, message):
     with pytest.raises(ValueError, match=message):
         sum_tree.init(*sizes)

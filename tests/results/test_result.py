@@ -1,4 +1,4 @@
-"""Results: their text, their figures (looked into, not at) and their files."""
+"""Results: their text, the contents of their figures, and their files."""
 
 import dataclasses
 import json
@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from rljax.results import figures, statistics
-from rljax.results.result import Comparison, Result, compare, load_result, plot_results
+from rljax.results.comparison import Comparison, compare, plot_results
+from rljax.results.result import Result, load_result
 
 RETURN = "charts/episodic_return"
 POINTS = 12
@@ -19,7 +20,7 @@ POINTS = 12
 def make(
     agent="ppo", env_id="CartPole-v1", num_seeds=4, sweep=None, seed=0, level=400.0, **changes
 ):
-    """A result of made-up numbers; `changes` go into its config."""
+    """Returns a result of artificial numbers; `changes` are added to its config."""
     sweep = sweep or {}
     lead = (*(len(values) for values in sweep.values()), num_seeds)
     rng = np.random.default_rng([seed, num_seeds])
@@ -34,7 +35,7 @@ def make(
         "unfinished": np.zeros(lead, np.int32),
     }
     config = {"learning_rate": 1e-3, "gamma": 0.99, "hidden_sizes": [64, 64], **changes, **sweep}
-    config |= {"seed": seed, "num_seeds": num_seeds}  # as a run folder has them
+    config |= {"seed": seed, "num_seeds": num_seeds}  # as in a run directory
     steps = np.arange(1, POINTS + 1) * 10_000
     return Result(
         agent, env_id, config, sweep, num_seeds, seed, steps, metrics, evaluation,
@@ -57,11 +58,11 @@ def legend_of(figure):
 
 
 def main_lines(axis):
-    """The lines of settings, without those of single seeds."""
+    """Returns the lines of settings, without those of single seeds."""
     return [line for line in axis.lines if not line.get_label().startswith("_")]
 
 
-def test_shapes_settings_and_scores():
+def test_shapes_settings_and_scores_of_a_sweep():
     result = make(sweep=GRID, num_seeds=3)
     assert result.returns.shape == (2, 2, 3, POINTS)
     assert result.settings[1] == {"learning_rate": 1e-4, "gamma": 0.99}
@@ -70,7 +71,7 @@ def test_shapes_settings_and_scores():
     np.testing.assert_allclose(result.scores(True)[2], returns[1, 0].mean(-1))
 
 
-def test_scores_are_of_the_last_report_in_which_an_episode_ended():
+def test_scores_use_the_last_report_with_a_complete_episode():
     returns = np.full((4, POINTS), np.nan)
     returns[0], returns[1, 3], returns[2, :2] = np.arange(POINTS), 5.0, (7.0, 8.0)
     result = with_returns(make(), returns)
@@ -90,7 +91,7 @@ def test_the_summary_of_one_setting():
     assert repr(result) == f"<Result ppo · CartPole-v1 · 4 seeds · 120k steps · return {interval}>"
 
 
-def test_the_summary_of_a_sweep_has_a_row_a_setting():
+def test_the_summary_of_a_sweep_has_one_row_per_setting():
     result = make(sweep=SWEEP)
     rows = result.summary().splitlines()[1:]
     assert [row.split()[0] for row in rows] == [
@@ -100,7 +101,7 @@ def test_the_summary_of_a_sweep_has_a_row_a_setting():
     assert repr(result) == "<Result ppo · CartPole-v1 · 4 seeds · 120k steps · learning_rate x 3>"
 
 
-def test_summaries_of_little():
+def test_summaries_without_episodes_or_metrics():
     assert "return unknown" in with_returns(make(), np.full((4, POINTS), np.nan)).summary()
     bare = dataclasses.replace(make(num_seeds=1), metrics={}, evaluation=None)
     assert bare.summary() == "ppo · CartPole-v1 · 1 seed · 120k steps in 9.1 s, compiled in 4.1 s"
@@ -153,16 +154,16 @@ def test_the_same_result_gives_the_same_bytes(tmp_path):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / other / name).read_bytes()
 
 
-def test_numbers_of_numpy_in_a_config_are_kept_as_plain_ones(tmp_path):
+def test_numpy_numbers_in_a_config_are_saved_as_plain_numbers(tmp_path):
     config = {"gamma": np.float32(0.5), "rates": np.array([1.0, 2.0]), "sizes": (64, 64)}
     dataclasses.replace(make(), config=config).save(tmp_path)
     assert load_result(tmp_path).config == {"gamma": 0.5, "rates": [1.0, 2.0], "sizes": [64, 64]}
 
 
-def test_what_cannot_be_saved(tmp_path):
-    with pytest.raises(ValueError, match="`metrics/charts/episodic_return` is of object"):
+def test_objects_cannot_be_saved(tmp_path):
+    with pytest.raises(ValueError, match="`metrics/charts/episodic_return` has dtype object"):
         with_returns(make(), np.full((4, POINTS), None)).save(tmp_path)
-    with pytest.raises(ValueError, match="has no form in JSON"):
+    with pytest.raises(ValueError, match="is not JSON"):
         make(loss=len).save(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -184,9 +185,9 @@ def rewrite(path, change):
         (lambda d: rewrite(d / "result.json", lambda r: r.pop("sweep")), "no `sweep` in it"),
         (lambda d: rewrite(d / "result.json", lambda r: r.update(format=9)), "format 9.*update"),
         (lambda d: rewrite(d / "result.json", lambda r: r.update(num_seeds=5)), "5 seeds"),
-        (lambda d: (d / "curves.npz").write_bytes(b""), "curves.npz is damaged or of another"),
+        (lambda d: (d / "curves.npz").write_bytes(b""), "curves.npz is damaged or from another"),
         (lambda d: make(seed=9).save(d / "x") and (d / "x/curves.npz").replace(d / "curves.npz"),
-         "of another run"),
+         "from another run"),
     ],
 )  # fmt: skip
 def test_missing_and_damaged_files_are_named(tmp_path, damage, message):
@@ -196,7 +197,7 @@ def test_missing_and_damaged_files_are_named(tmp_path, damage, message):
         load_result(tmp_path)
 
 
-def test_every_flipped_byte_of_the_curves_is_seen(tmp_path):
+def test_flipped_bytes_of_the_curves_are_detected(tmp_path):
     path = make().save(tmp_path) / "curves.npz"
     data = path.read_bytes()
     for position in range(0, len(data), len(data) // 25):
@@ -211,7 +212,7 @@ def test_every_flipped_byte_of_the_curves_is_seen(tmp_path):
         ({"num_seeds": 5}, r"`charts/episodic_return` has shape \(4, 12\).*must be \(5, 12\)"),
         ({"steps": np.arange(3)}, "3 reports"),
         ({"steps": np.zeros((2, 2))}, "`steps` has shape"),
-        ({"sweep": {"gamma": [0.9]}}, r"sweep \['gamma'\].*must be \(1, 4, 12\)"),
+        ({"sweep": {"gamma": [0.9]}}, r"must be \(1, 4, 12\) .*sweep \['gamma'\]"),
         ({"evaluation": {"returns": np.zeros((3, 5))}}, "`evaluation/returns` has shape"),
     ],
 )
@@ -220,7 +221,7 @@ def test_wrong_shapes_are_refused(changes, message):
         dataclasses.replace(make(), **changes)
 
 
-def test_an_unknown_metric_names_the_known():
+def test_an_unknown_metric_lists_the_known_ones():
     with pytest.raises(
         ValueError, match=r"no metric `losses/lk`.*charts/episodic_return, losses/kl"
     ):
@@ -236,7 +237,7 @@ def test_plot_writes_a_figure(tmp_path, name):
     assert (tmp_path / name).read_bytes().startswith(start)
 
 
-def test_plot_refuses_a_path_of_another_kind(tmp_path):
+def test_plot_refuses_other_file_types(tmp_path):
     with pytest.raises(ValueError, match=r"`path` is '.*curve.bmp', but it must end in .png"):
         make().plot(tmp_path / "curve.bmp")
     assert not list(tmp_path.iterdir())
@@ -260,7 +261,7 @@ def test_the_plot_of_one_setting():
     (band,) = axis.collections
     edges = band.get_paths()[0].get_extents()
     assert (edges.ymin, edges.ymax) == pytest.approx((low.min(), high.max()))
-    assert len(axis.lines) == 1 + 4  # few seeds are shown one by one
+    assert len(axis.lines) == 1 + 4  # a few seeds are also drawn one by one
     assert len(make(num_seeds=11).plot().axes[0].lines) == 1
 
 
@@ -286,12 +287,12 @@ def test_the_plot_of_sweeps():
     assert labels[1] == "learning_rate=0.0001, gamma=0.99"
 
 
-def test_many_lines_differ_in_colour_or_dashes():
+def test_many_lines_differ_in_color_or_line_style():
     lines = main_lines(make(sweep={"a": [*range(5)], "b": [*range(5)]}).plot().axes[0])
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 25
 
 
-def test_plot_into_axes_of_the_caller(tmp_path):
+def test_plot_into_given_axes(tmp_path):
     figure = Figure()
     left, right = figure.subplots(1, 2)
     assert make(sweep=SWEEP).plot(tmp_path / "both.png", ax=right) is figure
@@ -304,7 +305,7 @@ def test_plot_into_axes_of_the_caller(tmp_path):
     assert (tmp_path / "both.png").is_file()
 
 
-def test_gaps_are_bridged():
+def test_missing_points_are_interpolated():
     returns = make().returns.copy()
     returns[:, [0, 4, 5]] = np.nan
     returns[0, 7] = np.nan
@@ -314,11 +315,11 @@ def test_gaps_are_bridged():
     assert np.isfinite(line.get_ydata()).all()
 
 
-def test_curves_of_one_point_and_of_none(tmp_path):
-    nothing = np.full((4, POINTS), np.nan)
-    with_returns(make(), nothing).plot(tmp_path / "nothing.png")
-    nothing[:, 3] = 1.0
-    figure = with_returns(make(), nothing).plot(tmp_path / "point.png")
+def test_curves_with_one_point_or_no_points(tmp_path):
+    returns = np.full((4, POINTS), np.nan)
+    with_returns(make(), returns).plot(tmp_path / "empty.png")
+    returns[:, 3] = 1.0
+    figure = with_returns(make(), returns).plot(tmp_path / "point.png")
     assert main_lines(figure.axes[0])[0].get_marker() == "o"
 
 
@@ -329,13 +330,18 @@ def test_large_values_have_short_ticks():
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0, "0"), (999, "999"), (1000, "1k"), (999_999, "1M"), (1_250_000, "1.25M"), (2e9, "2B")],
-)
+    [
+        (0, "0"), (999, "999"), (1000, "1k"), (999_999, "1M"), (1_250_000, "1.25M"), (2e9, "2B"),
+        (497.2, "497.2"), (-21.04, "-21.04"), (0.01234, "0.01234"), (999.96, "1k"),
+        (430_400, "430.4k"), (999_600, "999.6k"), (1_200_000, "1.2M"), (-1234, "-1.234k"),
+        (2.5e9, "2.5B"), (1e12, "1T"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"),
+    ],
+)  # fmt: skip
 def test_human_numbers(number, text):
     assert figures.human(number) == text
 
 
-def test_plot_results_has_a_panel_an_environment_and_one_legend(tmp_path):
+def test_plot_results_has_one_panel_per_environment_and_one_legend(tmp_path):
     runs = [
         make(), make("dqn", double=False), make("dqn", double=True),
         make(env_id="Acrobot-v1", gamma=0.9), make("dqn", "Acrobot-v1", double=True, num_seeds=2),
@@ -346,7 +352,7 @@ def test_plot_results_has_a_panel_an_environment_and_one_legend(tmp_path):
     assert titles == ["CartPole-v1 · 4 seeds", "Acrobot-v1 · 2 to 4 seeds"]
     assert legend_of(figure)[1] == ["ppo", "dqn", "double=False", "double=True", "dqn"]
     colors = [main_lines(axis)[0].get_color() for axis in figure.axes]
-    assert colors[0] == colors[1]  # ppo looks the same in both
+    assert colors[0] == colors[1]  # ppo has the same style in both panels
     assert (tmp_path / "all.png").is_file()
 
 
@@ -360,7 +366,7 @@ def test_plot_results_pools_seeds():
     np.testing.assert_allclose(line.get_ydata(), middle)
 
 
-def test_plot_results_expands_sweeps_and_tells_equal_labels_apart():
+def test_plot_results_expands_sweeps_and_numbers_equal_labels():
     longer = make()
     longer = dataclasses.replace(longer, steps=longer.steps * 2)
     figure = plot_results([make(sweep=SWEEP), make(learning_rate=0.1), longer])
@@ -368,7 +374,7 @@ def test_plot_results_expands_sweeps_and_tells_equal_labels_apart():
     assert legend_of(figure)[1] == [*expected, "learning_rate=0.001 (2)"]
 
 
-def test_plot_results_of_nothing():
+def test_plot_results_needs_results():
     with pytest.raises(ValueError, match="`results` is empty"):
         plot_results([])
 
@@ -384,15 +390,17 @@ def test_compare(tmp_path):
     assert same.low < 0.5 < same.high
 
 
-def test_compare_averages_over_environments_and_falls_back_on_training():
+def test_compare_averages_over_environments_and_uses_training_if_not_evaluated():
     x = [make(level=450.0, num_seeds=6), make(env_id="Acrobot-v1")]
     y = [make("dqn"), dataclasses.replace(make("dqn", "Acrobot-v1", level=500.0), evaluation=None)]
     assert compare(x, y).probability == 0.5  # better on one, worse on the other
-    returns = np.broadcast_to(-1.0, (4, POINTS))  # of the training alone, which is now what counts
+    returns = np.broadcast_to(
+        -1.0, (4, POINTS)
+    )  # of training, which is used because one run was not evaluated
     assert compare([with_returns(make(), returns), x[1]], y).probability == 0.0
 
 
-def test_compare_refuses_what_cannot_be_compared():
+def test_compare_refuses_other_environments_and_sweeps():
     with pytest.raises(ValueError, match=r"ran on .*CartPole-v1.* and `y` on .*Acrobot-v1"):
         compare(make(), make(env_id="Acrobot-v1"))
     with pytest.raises(ValueError, match="is a sweep of learning_rate"):

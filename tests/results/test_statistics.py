@@ -1,4 +1,4 @@
-"""Oracles: scipy, the published formulas as loops, and frozen outputs of rliable 1.2.0."""
+"""Statistics against scipy, the published formulas as loops, and outputs of rliable 1.2.0."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ RLIABLE = [
     (statistics.optimality_gap, 0.4855555555555555, (0.37222222222222223, 0.5988888888888888)),
 ]
 STATISTICS = [row[0] for row in RLIABLE]
-FROZEN_INTERVAL = (0.411975, 0.628)  # of the IQM of X, by the default seed
+FROZEN_INTERVAL = (0.411975, 0.628)  # of the IQM of X, with the default seed
 
 
 def normal(*shape, seed=0):
@@ -31,14 +31,14 @@ def normal(*shape, seed=0):
 
 
 @pytest.mark.parametrize(("statistic", "value", "interval"), RLIABLE)
-def test_the_values_and_intervals_of_rliable(statistic, value, interval):
+def test_values_and_intervals_equal_those_of_rliable(statistic, value, interval):
     assert statistic(X) == pytest.approx(value, abs=1e-12)
     np.testing.assert_allclose(
         statistics.stratified_bootstrap(X, statistic, 10_000), interval, atol=0.01
     )
 
 
-def test_the_profile_and_the_probability_of_improvement_of_rliable():
+def test_profile_and_probability_of_improvement_equal_those_of_rliable():
     profile = statistics.performance_profile(X, [0.0, 0.25, 0.5, 0.75, 1.0])
     np.testing.assert_allclose(profile, np.array([17, 15, 10, 3, 0]) / 18)
     assert statistics.probability_of_improvement(X, Y) == pytest.approx(
@@ -52,7 +52,7 @@ def test_the_profile_and_the_probability_of_improvement_of_rliable():
 
 @pytest.mark.parametrize("runs", range(1, 14))
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_iqm_is_the_trimmed_mean_of_scipy(runs, tasks):
+def test_iqm_equals_the_trimmed_mean_of_scipy(runs, tasks):
     scores = normal(runs, tasks, seed=runs)
     expected = scipy_stats.trim_mean(scores, proportiontocut=0.25, axis=None)
     assert statistics.iqm(scores) == pytest.approx(expected, abs=1e-12)
@@ -64,7 +64,7 @@ def test_one_axis_is_one_task():
         assert statistic(scores) == statistic(scores[:, None])
 
 
-def test_iqm_does_not_feel_a_quarter_of_outliers():
+def test_iqm_ignores_outliers_in_the_outer_quarters():
     assert statistics.iqm([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7e9, -9e9]) == 3.5
     assert statistics.iqm([1.0, 2.0, 3.0, np.inf]) == 2.5
 
@@ -78,14 +78,14 @@ def test_leading_axes_are_a_batch(statistic):
         assert batched[index] == pytest.approx(statistic(scores[index]), abs=1e-12)
 
 
-def test_optimality_gap_counts_nothing_beyond_the_threshold():
+def test_optimality_gap_counts_higher_scores_as_the_threshold():
     assert statistics.optimality_gap([[0.5, 4.0], [0.0, 1.0]]) == pytest.approx(
         1 - (0.5 + 1 + 0 + 1) / 4
     )
     assert statistics.optimality_gap([3.0, 9.0], threshold=5.0) == 1.0
 
 
-def test_performance_profile_is_strict_and_falls():
+def test_performance_profile_is_strict_and_decreases():
     scores, thresholds = np.round(normal(9, 4), 1), np.linspace(-2, 2, 21)
     profile = statistics.performance_profile(scores, thresholds)
     by_hand = [sum(s > tau for s in scores.flat) / scores.size for tau in thresholds]
@@ -117,7 +117,7 @@ def test_runs_without_a_score_are_ignored(statistic):
     scores = normal(6, 3)
     gaps = np.concatenate([scores, np.full((2, 3), np.nan)])[[6, 0, 3, 1, 7, 2, 5, 4]]
     assert statistic(gaps) == pytest.approx(statistic(scores), abs=1e-12)
-    scores[:, 1] = np.nan  # a task that nothing is known of
+    scores[:, 1] = np.nan  # a task without any score
     assert np.isnan(statistic(scores))
     assert np.isnan(statistics.stratified_bootstrap(scores, statistic, 50)).all()
 
@@ -153,23 +153,23 @@ def test_the_same_seed_gives_the_same_interval():
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_the_coverage_of_the_interval_is_its_confidence():
     data, hits = normal(200, 10, 6), 0
-    for scores in data:  # 60 scores in all
+    for scores in data:  # 60 scores in total
         low, high = statistics.stratified_bootstrap(scores, num_resamples=300)
         hits += low <= 0 <= high
     assert 0.89 <= hits / 200 <= 0.98
 
 
 @pytest.mark.parametrize(("confidence", "allowed"), [(0.95, (0.915, 0.965)), (0.5, (0.44, 0.55))])
-def test_the_interval_of_a_curve_covers_the_truth_as_often_as_it_says(confidence, allowed):
-    # each point is a dataset of its own; 40 runs, as the percentile bootstrap is narrow for few
+def test_the_coverage_of_the_interval_of_a_curve_is_its_confidence(confidence, allowed):
+    # each point is a separate data set; with few runs the percentile bootstrap is too narrow
     _, low, high = statistics.iqm_curve(normal(40, 1500), confidence=confidence)
     coverage = np.mean((low <= 0) & (high >= 0))
     assert allowed[0] <= coverage <= allowed[1]
 
 
-def test_the_interval_of_a_curve_is_that_of_resampled_runs():
+def test_the_interval_of_a_curve_equals_that_of_resampled_runs():
     scores = normal(9, 4)
     middle, low, high = statistics.iqm_curve(scores, num_resamples=20_000)
     rng = np.random.default_rng(5)
@@ -181,7 +181,7 @@ def test_the_interval_of_a_curve_is_that_of_resampled_runs():
         assert high[point] == pytest.approx(np.quantile(resampled, 0.975), abs=0.04)
 
 
-def test_gaps_in_curves():
+def test_missing_values_in_curves_are_ignored():
     scores = normal(6, 4)
     scores[:, 1] = np.nan
     scores[1:, 2] = np.nan
@@ -189,7 +189,7 @@ def test_gaps_in_curves():
     middle, low, high = statistics.iqm_curve(scores)
     assert np.isnan([middle[1], low[1], high[1]]).all()
     assert middle[2] == low[2] == high[2] == scores[0, 2]
-    alone = statistics.iqm_curve(scores[2:, 3:])  # what is missing leaves no trace
+    alone = statistics.iqm_curve(scores[2:, 3:])  # without the missing values
     np.testing.assert_allclose([middle[3], low[3], high[3]], np.concatenate(alone))
     assert ((low < middle) & (middle < high))[[0, 3]].all()
 
@@ -204,7 +204,7 @@ def test_describe():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: statistics.iqm([]), r"shape \(0, 1\).*one row a run"),
+        (lambda: statistics.iqm([]), r"shape \(0, 1\).*one row per run"),
         (lambda: statistics.iqm(3.0), r"shape \(\)"),
         (lambda: statistics.probability_of_improvement(X, Y[:, :2]), "3 tasks and `y` has 2"),
         (lambda: statistics.stratified_bootstrap(X, np.mean), "last two axes"),
@@ -213,6 +213,6 @@ def test_describe():
         (lambda: statistics.iqm_curve(X, confidence=0.0), "`confidence` is 0.0"),
     ],
 )
-def test_errors_say_what_and_how(call, message):
+def test_errors_name_the_problem_and_the_cure(call, message):
     with pytest.raises(ValueError, match=message):
         call()

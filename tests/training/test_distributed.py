@@ -1,4 +1,4 @@
-"""Runs over several processes: the same as over one, and none of them waits for the dead."""
+"""Runs on several processes: equal to runs on one; a lost process ends the run."""
 
 import os
 import re
@@ -34,13 +34,15 @@ def start(words, errors):
         )  # fmt: skip
 
 
-def two(words, folder):
-    """Two processes of two devices each, which meet on this machine."""
+def start_two(words, folder):
+    """Starts two connected processes of two devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    meet = [*words, f"--coordinator=127.0.0.1:{port}", "--num-processes=2"]
-    return [start([*meet, f"--process-id={i}"], Path(folder) / f"errors.{i}") for i in range(2)]
+    connected = [*words, f"--coordinator=127.0.0.1:{port}", "--num-processes=2"]
+    return [
+        start([*connected, f"--process-id={i}"], Path(folder) / f"errors.{i}") for i in range(2)
+    ]
 
 
 def updates_done(run_dir):
@@ -52,13 +54,13 @@ def last_params(run_dir):
     return jax.tree.leaves(params_of(rljax.load_states(run_dir)[1].agent))
 
 
-def test_a_run_over_two_processes_ends_when_one_is_killed_and_goes_on_to_the_same(tmp_path):
+def test_a_run_on_two_processes_ends_if_one_is_killed_and_resumes_to_the_same_result(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     steps = f"--total-timesteps={8 * 8 * UPDATES}"
     alone = start(["train", *RUN, steps, f"--run-dir={whole}"], tmp_path / "errors")
     assert alone.wait(240) == 0, (tmp_path / "errors").read_text()
 
-    processes = two(["train", *RUN, steps, f"--run-dir={parts}"], tmp_path)
+    processes = start_two(["train", *RUN, steps, f"--run-dir={parts}"], tmp_path)
     try:
         while updates_done(parts) < 10:
             assert all(process.poll() is None for process in processes), [
@@ -72,127 +74,129 @@ def test_a_run_over_two_processes_ends_when_one_is_killed_and_goes_on_to_the_sam
     finally:
         for process in processes:
             process.kill()
-    said = (tmp_path / "errors.0").read_text()
-    assert "process 1" in said
-    assert f"rljax resume {parts}" in said
+    message = (tmp_path / "errors.0").read_text()
+    assert "process 1" in message
+    assert f"rljax resume {parts}" in message
     assert updates_done(parts) < UPDATES
 
-    ends = [process.wait(240) for process in two(["resume", str(parts), "--no-progress"], tmp_path)]
-    assert ends == [0, 0], (tmp_path / "errors.0").read_text()
+    resumed = start_two(["resume", str(parts), "--no-progress"], tmp_path)
+    assert [process.wait(240) for process in resumed] == [0, 0], (tmp_path / "errors.0").read_text()
     for x, y in zip(last_params(parts), last_params(whole), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
-def test_one_process_agrees_with_itself():
-    np.testing.assert_array_equal(distributed.agree(1.5, 0.0), [[1.5, 0.0]])
+def test_collective_operations_of_one_process_return_their_input():
+    np.testing.assert_array_equal(distributed.all_gather(1.5, 0.0), [[1.5, 0.0]])
     tree = {"x": np.arange(3)}
-    assert distributed.from_first(tree) is tree
-    assert distributed.text_from_first("rows") == "rows"
-    assert distributed.text_from_first(None) is None
+    assert distributed.broadcast(tree) is tree
+    assert distributed.broadcast_text("rows") == "rows"
+    assert distributed.broadcast_text(None) is None
     assert distributed.is_first()
-    with distributed.together("saved"), pytest.raises(KeyError), distributed.together("saved"):
+    with distributed.monitored("hint"), pytest.raises(KeyError), distributed.monitored("hint"):
         raise KeyError
 
 
-def test_mistakes_are_told_before_anything_starts(tmp_path):
+def test_wrong_arguments_are_reported_before_training(tmp_path):
+    assert jax.devices()
     with pytest.raises(ValueError, match="before"):
-        distributed.join("127.0.0.1:1", 1, 0)  # the tests have used JAX already
+        distributed.join("127.0.0.1:1", 1, 0)  # JAX is initialized already
     words = ["train", "ppo", "CartPole-v1", f"--run-dir={tmp_path / 'run'}"]
     for more, message in (
         (["--distributed"], "give `coordinator`, `num_processes` and `process_id`"),
-        (["--num-processes=2"], "`num_processes` needs a `coordinator`"),
-        (["--devices=3"], "`num_envs` is 8, but the 3 devices share them out"),
+        (["--num-processes=2"], "`num_processes` and `process_id` need `coordinator`"),
+        (["--devices=3"], "`num_envs` is 8, but it must be a multiple of the 3 devices"),
     ):
         process = start([*words, *more], tmp_path / "errors")
         assert process.wait(120) == 2
-        said = (tmp_path / "errors").read_text()
-        assert message in said
-        assert "Traceback" not in said
+        output = (tmp_path / "errors").read_text()
+        assert message in output
+        assert "Traceback" not in output
     assert not (tmp_path / "run").exists()
 
 
 class Store(dict):
-    """The coordinator's key-value store, in one process."""
+    """A key-value store like that of the coordinator, in one process."""
 
-    def key_value_set(self, key, word, allow_overwrite):
+    def key_value_set(self, key, value, allow_overwrite):
         assert allow_overwrite
-        self[key] = word
+        self[key] = value
 
     def key_value_try_get(self, key):
         return self[key]
 
 
-class Ended(BaseException):
-    """In place of the end of the process."""
+class Exited(BaseException):
+    """Raised instead of ending the process."""
 
 
 @pytest.fixture
-def watch(monkeypatch):
-    """The watch of process 0 of three, with a short patience; it is run in this thread."""
+def heartbeat(monkeypatch):
+    """The heartbeat of process 0 of three, with short timeouts; it runs in this thread."""
     monkeypatch.setattr(jax, "process_count", lambda: 3)
-    for name, value in (("BEAT", 0.01), ("SILENCE", 0.3), ("STANDSTILL", 0.6)):
+    seconds = {"HEARTBEAT_SECONDS": 0.01, "TIMEOUT_SECONDS": 0.3, "STALL_SECONDS": 0.6}
+    for name, value in seconds.items():
         monkeypatch.setattr(distributed, name, value)
-    watch = distributed._Watch("saved: rljax resume here")
-    watch._store = Store()
+    heartbeat = distributed._Heartbeat("To continue: rljax resume here")
+    heartbeat._store = Store()
 
-    def end(what):
-        raise Ended(what)
+    def exit(reason):
+        raise Exited(reason)
 
-    monkeypatch.setattr(watch, "_end", end)
-    monkeypatch.setattr(watch, "passed", 7)
-    return watch
+    monkeypatch.setattr(heartbeat, "_exit", exit)
+    monkeypatch.setattr(heartbeat, "progress", 7)
+    return heartbeat
 
 
 class Peer:
-    """Beats when it is asked, as long as it lives."""
+    """Another process, which sends a heartbeat whenever its message is read."""
 
-    def __init__(self, watch, number, *, dies_after=10**9, stands_at=10**9):
-        self.asked = 0
-        self.word = f"rljax/{number}"
-        self.dies_after, self.stands_at, self.watch = dies_after, stands_at, watch
+    def __init__(self, heartbeat, process, *, lost_after=10**9, stalls_at=10**9):
+        self.heartbeat, self.key, self.count = heartbeat, f"rljax/{process}", 0
+        self.lost_after, self.stalls_at = lost_after, stalls_at
 
-    def beat(self):
-        self.asked += 1
-        if self.asked < self.dies_after:
-            point = min(self.watch.passed, self.stands_at)
-            self.watch._store[self.word] = f"{self.asked} {point}"
-
-
-def listen(watch, *peers):
-    ask = watch._ask
-
-    def beat_then_ask(number):
-        peers[number - 1].beat()
-        return ask(number)
-
-    watch._ask = beat_then_ask
-    with pytest.raises(Ended) as ended:
-        watch.run()
-    return str(ended.value)
+    def send(self):
+        self.count += 1
+        if self.count < self.lost_after:
+            progress = min(self.heartbeat.progress, self.stalls_at)
+            self.heartbeat._store[self.key] = f"{self.count} {progress}"
 
 
-def test_a_silent_process_is_taken_for_dead(watch):
-    said = listen(watch, Peer(watch, 1), Peer(watch, 2, dies_after=5))
-    assert said.startswith("process 2 of 3 has not been heard of")
+def exit_reason(heartbeat, *peers):
+    """Runs the heartbeat until it ends the process, and returns the reason."""
+    receive = heartbeat._receive
+
+    def send_then_receive(process):
+        peers[process - 1].send()
+        return receive(process)
+
+    heartbeat._receive = send_then_receive
+    with pytest.raises(Exited) as exited:
+        heartbeat.run()
+    return str(exited.value)
 
 
-def test_a_process_that_stands_still_is_given_up(watch):
-    said = listen(watch, Peer(watch, 1, stands_at=6), Peer(watch, 2))
-    assert said.startswith("process 1 of 3 lives, but has let the others wait")
+def test_a_process_without_heartbeats_is_lost(heartbeat):
+    reason = exit_reason(heartbeat, Peer(heartbeat, 1), Peer(heartbeat, 2, lost_after=5))
+    assert reason.startswith("process 2 of 3 sent no heartbeat for")
 
 
-def test_a_process_that_failed_tells_why(watch):
-    watch._store["rljax/2"] = "failed: ValueError: too large"
-    said = listen(watch, Peer(watch, 1), Peer(watch, 2, dies_after=0))
-    assert said == "process 2 failed: ValueError: too large"
+def test_a_process_without_progress_is_stalled(heartbeat):
+    reason = exit_reason(heartbeat, Peer(heartbeat, 1, stalls_at=6), Peer(heartbeat, 2))
+    assert reason.startswith("process 1 of 3 is alive but has made no progress for")
 
 
-def test_who_left_is_not_waited_for(watch, monkeypatch):
-    watch._store |= {"rljax/1": "left", "rljax/2": "left"}
-    watch.start()
+def test_the_error_of_a_failed_process_is_reported(heartbeat):
+    heartbeat._store["rljax/2"] = "failed: ValueError: too large"
+    reason = exit_reason(heartbeat, Peer(heartbeat, 1), Peer(heartbeat, 2, lost_after=0))
+    assert reason == "process 2 failed: ValueError: too large"
+
+
+def test_finished_processes_need_no_heartbeat(heartbeat):
+    heartbeat._store |= {"rljax/1": "finished", "rljax/2": "finished"}
+    heartbeat.start()
     time.sleep(1.0)
-    assert watch.is_alive()
-    watch.stop("left")
-    watch.join(5)
-    assert not watch.is_alive()
-    assert watch._store["rljax/0"] == "left"
+    assert heartbeat.is_alive()
+    heartbeat.stop("finished")
+    heartbeat.join(5)
+    assert not heartbeat.is_alive()
+    assert heartbeat._store["rljax/0"] == "finished"

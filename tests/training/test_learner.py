@@ -1,4 +1,4 @@
-"""The loop: what is remembered of a step, what is told of an episode, and no more than that."""
+"""The training loop: trajectories, episode metrics and reports."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ KEY = jax.random.key(0)
 
 
 def counting(limit=3) -> Env:
-    """Observes the time; a time limit cuts it."""
+    """Returns an environment that observes the time and is truncated by a time limit."""
     spec = EnvSpec(obs_shape=(1,), num_actions=2)
 
     def step(time, action, key):
@@ -43,22 +43,21 @@ def start():
     return state, loop.empty_report(LEARNER, state)
 
 
-def test_a_rollout_remembers_what_was_reached_before_the_reset():
-    """K2, and that the observation acted on next is the one after it."""
+def test_next_obs_is_before_the_reset_and_obs_after_it():
     env = wrappers.batched(counting(), 1)
     agent = drift(DriftConfig(), env.spec)
     env_state, obs = env.reset(KEY)
-    _, obs, seen = loop.rollout(env, agent, agent.init(KEY), env_state, obs, KEY, 4)
-    np.testing.assert_array_equal(seen.obs[:, 0, 0], [0, 1, 2, 0])
-    np.testing.assert_array_equal(seen.next_obs[:, 0, 0], [1, 2, 3, 1])
-    np.testing.assert_array_equal(seen.reward[:, 0], [1, 2, 3, 1])
-    np.testing.assert_array_equal(seen.truncated[:, 0], [0, 0, 1, 0])
-    assert not seen.terminated.any()
+    _, obs, trajectory = loop.rollout(env, agent, agent.init(KEY), env_state, obs, KEY, 4)
+    np.testing.assert_array_equal(trajectory.obs[:, 0, 0], [0, 1, 2, 0])
+    np.testing.assert_array_equal(trajectory.next_obs[:, 0, 0], [1, 2, 3, 1])
+    np.testing.assert_array_equal(trajectory.reward[:, 0], [1, 2, 3, 1])
+    np.testing.assert_array_equal(trajectory.truncated[:, 0], [0, 0, 1, 0])
+    assert not trajectory.terminated.any()
     np.testing.assert_array_equal(obs, [[1]])
 
 
-def test_every_step_of_a_rollout_has_numbers_of_its_own():
-    """And those of `draw`, row by row, are what `act` and `step` are given."""
+def test_every_step_of_a_rollout_gets_its_own_row_of_noise():
+    """`act` and `step` receive the rows of `sample_noise`; by default these are keys."""
     env = ENV._replace(
         sample_noise=lambda key, T: jnp.arange(10, 10 + T),
         step=lambda state, action, row: (state, Step(obs, 1.0 * action, no, no, obs, {})),
@@ -68,20 +67,20 @@ def test_every_step_of_a_rollout_has_numbers_of_its_own():
         None, lambda state, obs, row: (jnp.full(B, row), {"row": row}), None, None,
         sample_noise=lambda key, T: jnp.arange(20, 20 + T),
     )  # fmt: skip
-    _, _, seen = loop.rollout(env, agent, (), (), obs, KEY, 4)
-    np.testing.assert_array_equal(seen.extras["row"], [20, 21, 22, 23])
-    np.testing.assert_array_equal(seen.reward[:, 0], [20, 21, 22, 23])
+    _, _, trajectory = loop.rollout(env, agent, (), (), obs, KEY, 4)
+    np.testing.assert_array_equal(trajectory.extras["row"], [20, 21, 22, 23])
+    np.testing.assert_array_equal(trajectory.reward[:, 0], [20, 21, 22, 23])
 
     keyed = drift(DriftConfig(), ENV.spec)._replace(
         act=lambda state, obs, key: (jax.random.randint(key, (B,), 0, 3), jax.random.bits(key))
     )
     env_state, obs = ENV.reset(KEY)
-    _, _, seen = loop.rollout(ENV, keyed, keyed.init(KEY), env_state, obs, KEY, 50)
-    assert len(set(np.asarray(seen.extras).tolist())) == 50
-    assert len(np.unique(np.asarray(seen.next_obs), axis=0)) == 50
+    _, _, trajectory = loop.rollout(ENV, keyed, keyed.init(KEY), env_state, obs, KEY, 50)
+    assert len(set(np.asarray(trajectory.extras).tolist())) == 50
+    assert len(np.unique(np.asarray(trajectory.next_obs), axis=0)) == 50
 
 
-def test_workers_share_the_agent_and_nothing_else():
+def test_workers_share_the_agent_but_not_environments_and_keys():
     states = [LEARNER.init(KEY, worker) for worker in range(3)]
     for other in states[1:]:
         assert bits(other.agent) == bits(states[0].agent)
@@ -91,19 +90,19 @@ def test_workers_share_the_agent_and_nothing_else():
     assert bits(LEARNER.init(jax.random.key(1)).agent) != bits(states[0].agent)
 
 
-def test_episodes_are_told_whole_however_the_trajectories_cut_them():
-    """Against a loop over steps, by a host that forgets nothing."""
+def test_episode_metrics_across_trajectories_equal_a_loop_over_steps():
     rng = np.random.default_rng(0)
     carry = jnp.zeros(B), jnp.zeros(B, jnp.int32)
     running = np.zeros((2, B))
     zeros = jnp.zeros((T, B))
     nothing_ended = 0
-    for chance in (0.3, 0.0, 0.0, 0.5, 1.0, 0.1):
+    for probability in (0.3, 0.0, 0.0, 0.5, 1.0, 0.1):
         reward = rng.normal(size=(T, B)).astype(np.float32)
         end = rng.random((T, B))
-        terminated, truncated = end < chance / 2, (end < chance) & (end >= chance / 2)
-        told = map(jnp.asarray, (reward, terminated, truncated))
-        trajectory = Transition(zeros, zeros, *told, zeros)
+        terminated, done = end < probability / 2, end < probability
+        truncated = done & ~terminated
+        arrays = map(jnp.asarray, (reward, terminated, truncated))
+        trajectory = Transition(zeros, zeros, *arrays, zeros)
         carry, metrics = loop.episode_metrics(trajectory, carry)
         returns, lengths = [], []
         for t, b in np.ndindex(T, B):
@@ -122,7 +121,7 @@ def test_episodes_are_told_whole_however_the_trajectories_cut_them():
 
 
 def test_a_report_is_the_mean_over_its_updates(start, advance):
-    """Weighted by episodes where it is of episodes, by updates where it is of updates."""
+    """Metrics of episodes are weighted by episodes, the others by updates."""
     state, report = start
     step = jax.jit(LEARNER.step)
     alone = []
@@ -143,7 +142,7 @@ def test_a_report_is_the_mean_over_its_updates(start, advance):
     assert (np.array(list(report.nonfinite.values())) == loop.NEVER).all()
 
 
-def test_any_number_of_updates_in_any_chunks_is_the_same_run(start, advance):
+def test_a_run_does_not_depend_on_the_sizes_of_chunks(start, advance):
     whole = advance(*start, 7)
     state, report = start
     for size in (1, 4, 0, 2):
@@ -154,14 +153,14 @@ def test_any_number_of_updates_in_any_chunks_is_the_same_run(start, advance):
     assert advance._cache_size() == 1
 
 
-def test_a_report_of_no_episode_says_so():
+def test_the_summary_is_nan_without_episodes():
     mean = loop.Mean(jnp.float32(0), jnp.float32(0))
     report = loop.Report({"charts/episodic_return": mean}, {})
     assert np.isnan(loop.summary(report)["charts/episodic_return"])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_the_first_update_that_was_not_finite_is_kept(bad):
+def test_the_first_update_with_a_nonfinite_metric_is_recorded(bad):
     report = loop.Report(
         {name: loop.Mean(jnp.float32(0), jnp.float32(0)) for name in "ab"},
         {name: jnp.int32(loop.NEVER) for name in "ab"},
@@ -173,7 +172,7 @@ def test_the_first_update_that_was_not_finite_is_kept(bad):
     assert int(report.nonfinite["b"]) == loop.NEVER
 
 
-def test_train_reports_evenly_and_ends_where_steps_end(start, advance):
+def test_train_equals_single_advances(start, advance):
     run = jax.jit(lambda key: train(LEARNER, key, 6, num_reports=3))
     state, metrics = run(KEY)
     expected, rows = start[0], []
@@ -191,7 +190,7 @@ def test_reports_must_divide_the_updates():
         train(LEARNER, KEY, 6, num_reports=4)
 
 
-def test_memory_does_not_grow_with_steps():
+def test_memory_does_not_depend_on_the_number_of_updates():
     def program(num_updates):
         lowered = jax.jit(lambda key: train(LEARNER, key, num_updates, 2)).lower(KEY)
         memory = lowered.compile().memory_analysis()
@@ -200,7 +199,7 @@ def test_memory_does_not_grow_with_steps():
     assert program(4) == program(4_000_000)
 
 
-def test_an_episode_longer_than_a_rollout_is_told_when_it_ends():
+def test_an_episode_longer_than_a_rollout_is_counted_when_it_ends():
     env = wrappers.batched(coin(short=12, long=12), 2)
     learner = make_learner(drift(DriftConfig(), env.spec), env, T)
     _, metrics = jax.jit(lambda key: train(learner, key, 8, 8))(KEY)

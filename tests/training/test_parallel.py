@@ -1,4 +1,4 @@
-"""Runs spread over devices, and over threads of one: the same runs, whoever computes them."""
+"""Runs placed on devices, on threads or on workers: results do not depend on the placement."""
 
 import dataclasses
 import threading
@@ -18,19 +18,19 @@ from rljax.types import EnvSpec
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
-def over_threads(num_runs, num_groups):
-    return parallel._over_threads(num_runs, min(num_groups, num_runs))
+def on_threads(num_runs, num_shards):
+    return parallel._on_threads(num_runs, min(num_shards, num_runs))
 
 
-WAYS = {"threads": over_threads, "devices": parallel.spread}
+WAYS = {"threads": on_threads, "devices": parallel.place}
 
 
 @pytest.fixture(params=list(WAYS))
-def spread(request):
+def place(request):
     return WAYS[request.param]
 
 
-GROUPS = [("threads", 1), ("threads", 2), ("devices", 1), ("devices", 4)]
+SHARDS = [("threads", 1), ("threads", 2), ("devices", 1), ("devices", 4)]
 
 
 def make_tree(num_runs):
@@ -38,57 +38,57 @@ def make_tree(num_runs):
     return {"key": keys, "x": np.arange(2 * num_runs, dtype=np.float32).reshape(num_runs, 2)}
 
 
-def test_one_cpu_device_is_shared_by_its_cores_and_several_are_used_themselves(monkeypatch):
-    assert parallel.spread(8).num_groups == jax.device_count() == 4
-    assert parallel.spread(3).num_groups == 3
-    assert parallel.spread(8, 2).num_groups == 2
+def test_runs_are_placed_on_the_cores_of_one_cpu_device_or_on_several_devices(monkeypatch):
+    assert parallel.place(8).num_shards == jax.device_count() == 4
+    assert parallel.place(3).num_shards == 3
+    assert parallel.place(8, 2).num_shards == 2
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     monkeypatch.setattr(parallel, "num_cores", lambda: 3)
-    assert parallel.spread(8).num_groups == 3
-    assert parallel.spread(2).num_groups == 2
-    assert isinstance(parallel.spread(2).split(make_tree(2)), list)
+    assert parallel.place(8).num_shards == 3
+    assert parallel.place(2).num_shards == 2
+    assert isinstance(parallel.place(2).split(make_tree(2)), list)
 
 
-@pytest.mark.parametrize("num_groups", [1, 2, 3, 4])
-def test_what_is_split_and_joined_is_as_before(spread, num_groups):
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 4])
+def test_join_and_read_undo_split(place, num_shards):
     for num_runs in range(1, 10):
-        shared = spread(num_runs, num_groups)
-        assert (shared.num_runs, shared.num_groups) == (num_runs, min(num_groups, num_runs))
+        placement = place(num_runs, num_shards)
+        assert (placement.num_runs, placement.num_shards) == (num_runs, min(num_shards, num_runs))
         tree = make_tree(num_runs)
-        grouped = shared.split(tree)
-        assert bits(shared.join(grouped)) == bits(tree)
-        assert bits(shared.read(grouped)) == bits(tree)
+        shards = placement.split(tree)
+        assert bits(placement.join(shards)) == bits(tree)
+        assert bits(placement.read(shards)) == bits(tree)
 
 
-def test_a_call_gives_each_run_its_own_and_all_what_is_shared(spread):
-    for num_runs, num_groups in ((1, 1), (3, 2), (5, 4), (8, 3)):
-        shared, tree = spread(num_runs, num_groups), make_tree(num_runs)
-        width = -(-num_runs // num_groups)
-        seen = []
+def test_a_compiled_function_maps_over_runs_with_shared_arguments(place):
+    for num_runs, num_shards in ((1, 1), (3, 2), (5, 4), (8, 3)):
+        placement, tree = place(num_runs, num_shards), make_tree(num_runs)
+        width = -(-num_runs // num_shards)
+        shapes = []
 
-        def share(tree, factor, width=width, seen=seen):
-            seen.append(tree["x"].shape)
+        def function(tree, factor, shapes=shapes):
+            shapes.append(tree["x"].shape)
             return {"sum": tree["x"].sum(axis=-1) * factor, "key": tree["key"]}
 
-        grouped = shared.split(tree)
-        call = shared.compile(share, grouped, np.float32(1))
-        assert seen == [(width, 2)]  # traced once, for the shares are of one shape
+        shards = placement.split(tree)
+        call = placement.compile(function, shards, np.float32(1))
+        assert shapes == [(width, 2)]  # traced once, because all shards have the same shape
         for factor in (2.0, 3.0):
-            got = shared.join(call(grouped, np.float32(factor)))
+            result = placement.join(call(shards, np.float32(factor)))
             expected = {"sum": factor * tree["x"].sum(axis=-1), "key": tree["key"]}
-            assert bits(got) == bits(expected)
-        two = shared.compile(lambda tree: (tree["x"] + 1, tree), grouped)
-        plus, same = two(grouped)
-        assert bits((shared.read(plus), shared.join(same))) == bits((tree["x"] + 1, tree))
+            assert bits(result) == bits(expected)
+        two = placement.compile(lambda tree: (tree["x"] + 1, tree), shards)
+        plus, same = two(shards)
+        assert bits((placement.read(plus), placement.join(same))) == bits((tree["x"] + 1, tree))
 
 
-def test_an_error_in_a_thread_is_an_error():
-    shared = over_threads(2, 2)
-    grouped = shared.split(jnp.arange(2.0))
-    call = shared.compile(lambda x: x + 1, grouped)
+def test_an_error_in_a_thread_is_raised():
+    placement = on_threads(2, 2)
+    shards = placement.split(jnp.arange(2.0))
+    call = placement.compile(lambda x: x + 1, shards)
     with pytest.raises(TypeError, match="Argument"):
-        call([grouped[0], jnp.arange(7.0)])
-    np.testing.assert_array_equal(shared.join(call(grouped)), [1, 2])
+        call([shards[0], jnp.arange(7.0)])
+    np.testing.assert_array_equal(placement.join(call(shards)), [1, 2])
 
 
 ENV = wrappers.batched(walk(), 2)
@@ -103,17 +103,17 @@ def make(config):
     return make_learner(drift(config, ENV.spec), ENV, config.num_steps)
 
 
-def make_runs(way, num_groups):
+def make_runs(way, num_shards):
     keys = jax.vmap(jax.random.key)(np.arange(NUM_RUNS))
-    whole = jnp.zeros(NUM_RUNS, jnp.int32)
-    starts = runs.Start(keys, {"learning_rate": jnp.asarray(RATES)}, whole)
-    spread = WAYS[way](NUM_RUNS, num_groups)
-    return runs.Runs(make, CONFIG, starts, spread, cache_key=("test_parallel", way, num_groups))
+    worker = jnp.zeros(NUM_RUNS, jnp.int32)
+    inits = runs.RunInit(keys, {"learning_rate": jnp.asarray(RATES)}, worker)
+    placement = WAYS[way](NUM_RUNS, num_shards)
+    return runs.Runs(make, CONFIG, inits, placement, cache_key=("test_parallel", way, num_shards))
 
 
 @pytest.fixture(scope="module")
 def separate():
-    """Each run by itself, in a plain loop of three updates."""
+    """The final states of single runs, in a plain loop of three updates."""
 
     @jax.jit
     def step(state, rate):
@@ -128,13 +128,13 @@ def separate():
     return jax.tree.map(lambda *x: jnp.stack(x), *ends)
 
 
-@pytest.mark.parametrize(("way", "num_groups"), GROUPS)
-def test_runs_are_the_same_however_they_are_grouped(way, num_groups, separate):
-    work = make_runs(way, num_groups)
+@pytest.mark.parametrize(("way", "num_shards"), SHARDS)
+def test_runs_do_not_depend_on_their_placement(way, num_shards, separate):
+    all_runs = make_runs(way, num_shards)
     for size in (2, 1):
-        report = work.advance(size)
+        report = all_runs.advance(size)
     np.testing.assert_array_equal(report.totals["losses/noise"].weight, [3] * NUM_RUNS)
-    got = work.snapshot().state
+    got = all_runs.snapshot().state
     assert bits((got.key, got.env.time)) == bits((separate.key, separate.env.time))
     for x, y in zip(
         jax.tree.leaves((got.agent, got.obs)), jax.tree.leaves((separate.agent, separate.obs)),
@@ -143,46 +143,46 @@ def test_runs_are_the_same_however_they_are_grouped(way, num_groups, separate):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("way", "num_groups"), GROUPS)
-def test_a_new_report_begins_where_one_was_cleared(way, num_groups):
-    work = make_runs(way, num_groups)
-    work.advance(3)
-    work.clear_report()
-    assert work.snapshot().report.totals["losses/noise"].weight.max() == 0
-    report = work.advance(2)
+@pytest.mark.parametrize(("way", "num_shards"), SHARDS)
+def test_clear_report_starts_a_new_report(way, num_shards):
+    all_runs = make_runs(way, num_shards)
+    all_runs.advance(3)
+    all_runs.clear_report()
+    assert all_runs.snapshot().report.totals["losses/noise"].weight.max() == 0
+    report = all_runs.advance(2)
     np.testing.assert_array_equal(report.totals["losses/noise"].weight, [2] * NUM_RUNS)
 
 
-@pytest.mark.parametrize(("way", "num_groups"), GROUPS)
-def test_a_snapshot_keeps_and_can_be_put_back(way, num_groups):
-    """While the runs go on: their buffers are donated to the next chunk, those kept are not."""
-    work = make_runs(way, num_groups)
-    work.advance(2)
-    kept = work.snapshot()
-    before = bits(kept)
-    work.advance(3)
-    after = bits(work.snapshot())
-    assert bits(kept) == before != after
+@pytest.mark.parametrize(("way", "num_shards"), SHARDS)
+def test_a_snapshot_stays_valid_and_can_be_restored(way, num_shards):
+    """The buffers of the runs are donated to the next chunk; those of a snapshot are not."""
+    all_runs = make_runs(way, num_shards)
+    all_runs.advance(2)
+    snapshot = all_runs.snapshot()
+    before = bits(snapshot)
+    all_runs.advance(3)
+    after = bits(all_runs.snapshot())
+    assert bits(snapshot) == before != after
     for _ in range(2):
-        work.put_back(kept)
-        assert bits(work.snapshot()) == before
-        work.advance(3)
-        assert bits(work.snapshot()) == after
-        assert bits(kept) == before
+        all_runs.restore(snapshot)
+        assert bits(all_runs.snapshot()) == before
+        all_runs.advance(3)
+        assert bits(all_runs.snapshot()) == after
+        assert bits(snapshot) == before
 
 
 WORKERS = 4
 
 
-def worker_starts():
-    """Entries of two runs, those of a run side by side."""
+def worker_inits():
+    """The inits of two runs, the workers of a run adjacent."""
     keys = jax.vmap(jax.random.key)(np.repeat(np.arange(2), WORKERS))
     worker = jnp.tile(jnp.arange(WORKERS, dtype=jnp.int32), 2)
-    return runs.Start(keys, {"learning_rate": jnp.full(2 * WORKERS, 0.1)}, worker)
+    return runs.RunInit(keys, {"learning_rate": jnp.full(2 * WORKERS, 0.1)}, worker)
 
 
-def of_workers(average):
-    """Two runs, each learned by four workers."""
+def make_worker_runs(average):
+    """Two runs, each trained by four workers."""
 
     def make(config):
         agent = drift(config, ENV.spec)
@@ -193,53 +193,54 @@ def of_workers(average):
 
         return make_learner(agent._replace(update=update), ENV, config.num_steps)
 
-    return runs.Runs(make, CONFIG, worker_starts(), parallel.spread(2, workers=WORKERS))
+    return runs.Runs(make, CONFIG, worker_inits(), parallel.place(2, workers=WORKERS))
 
 
-def test_entries_of_workers_are_split_by_worker():
-    shared = parallel.spread(3, workers=WORKERS)
-    assert (shared.num_groups, shared.width, shared.workers) == (WORKERS, 3, WORKERS)
+def test_run_worker_pairs_are_split_by_worker():
+    placement = parallel.place(3, workers=WORKERS)
+    assert (placement.num_shards, placement.width, placement.workers) == (WORKERS, 3, WORKERS)
     tree = make_tree(3 * WORKERS)
-    grouped = shared.split(tree)
-    assert bits(shared.join(grouped)) == bits(tree)
-    assert bits(shared.read(grouped)) == bits(jax.tree.map(lambda x: x[::WORKERS], tree))
-    mean = shared.compile(lambda tree: jax.lax.pmean(tree["x"], parallel.WORKERS), grouped)
+    shards = placement.split(tree)
+    assert bits(placement.join(shards)) == bits(tree)
+    assert bits(placement.read(shards)) == bits(jax.tree.map(lambda x: x[::WORKERS], tree))
+    mean = placement.compile(lambda tree: jax.lax.pmean(tree["x"], parallel.WORKERS), shards)
     expected = tree["x"].reshape(3, WORKERS, 2).mean(axis=1)
-    np.testing.assert_allclose(shared.read(mean(grouped)), expected)
+    np.testing.assert_allclose(placement.read(mean(shards)), expected)
 
 
-def test_workers_share_what_they_learn_and_report_together():
-    work = of_workers(lambda x: jax.lax.pmean(x, parallel.WORKERS))
-    report = work.advance(3)
+def test_workers_keep_equal_parameters_and_one_report():
+    all_runs = make_worker_runs(lambda x: jax.lax.pmean(x, parallel.WORKERS))
+    report = all_runs.advance(3)
     np.testing.assert_array_equal(report.totals["losses/noise"].weight, [3 * WORKERS] * 2)
-    state = jax.tree.map(lambda x: x.reshape(2, WORKERS, *x.shape[1:]), work.snapshot().state)
+    state = all_runs.snapshot().state
+    state = jax.tree.map(lambda x: x.reshape(2, WORKERS, *x.shape[1:]), state)
     for run in range(2):
         for worker in range(1, WORKERS):
             same = jax.tree.map(lambda x, i=(run, worker): x[i], state.agent.params)
             assert bits(same) == bits(jax.tree.map(lambda x, i=(run, 0): x[i], state.agent.params))
             assert not np.array_equal(state.obs[run, worker], state.obs[run, 0])
     assert not np.array_equal(state.agent.params["w"][0], state.agent.params["w"][1])
-    kept = work.snapshot()
-    work.advance(2)
-    after = bits(work.snapshot())
-    work.put_back(kept)
-    work.advance(2)
-    assert bits(work.snapshot()) == after
+    snapshot = all_runs.snapshot()
+    all_runs.advance(2)
+    after = bits(all_runs.snapshot())
+    all_runs.restore(snapshot)
+    all_runs.advance(2)
+    assert bits(all_runs.snapshot()) == after
 
 
-def test_workers_that_part_are_noticed():
-    work = of_workers(lambda x: x)
-    with pytest.raises(RuntimeError, match="must pass through `average`"):
-        work.advance(1)
+def test_diverged_workers_are_detected():
+    all_runs = make_worker_runs(lambda x: x)
+    with pytest.raises(RuntimeError, match="in the agent's `update` through `average`"):
+        all_runs.advance(1)
 
 
-def test_there_must_be_as_many_devices():
-    with pytest.raises(ValueError, match="`devices` is 9, but JAX sees 4"):
-        parallel.spread(1, workers=9)
+def test_too_many_devices_are_refused():
+    with pytest.raises(ValueError, match="`devices` is 9, but JAX has 4"):
+        parallel.place(1, workers=9)
 
 
-def test_threads_do_not_wait_for_each_other_for_ever():
-    """With all cores wanted by every share at once, in what initialises and uses a network."""
+def test_threads_do_not_deadlock():
+    """Every shard initializes and uses a network, which occupies all cores."""
     network = networks.actor_critic_network(
         EnvSpec(obs_shape=(3,), num_actions=2), (64, 64), "tanh"
     )
@@ -250,17 +251,17 @@ def test_threads_do_not_wait_for_each_other_for_ever():
         obs = jax.random.normal(key, (512, 3))
         return jax.grad(lambda params: network.apply(params, obs)[1].sum())(params)
 
-    def work():
+    def run():
         for num_runs in (1, 2, 3, 5, 8):
-            spread = over_threads(num_runs, 2)
-            grouped = spread.split(jax.random.split(jax.random.key(0), num_runs))
-            call = spread.compile(jax.vmap(one), grouped, options=parallel.ONCE)
+            placement = on_threads(num_runs, 2)
+            shards = placement.split(jax.random.split(jax.random.key(0), num_runs))
+            call = placement.compile(jax.vmap(one), shards, options=parallel.QUICK_COMPILE)
             for _ in range(5):
-                slopes = spread.join(call(grouped))
-            assert jax.tree.leaves(slopes)[0].shape[0] == num_runs
+                grads = placement.join(call(shards))
+            assert jax.tree.leaves(grads)[0].shape[0] == num_runs
             done.append(num_runs)
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(timeout=300)
     assert done == [1, 2, 3, 5, 8]

@@ -1,1 +1,1 @@
-"""Algorithms that keep a table, one row a state: of control by action values, and of prediction."""
+"""Tabular agents: control with action values, prediction of state values, and planning."""

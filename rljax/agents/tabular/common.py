@@ -1,14 +1,13 @@
-"""What the tabular algorithms share: their options, how they act, and the loop over a trajectory.
+"""Shared parts of the tabular agents: options, epsilon-greedy acting, the loop over a rollout.
 
-An algorithm is a function of one step of one environment, `learn(state, step, noise) -> (state,
-error)`, where `state.episode` is what that environment remembers of its episode. So a trajectory is
-learned from step by step, and within a time step one environment after the other, each from what
-the others left: T updates of one step are one update of T steps, and no step size grows with B.
+An algorithm is a function `learn` of one step of one environment. The loop calls it step by step
+and, within a time step, for one environment after another. So T updates with rollouts of one step
+equal one update with a rollout of T steps, and the step size does not depend on the number of
+environments.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,155 +15,212 @@ import jax.numpy as jnp
 from rljax.agents.acting import Acting
 from rljax.config import RunConfig, config, option
 from rljax.ops import td
-from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Shared, identity, sample_one
+from rljax.types import (
+    Agent,
+    Array,
+    EnvSpec,
+    Mean,
+    PyTree,
+    Shared,
+    Transition,
+    identity,
+    sample_one,
+)
 
 
 @config
 class TableConfig(RunConfig):
-    """Options of every tabular algorithm."""
+    """Options of every algorithm that learns a table."""
 
     total_timesteps: int = option(20_000, "environment steps of the whole run", low=1)
-    num_envs: int = option(1, "environments side by side, which share the table (B)", low=1)
-    num_steps: int = option(1, "steps of each between updates (T); 1 is the textbook's", low=1)
-    learning_rate: float = option(0.1, "step size", above=0)
-    initial_value: float = option(0.0, "what every entry of the table is at first")
+    num_envs: int = option(1, "number of parallel environments, which share the table", low=1)
+    num_steps: int = option(1, "environment steps per update; 1 is the textbook algorithm", low=1)
+    learning_rate: float = option(0.1, "step size alpha", above=0)
+    initial_value: float = option(0.0, "initial value of every table entry")
 
 
 @config
 class ControlConfig(TableConfig):
-    """Options of those that act by what they learn."""
+    """Options of the control algorithms, which act epsilon-greedily."""
 
-    eps_start: float = option(0.1, "chance of a random action at first", low=0, high=1)
-    eps_end: float = option(0.1, "chance of a random action at last", low=0, high=1)
+    eps_start: float = option(0.1, "initial epsilon of the epsilon-greedy policy", low=0, high=1)
+    eps_end: float = option(0.1, "final epsilon of the epsilon-greedy policy", low=0, high=1)
     exploration_fraction: float = option(
-        0.5, "part of the run in which the chance goes from one to the other", above=0, high=1
+        0.5, "fraction of training over which epsilon is annealed linearly", above=0, high=1
     )
 
 
 class QTable(NamedTuple):
+    """Action values."""
+
     q: Array  # [S, A]
 
 
 class VTable(NamedTuple):
+    """State values."""
+
     v: Array  # [S]
 
 
 class TableState(NamedTuple):
+    """The state of a tabular agent.
+
+    Attributes:
+      params: the table, such as a `QTable`.
+      num_updates: updates done, which set epsilon.
+      episode: what the algorithm stores about the current episode of each environment, `[B, ...]`.
+      model: learned model of the environment, for agents that plan.
+      planner: what the planning algorithm stores, such as a queue of priorities.
+    """
+
     params: PyTree
     num_updates: Shared
-    episode: PyTree = ()  # [B, ...] what is remembered of the episode under way
-    model: PyTree = ()  # what was learned of the world itself
+    episode: PyTree = ()
+    model: PyTree = ()
+    planner: PyTree = ()
 
 
-def exploration(config: ControlConfig, state: TableState) -> Array:
-    """The chance of a random action, now."""
+def initial_state(
+    params: PyTree, episode: PyTree = (), model: PyTree = (), planner: PyTree = ()
+) -> TableState:
+    """Returns a state before the first update; `episode` is that of a single environment."""
+    return TableState(params, Shared(jnp.int32(0)), episode, model, planner)
+
+
+def q_table(config: TableConfig, spec: EnvSpec) -> QTable:
+    """Returns the initial action values."""
+    return QTable(jnp.full((spec.num_states, spec.num_actions), config.initial_value, jnp.float32))
+
+
+def v_table(config: TableConfig, spec: EnvSpec) -> VTable:
+    """Returns the initial state values."""
+    return VTable(jnp.full(spec.num_states, config.initial_value, jnp.float32))
+
+
+def current_epsilon(config: ControlConfig, state: TableState) -> Array:
+    """Returns the probability of a random action at the current update."""
     duration = config.exploration_fraction * config.num_updates
     count = state.num_updates.value
     return td.epsilon_schedule(count, config.eps_start, config.eps_end, duration)
 
 
-def soft_policy(q: Array, epsilon: Array | float) -> Array:
-    """The epsilon-greedy policy, ties sharing alike: `[..., A] -> [..., A]`."""
-    best = (q >= q.max(axis=-1, keepdims=True)).astype(q.dtype)
-    return (1 - epsilon) * best / best.sum(axis=-1, keepdims=True) + epsilon / q.shape[-1]
-
-
-def soft_value(q: Array, epsilon: Array | float) -> Array:
-    """What the epsilon-greedy policy is worth: `(1 - epsilon) max q + epsilon mean q`."""
-    return (1 - epsilon) * q.max(axis=-1) + epsilon * q.mean(axis=-1)
-
-
-def exploring(config: ControlConfig, spec: EnvSpec) -> Acting:
-    """Epsilon-greedy, ties broken at random, in `greedy` as well."""
+def epsilon_greedy(config: ControlConfig, spec: EnvSpec) -> Acting:
+    """Acts epsilon-greedily on a table; ties are broken uniformly at random, also in `greedy`."""
 
     def sample_noise(key, num_steps):
         return jax.random.uniform(key, (num_steps, spec.num_envs, spec.num_actions + 1))
 
-    def choose(state, obs, noise, epsilon):
+    def select_action(state, obs, noise, epsilon):
         return td.epsilon_greedy(state.params.q[obs], epsilon, noise[..., 0], noise[..., 1:])
 
     def act(state, obs, noise):
-        return choose(state, obs, noise, exploration(config, state)), ()
+        return select_action(state, obs, noise, current_epsilon(config, state)), ()
 
     def greedy(state, obs, key):
-        return choose(state, obs, sample_one(sample_noise, key), 0.0)
+        return select_action(state, obs, sample_one(sample_noise, key), 0.0)
 
     return Acting(sample_noise, act, greedy)
 
 
-def q_table(config: TableConfig, spec: EnvSpec) -> QTable:
-    """Action values before anything was seen."""
-    return QTable(jnp.full((spec.num_states, spec.num_actions), config.initial_value, jnp.float32))
+def td_error_metric(td_error: Array, is_due: Array | bool = True) -> Mean:
+    """Returns the absolute TD error of one update of the table, with weight 0 if it is not due."""
+    weight = jnp.asarray(is_due, jnp.float32)
+    return Mean(weight * jnp.abs(td_error), weight)
 
 
-def error_of(td_error: Array, due: Array | bool = True) -> Mean:
-    """The metric of one correction, where one was made."""
-    due = jnp.asarray(due, jnp.float32)
-    return Mean(due * jnp.abs(td_error), due)
+def update_entry(
+    table: Array, index: Any, target: Array, learning_rate: Any, is_due: Array | bool = True
+) -> tuple[Array, Mean]:
+    """Moves one table entry toward its target, if the update is due.
+
+    Returns:
+      The table, and the metric of the TD error.
+    """
+    td_error = jnp.where(is_due, target - table[index], 0.0)
+    return table.at[index].add(learning_rate * td_error), td_error_metric(td_error, is_due)
 
 
-def tabular(
-    spec: EnvSpec, begin: Callable[[], TableState],
-    learn: Callable[[TableState, Any, Any], tuple[TableState, Mean]], acting: Acting, *,
-    noise: tuple[int, ...] = (), average: Callable[[PyTree], PyTree] = identity,
+class LearnStep(Protocol):
+    def __call__(
+        self, state: TableState, step: Transition, noise: Any, /
+    ) -> tuple[TableState, Mean]:
+        """Learns from one step of one environment.
+
+        Args:
+          state: the state of the agent; `state.episode` is that of this environment.
+          step: a transition of scalars.
+          noise: uniform random numbers `[*noise_shape]`.
+
+        Returns:
+          The new state and the metric of the TD error.
+        """
+        ...
+
+
+def tabular_agent(
+    spec: EnvSpec, init_state: Callable[[], TableState], learn: LearnStep, acting: Acting, *,
+    noise_shape: tuple[int, ...] = (), average: Callable[[PyTree], PyTree] = identity,
 ) -> Agent:  # fmt: skip
     """Makes the agent of a tabular algorithm.
 
     Args:
-      begin: the state, with `episode` of one environment.
-      learn: of one step of one environment; `step` is a `Transition` of scalars.
-      acting: how it behaves.
-      noise: the shape of the uniform numbers that `learn` takes for a step; (): it takes none.
-      average: over workers: each moves its table by the mean of what all of them learned.
+      spec: description of the environment.
+      init_state: returns the initial state, with the `episode` of a single environment.
+      learn: `(state, step, noise) -> (state, metric)`, learns from one step of one environment.
+      acting: the behavior policy, and the policy for evaluation.
+      noise_shape: shape of the random numbers that `learn` needs per step; () if none.
+      average: mean over workers. Each worker changes its table by the mean change of all.
 
     Raises:
-      ValueError: the environment has no numbered states, or its actions are continuous.
+      ValueError: the states are not numbered, or the actions are continuous.
     """
     if not spec.num_states or not spec.num_actions or spec.obs_shape:
         raise ValueError(
+            "a tabular agent needs numbered states and discrete actions, but "
             f"{spec.env_id} has {spec.num_states} numbered states, {spec.num_actions} discrete "
-            f"actions and observations of shape {spec.obs_shape}, but a table needs a row a state "
-            "and a column an action: take a world such as rljax/Maze, or an agent with a network."
+            f"actions and observations of shape {spec.obs_shape}. Use a tabular environment such "
+            "as rljax/Maze, or a network agent such as dqn."
         )
 
     def init(key):
         del key
-        state = begin()
+        state = init_state()
 
-        def of_each(x):
+        def repeat(x):
             return jnp.broadcast_to(x, (spec.num_envs, *x.shape))
 
-        return state._replace(episode=jax.tree.map(of_each, state.episode))
+        return state._replace(episode=jax.tree.map(repeat, state.episode))
 
-    def one_environment(state, x):
-        episode, step, numbers = x
-        state, error = learn(state._replace(episode=episode), step, numbers)
-        return state._replace(episode=()), (state.episode, error)
+    def learn_from_environment(state, inputs):
+        episode, step, noise = inputs
+        state, metric = learn(state._replace(episode=episode), step, noise)
+        return state._replace(episode=()), (state.episode, metric)
 
-    def one_time(state, x):
-        each = partial(_scan, one_environment, state._replace(episode=()))
-        state, (episode, error) = each((state.episode, *x))
-        return state._replace(episode=episode), error
+    def learn_from_time_step(state, inputs):
+        episodes, state = state.episode, state._replace(episode=())
+        state, (episodes, metrics) = _scan(learn_from_environment, state, (episodes, *inputs))
+        return state._replace(episode=episodes), metrics
 
     def update(state, trajectory, key):
-        shape = (*trajectory.reward.shape, *noise)
-        numbers = jax.random.uniform(key, shape) if noise else ()
-        new, errors = _scan(one_time, state, (trajectory._replace(extras=()), numbers))
-        params = _together(state.params, new.params, average)
-        count = Shared(state.num_updates.value + 1)
-        metrics = {"losses/td_error": average(jax.tree.map(jnp.sum, errors))}
-        return new._replace(params=params, num_updates=count), metrics
+        shape = (*trajectory.reward.shape, *noise_shape)
+        noise = jax.random.uniform(key, shape) if noise_shape else ()
+        steps = (trajectory._replace(extras=()), noise)
+        new_state, metrics = _scan(learn_from_time_step, state, steps)
+        params = _add_mean_change(state.params, new_state.params, average)
+        num_updates = Shared(state.num_updates.value + 1)
+        metrics = {"losses/td_error": average(jax.tree.map(jnp.sum, metrics))}
+        return new_state._replace(params=params, num_updates=num_updates), metrics
 
     return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
 
 
 def _scan(function: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-    """`lax.scan`, in which a single step is no loop."""
+    """`lax.scan`, without a loop where there is a single step."""
     return jax.lax.scan(function, carry, xs, unroll=len(jax.tree.leaves(xs)[-1]) == 1)
 
 
-def _together(old: PyTree, new: PyTree, average: Callable[[PyTree], PyTree]) -> PyTree:
-    """What the workers learned since they last agreed, in each of them."""
-    if average is identity:  # no work over the whole table for nothing
+def _add_mean_change(old: PyTree, new: PyTree, average: Callable[[PyTree], PyTree]) -> PyTree:
+    """Returns the old table plus the mean over workers of its change."""
+    if average is identity:  # saves a pass over the whole table
         return new
     return jax.tree.map(lambda old, new: old + average(new - old), old, new)

@@ -1,9 +1,8 @@
 """Sarsa, n-step Sarsa and n-step tree backup (Sutton and Barto 2018, sections 6.4, 7.2, 7.5).
 
-Sarsa learns of a step when the next action, which it bootstraps from, has been taken: its table is
-one step late, but is the textbook's whenever it is looked at to act. Where an episode ends all that
-waits is learned, the oldest first; where a time limit ended it no next action will be taken, and
-what the policy expects there stands in. n = 1 is one-step Sarsa, n above any length Monte Carlo.
+Sarsa updates q(S_t, A_t) once A_{t+n} has been selected, as in the book. When an episode ends, the
+updates that are still pending are made in order. After a truncation no next action is selected:
+its value is replaced by the expectation over the epsilon-greedy policy.
 """
 
 from collections.abc import Callable
@@ -15,180 +14,224 @@ import jax.numpy as jnp
 from rljax.agents.tabular.common import (
     ControlConfig,
     QTable,
-    TableState,
-    error_of,
-    exploration,
-    exploring,
+    current_epsilon,
+    epsilon_greedy,
+    initial_state,
     q_table,
-    soft_policy,
-    soft_value,
-    tabular,
+    tabular_agent,
+    update_entry,
 )
 from rljax.config import config, option
-from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Shared, Transition, identity
+from rljax.ops import planning
+from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Transition, identity
 
 
 @config
 class NStepSarsaConfig(ControlConfig):
-    n_step: int = option(4, "rewards of a return (n); 1 is Sarsa", low=1)
+    """Options of n-step Sarsa."""
+
+    n_step: int = option(4, "number of rewards in an n-step return", low=1)
 
 
 @config
 class TreeBackupConfig(ControlConfig):
-    n_step: int = option(4, "levels of the tree (n)", low=1)
+    """Options of n-step tree backup."""
+
+    n_step: int = option(4, "number of rewards in an n-step return", low=1)
     target_policy: str = option(
-        "greedy", "of which it learns; epsilon_greedy is its own",
+        "greedy", "target policy: greedy, or the epsilon-greedy behavior policy",
         choices=("greedy", "epsilon_greedy"),
     )  # fmt: skip
 
 
 class Window(NamedTuple):
-    """The last n steps of an episode, the newest last; `size` of them are there."""
+    """The last n steps of an episode, the latest step last.
 
-    obs: Array  # [n]
-    action: Array  # [n]
-    reward: Array  # [n]
-    size: Array  # int32
+    Attributes:
+      obs, action, reward: `[n]`; only the last `size` entries hold steps of the episode.
+      size: number of steps, int32.
+    """
+
+    obs: Array
+    action: Array
+    reward: Array
+    size: Array
 
     @property
-    def there(self) -> Array:
-        """`[n]` bool."""
+    def is_filled(self) -> Array:
+        """Whether an entry holds a step of the episode, `[n]` bool."""
         n = self.obs.shape[-1]
         return jnp.arange(n) >= n - self.size
 
 
 def empty_window(n: int) -> Window:
-    """Before the first step of an episode."""
-    place = jnp.zeros(n, jnp.int32)
-    return Window(place, place, jnp.zeros(n), jnp.int32(0))
+    """Returns the window at the start of an episode."""
+    zeros = jnp.zeros(n, jnp.int32)
+    return Window(zeros, zeros, jnp.zeros(n), jnp.int32(0))
 
 
-def slide(window: Window, step: Transition) -> Window:
-    """With one step more, without the oldest of n."""
+def append(window: Window, step: Transition) -> Window:
+    """Returns the window with one more step, without the earliest of n."""
 
-    def newest_last(old, new):
+    def shift(old, new):
         return jnp.concatenate([old[1:], new[None].astype(old.dtype)])
 
     return Window(
-        newest_last(window.obs, step.obs), newest_last(window.action, step.action),
-        newest_last(window.reward, step.reward),
-        jnp.minimum(window.size + 1, window.obs.shape[-1]),
+        shift(window.obs, step.obs), shift(window.action, step.action),
+        shift(window.reward, step.reward), jnp.minimum(window.size + 1, window.obs.shape[-1]),
     )  # fmt: skip
 
 
-def n_step_returns(reward: Array, value: Array, gamma: Any) -> Array:
-    """The discounted sum of each reward, those after it, and a value behind them. `[n] -> [n]`."""
+def clear_if(done: Array, window: Window) -> Window:
+    """Returns the window, emptied where the episode is done."""
+    return window._replace(size=jnp.where(done, 0, window.size))
 
-    def backward(after, reward):
-        total = reward + gamma * after
-        return total, total
+
+def n_step_returns(reward: Array, value: Array, gamma: Any) -> Array:
+    """Returns the discounted sum of each reward, the later rewards and a final value.
+
+        G_i = r_i + gamma G_{i+1},  G_n = value
+
+    `[n], [] -> [n]`
+    """
+
+    def backward(next_return, reward):
+        n_step_return = reward + gamma * next_return
+        return n_step_return, n_step_return
 
     return jax.lax.scan(backward, value, reward, reverse=True, unroll=len(reward) == 1)[1]
 
 
-def correct(table: Array, place: Any, target: Array, due: Array, rate: Any) -> tuple[Array, Mean]:
-    """Moves an entry towards its target, where that is due."""
-    error = jnp.where(due, target - table[place], 0.0)
-    return table.at[place].add(rate * error), error_of(error, due)
-
-
-def correct_each(
-    table: Array, places: Any, target: Array, due: Array, rate: Any
+def update_entries(
+    table: Array, indices: Any, targets: Array, is_due: Array, learning_rate: Any
 ) -> tuple[Array, Mean]:
-    """Moves entries one after another, `[n]`; one may stand there several times."""
+    """Makes the updates of n entries that are due, one after another; entries may repeat.
 
-    def one(table, x):
-        place, target, due = x
-        return correct(table, place, target, due, rate)
+    Args:
+      table: `[S]` or `[S, A]`.
+      indices: a pytree of `[n]`, such as `(obs, action)`.
+      targets, is_due: `[n]`.
+      learning_rate: step size.
+    """
 
-    table, errors = jax.lax.scan(one, table, (places, target, due), unroll=len(due) == 1)
-    return table, jax.tree.map(jnp.sum, errors)
+    def update_one(table, inputs):
+        index, target, is_due = inputs
+        return update_entry(table, index, target, learning_rate, is_due)
+
+    inputs = (indices, targets, is_due)
+    table, metrics = jax.lax.scan(update_one, table, inputs, unroll=len(is_due) == 1)
+    return table, jax.tree.map(jnp.sum, metrics)
 
 
 def sarsa(
-    config: ControlConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity,
-) -> Agent:  # fmt: skip
-    """Makes a Sarsa agent, eq. 6.7, or n-step Sarsa where the config has `n_step`, eq. 7.5.
+    config: ControlConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
+) -> Agent:
+    """Makes a Sarsa agent (eq. 6.7), or n-step Sarsa if the config has `n_step` (eq. 7.5).
 
-    G = r_1 + gamma r_2 + ... + gamma^n q(s_n, a_n)
-    q(s_0, a_0) += learning_rate (G - q(s_0, a_0))
+        G = r_1 + gamma r_2 + ... + gamma^(n-1) r_n + gamma^n q(s_n, a_n)
+        q(s_0, a_0) += alpha (G - q(s_0, a_0))
+
+    An n larger than the length of any episode gives Monte Carlo control.
+
+    Args:
+      config: options; floats may be tracers.
+      spec: description of the environment, with numbered states and discrete actions.
+      average: mean over workers.
     """
     n = getattr(config, "n_step", 1)
 
-    def begin():
-        return TableState(q_table(config, spec), Shared(jnp.int32(0)), empty_window(n))
+    def init_state():
+        return initial_state(q_table(config, spec), empty_window(n))
 
     def learn(state, step, noise):
         del noise
         q, window = state.params.q, state.episode
-        # the action that the oldest step waited for
+        # the action of this step completes the return of the earliest step in the window
         target = n_step_returns(window.reward, q[step.obs, step.action], config.gamma)[0]
-        oldest = window.obs[0], window.action[0]
-        q, first = correct(q, oldest, target, window.there[0], config.learning_rate)
-        window = slide(window, step)
-        ended = step.terminated | step.truncated
-        value = soft_value(q[step.next_obs], exploration(config, state))
-        value = jnp.where(step.terminated, 0.0, value)
-        targets = n_step_returns(window.reward, value, config.gamma)
-        places, due = (window.obs, window.action), window.there & ended
-        q, rest = correct_each(q, places, targets, due, config.learning_rate)
-        window = window._replace(size=jnp.where(ended, 0, window.size))
-        error = jax.tree.map(jnp.add, first, rest)
-        return state._replace(params=QTable(q), episode=window), error
+        earliest, is_due = (window.obs[0], window.action[0]), window.is_filled[0]
+        q, metric = update_entry(q, earliest, target, config.learning_rate, is_due)
+        window = append(window, step)
+        done = step.terminated | step.truncated
+        next_v = planning.epsilon_greedy_value(q[step.next_obs], current_epsilon(config, state))
+        next_v = jnp.where(step.terminated, 0.0, next_v)
+        targets = n_step_returns(window.reward, next_v, config.gamma)
+        indices, is_due = (window.obs, window.action), window.is_filled & done
+        q, final_metric = update_entries(q, indices, targets, is_due, config.learning_rate)
+        metric = jax.tree.map(jnp.add, metric, final_metric)
+        return state._replace(params=QTable(q), episode=clear_if(done, window)), metric
 
-    return tabular(spec, begin, learn, exploring(config, spec), average=average)
+    return tabular_agent(spec, init_state, learn, epsilon_greedy(config, spec), average=average)
 
 
 def n_step_sarsa(
     config: NStepSarsaConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
 ) -> Agent:
-    """Makes an n-step Sarsa agent: see `sarsa`."""
+    """Makes an n-step Sarsa agent, with the arguments of `sarsa`."""
     return sarsa(config, spec, average=average)
 
 
 def tree_backup(
     config: TreeBackupConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
 ) -> Agent:
-    """Makes an n-step tree backup agent, eq. 7.16: off-policy without importance weights.
+    """Makes an n-step tree backup agent: off-policy learning without importance sampling.
 
-        G_t = r + gamma sum_{a != A} pi(a|S) q(S, a) + gamma pi(A|S) G_{t+1},  S and A the next
+        G_t = r_{t+1} + gamma sum_{a != a_{t+1}} pi(a|s_{t+1}) q(s_{t+1}, a)
+                      + gamma pi(a_{t+1}|s_{t+1}) G_{t+1}                        (eq. 7.16)
 
-    n = 1 is Expected Sarsa, or with the greedy target policy Q-learning.
+    n = 1 is Expected Sarsa, or Q-learning with the greedy target policy.
+
+    Args:
+      config: options; floats may be tracers.
+      spec: description of the environment, with numbered states and discrete actions.
+      average: mean over workers.
     """
 
-    def begin():
-        return TableState(q_table(config, spec), Shared(jnp.int32(0)), empty_window(config.n_step))
+    def init_state():
+        return initial_state(q_table(config, spec), empty_window(config.n_step))
 
     def learn(state, step, noise):
         del noise
-        window = slide(state.episode, step)
-        ended = step.terminated | step.truncated
-        epsilon = exploration(config, state) if config.target_policy == "epsilon_greedy" else 0.0
-        due = window.there & (ended | (jnp.arange(config.n_step) == 0))
+        window = append(state.episode, step)
+        done = step.terminated | step.truncated
+        is_greedy = config.target_policy == "greedy"
+        epsilon = 0.0 if is_greedy else current_epsilon(config, state)
+        is_due = window.is_filled & (done | (jnp.arange(config.n_step) == 0))
 
-        def returns(q):
-            policy = soft_policy(q[window.obs], epsilon)  # [n, A]
-            taken = jnp.take_along_axis(policy, window.action[:, None], axis=-1)[:, 0]
-            is_taken = jax.nn.one_hot(window.action, spec.num_actions, dtype=bool)
-            others = jnp.where(is_taken, 0.0, policy * q[window.obs]).sum(axis=-1)
+        def update_one(q, i):  # each update may change the returns of the later ones
+            targets = tree_backup_returns(q, window, step, epsilon, config.gamma)
+            index = window.obs[i], window.action[i]
+            return update_entry(q, index, targets[i], config.learning_rate, is_due[i])
 
-            def backward(value, x):  # value: of the state that the step leads to
-                reward, others, taken = x
-                total = reward + config.gamma * value
-                return others + taken * total, total
+        q, metrics = jax.lax.scan(update_one, state.params.q, jnp.arange(config.n_step))
+        state = state._replace(params=QTable(q), episode=clear_if(done, window))
+        return state, jax.tree.map(jnp.sum, metrics)
 
-            value = soft_value(q[step.next_obs], epsilon)
-            value = jnp.where(step.terminated, 0.0, value)
-            rows = window.reward, others, taken
-            return jax.lax.scan(backward, value, rows, reverse=True)[1]
+    return tabular_agent(spec, init_state, learn, epsilon_greedy(config, spec), average=average)
 
-        def one(q, i):  # each correction may change the returns of those after it
-            place = window.obs[i], window.action[i]
-            return correct(q, place, returns(q)[i], due[i], config.learning_rate)
 
-        q, errors = jax.lax.scan(one, state.params.q, jnp.arange(config.n_step))
-        window = window._replace(size=jnp.where(ended, 0, window.size))
-        error = jax.tree.map(jnp.sum, errors)
-        return state._replace(params=QTable(q), episode=window), error
+def tree_backup_returns(
+    q: Array, window: Window, step: Transition, epsilon: Array | float, gamma: Any
+) -> Array:
+    """Returns the tree-backup returns G of eq. 7.16 for the steps of a window, `[n]`.
 
-    return tabular(spec, begin, learn, exploring(config, spec), average=average)
+    Args:
+      q: action values `[S, A]`.
+      window: the last n steps.
+      step: the latest of them.
+      epsilon: of the epsilon-greedy target policy; 0 is the greedy policy.
+      gamma: discount factor.
+    """
+    policy = planning.epsilon_soft(planning.greedy(q[window.obs]), epsilon)  # [n, A]
+    taken_probability = jnp.take_along_axis(policy, window.action[:, None], axis=-1)[:, 0]
+    is_taken = jax.nn.one_hot(window.action, q.shape[-1], dtype=bool)
+    others = jnp.where(is_taken, 0.0, policy * q[window.obs]).sum(axis=-1)
+
+    def backward(next_v, inputs):  # next_v: backed-up value of the state that the step reached
+        reward, others, taken_probability = inputs
+        tree_return = reward + gamma * next_v
+        return others + taken_probability * tree_return, tree_return
+
+    next_v = planning.epsilon_greedy_value(q[step.next_obs], epsilon)
+    next_v = jnp.where(step.terminated, 0.0, next_v)
+    inputs = (window.reward, others, taken_probability)
+    return jax.lax.scan(backward, next_v, inputs, reverse=True)[1]

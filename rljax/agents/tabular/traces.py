@@ -1,120 +1,154 @@
 """Sarsa(lambda) and Watkins's Q(lambda) (Sutton and Barto 2018, sections 12.7 and 12.10).
 
-A step marks its entry in the trace, every entry moves by its trace, then the trace decays by gamma
-lambda. As in `n_step` Sarsa(lambda) learns one step late. Q(lambda) needs no next action to learn;
-the trace is cut when the next action turns out not to be greedy by the table as it then is.
+A step raises the eligibility trace of its entry, all entries are updated in proportion to their
+traces, and the traces decay by gamma lambda. Sarsa(lambda) learns from a step once the next action
+has been selected (see `n_step`). Q(lambda) learns at once, and sets all traces to 0 before a step
+whose action is not greedy.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from rljax.agents.tabular.common import (
     ControlConfig,
     QTable,
-    TableState,
-    error_of,
-    exploration,
-    exploring,
+    current_epsilon,
+    epsilon_greedy,
+    initial_state,
     q_table,
-    soft_value,
-    tabular,
+    tabular_agent,
+    td_error_metric,
 )
 from rljax.config import config, option
 from rljax.ops import td
-from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Shared, identity
+from rljax.ops.planning import epsilon_greedy_value
+from rljax.types import Agent, Array, EnvSpec, PyTree, identity
 
 TRACES = ("accumulating", "replacing", "clearing", "dutch")
 
 
 @config
 class SarsaLambdaConfig(ControlConfig):
-    trace_lambda: float = option(0.9, "lambda; 0 is the one-step algorithm", low=0, high=1)
-    trace: str = option("replacing", "how a visit marks its entry", choices=TRACES)
+    """Options of Sarsa(lambda) and Q(lambda)."""
+
+    trace_lambda: float = option(0.9, "trace-decay parameter lambda", low=0, high=1)
+    trace: str = option("replacing", "kind of eligibility trace", choices=TRACES)
 
 
-def marked(trace: Array, place: Any, kind: str, rate: Any) -> Array:
-    """The trace after a visit of `place`, an index into it.
+def updated_trace(trace: Array, index: Any, kind: str, learning_rate: Any) -> Array:
+    """Returns the eligibility traces after a visit to an entry.
 
-    accumulating: e + 1; replacing: 1; clearing: 1, and 0 for the other actions of the state, as the
-    notes have it; dutch: (1 - rate) e + 1.
+    accumulating: e + 1. replacing: 1. clearing: 1, and 0 for the other actions of the state (Singh
+    and Sutton 1996). dutch: (1 - alpha) e + 1.
+
+    Args:
+      trace: `[S]` or `[S, A]`.
+      index: the entry, `(s,)` or `(s, a)`.
+      kind: one of `TRACES`.
+      learning_rate: step size alpha.
     """
     if kind == "accumulating":
-        return trace.at[place].add(1.0)
+        return trace.at[index].add(1.0)
     if kind == "dutch":
-        return trace.at[place].set((1 - rate) * trace[place] + 1.0)
+        return trace.at[index].set((1 - learning_rate) * trace[index] + 1.0)
     if kind == "clearing":
-        trace = trace.at[place[0]].set(0.0)
-    return trace.at[place].set(1.0)
+        trace = trace.at[index[0]].set(0.0)
+    return trace.at[index].set(1.0)
 
 
-class Waiting(NamedTuple):
-    trace: Array  # [S, A]
-    obs: Array  # the last step, whose next action is not known yet
+class PendingStep(NamedTuple):
+    """Traces, and the previous step, which is learned from when its next action is known.
+
+    Attributes:
+      trace: eligibility traces `[S, A]`, before the pending step raises its own.
+      obs, action, reward: the pending step.
+      is_pending: there is a pending step, bool; False at the start of an episode.
+    """
+
+    trace: Array
+    obs: Array
     action: Array
     reward: Array
-    waits: Array  # bool: there is one
+    is_pending: Array
 
 
 def sarsa_lambda(
     config: SarsaLambdaConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
 ) -> Agent:
-    """Makes a Sarsa(lambda) agent: `q += learning_rate (r + gamma q(s', a') - q(s, a)) e`."""
+    """Makes a Sarsa(lambda) agent.
 
-    def begin():
+        q += alpha (r + gamma q(s', a') - q(s, a)) e,  e the eligibility traces [S, A]
+
+    Args:
+      config: options; floats may be tracers.
+      spec: description of the environment, with numbered states and discrete actions.
+      average: mean over workers.
+    """
+
+    def init_state():
         table = q_table(config, spec)
         zero = jnp.int32(0)
-        episode = Waiting(jnp.zeros_like(table.q), zero, zero, jnp.float32(0), jnp.bool_(False))
-        return TableState(table, Shared(zero), episode)
+        pending = PendingStep(jnp.zeros_like(table.q), zero, zero, jnp.float32(0), jnp.bool_(False))
+        return initial_state(table, pending)
 
-    def reinforce(q, trace, place, target, due):
-        trace = jnp.where(due, marked(trace, place, config.trace, config.learning_rate), trace)
-        error = jnp.where(due, target - q[place], 0.0)
-        return q + config.learning_rate * error * trace, trace, error_of(error, due)
+    def update_q(q, trace, index, td_target, is_due):
+        raised = updated_trace(trace, index, config.trace, config.learning_rate)
+        trace = jnp.where(is_due, raised, trace)
+        td_error = jnp.where(is_due, td_target - q[index], 0.0)
+        q = q + config.learning_rate * td_error * trace
+        return q, trace, td_error_metric(td_error, is_due)
 
     def learn(state, step, noise):
         del noise
         q, last = state.params.q, state.episode
-        target = last.reward + config.gamma * q[step.obs, step.action]
-        place = last.obs, last.action
-        q, trace, first = reinforce(q, last.trace, place, target, last.waits)
-        trace = config.gamma * config.trace_lambda * trace  # of nothing at the start
-        ended = step.terminated | step.truncated
-        value = soft_value(q[step.next_obs], exploration(config, state))
-        target = td.td_target(step.reward, step.terminated, config.gamma, value)
-        q, _, rest = reinforce(q, trace, (step.obs, step.action), target, ended)
-        trace = jnp.where(ended, 0.0, trace)
-        episode = Waiting(trace, step.obs, step.action, step.reward, ~ended)
-        error = Mean(first.total + rest.total, first.weight + rest.weight)
-        return state._replace(params=QTable(q), episode=episode), error
+        td_target = last.reward + config.gamma * q[step.obs, step.action]
+        index = last.obs, last.action
+        q, trace, metric = update_q(q, last.trace, index, td_target, last.is_pending)
+        trace = config.gamma * config.trace_lambda * trace
+        done = step.terminated | step.truncated
+        next_v = epsilon_greedy_value(q[step.next_obs], current_epsilon(config, state))
+        td_target = td.td_target(step.reward, step.terminated, config.gamma, next_v)
+        q, _, final_metric = update_q(q, trace, (step.obs, step.action), td_target, done)
+        trace = jnp.where(done, 0.0, trace)
+        pending = PendingStep(trace, step.obs, step.action, step.reward, ~done)
+        metric = jax.tree.map(jnp.add, metric, final_metric)
+        return state._replace(params=QTable(q), episode=pending), metric
 
-    return tabular(spec, begin, learn, exploring(config, spec), average=average)
+    return tabular_agent(spec, init_state, learn, epsilon_greedy(config, spec), average=average)
 
 
 def q_lambda(
     config: SarsaLambdaConfig, spec: EnvSpec, *, average: Callable[[PyTree], PyTree] = identity
 ) -> Agent:
-    """Makes a Watkins's Q(lambda) agent: `q += learning_rate (r + gamma max q(s', .) - q(s, a)) e`.
+    """Makes a Watkins's Q(lambda) agent.
 
-    Of the book's variants this corrects before the next action is chosen.
+        q += alpha (r + gamma max_a' q(s', a') - q(s, a)) e,  e the eligibility traces [S, A]
+
+    The update is made before the next action is selected.
+
+    Args:
+      config: options; floats may be tracers.
+      spec: description of the environment, with numbered states and discrete actions.
+      average: mean over workers.
     """
 
-    def begin():
+    def init_state():
         table = q_table(config, spec)
-        return TableState(table, Shared(jnp.int32(0)), jnp.zeros_like(table.q))
+        return initial_state(table, jnp.zeros_like(table.q))
 
     def learn(state, step, noise):
         del noise
-        q, place = state.params.q, (step.obs, step.action)
-        greedy = q[place] >= q[step.obs].max()
-        trace = jnp.where(greedy, config.gamma * config.trace_lambda * state.episode, 0.0)
-        trace = marked(trace, place, config.trace, config.learning_rate)
-        value = q[step.next_obs].max()
-        target = td.td_target(step.reward, step.terminated, config.gamma, value)
-        error = target - q[place]
-        q = q + config.learning_rate * error * trace
+        q, index = state.params.q, (step.obs, step.action)
+        is_greedy = q[index] >= q[step.obs].max()
+        trace = jnp.where(is_greedy, config.gamma * config.trace_lambda * state.episode, 0.0)
+        trace = updated_trace(trace, index, config.trace, config.learning_rate)
+        next_v = q[step.next_obs].max()
+        td_error = td.td_target(step.reward, step.terminated, config.gamma, next_v) - q[index]
+        q = q + config.learning_rate * td_error * trace
         trace = jnp.where(step.terminated | step.truncated, 0.0, trace)
-        return state._replace(params=QTable(q), episode=trace), error_of(error)
+        return state._replace(params=QTable(q), episode=trace), td_error_metric(td_error)
 
-    return tabular(spec, begin, learn, exploring(config, spec), average=average)
+    return tabular_agent(spec, init_state, learn, epsilon_greedy(config, spec), average=average)

@@ -1,4 +1,4 @@
-"""Planning agents: a sweep an update, the fixed point of a solved model, errors."""
+"""Value iteration and policy iteration as agents."""
 
 import jax
 import jax.numpy as jnp
@@ -7,29 +7,32 @@ import pytest
 
 import rljax
 from rljax import envs
-from rljax.agents.tabular import dynamic_programming as agents
+from rljax.agents.tabular import dynamic_programming
 from rljax.envs import worlds
 from rljax.ops import planning
 from rljax.training.learner import make_learner, train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-MAKERS = {"value": agents.value_iteration, "policy": agents.policy_iteration}
+MAKERS = {
+    "value": dynamic_programming.value_iteration,
+    "policy": dynamic_programming.policy_iteration,
+}
 
 
 def run(name, kind, num_updates, **options):
     env = envs.build(f"rljax/{name}", 2)
-    config = agents.PlanningConfig(num_envs=2, num_steps=8, **options)
+    config = dynamic_programming.PlanningConfig(num_envs=2, num_steps=8, **options)
     agent = MAKERS[kind](config, env.spec)
     call = jax.jit(lambda key: train(make_learner(agent, env, 8), key, num_updates, num_updates))
     return agent, env, *call(jax.random.key(0))
 
 
-def test_an_update_is_a_sweep():
+def test_an_update_is_one_sweep():
     model = worlds.model("Maze")
     q = np.zeros((16, 4))
-    going = model.transition * (1 - model.terminated)
+    transition = model.transition * (1 - model.terminated)
     for count in range(1, 4):
-        new = model.reward + 0.9 * going @ q.max(axis=1)
+        new = model.reward + 0.9 * transition @ q.max(axis=1)
         residual = np.abs(new - q).max()
         q = new
         _, _, state, metrics = run("Maze", "value", count, gamma=0.9)
@@ -41,30 +44,31 @@ def test_an_update_is_a_sweep():
 @pytest.mark.parametrize(
     ("name", "gamma", "epsilon"), [("Maze", 0.9, 0.0), ("CliffWalking", 1.0, 0.1)]
 )
-def test_it_ends_where_the_model_is_solved(kind, name, gamma, epsilon):
+def test_converges_to_the_solution_of_the_model(kind, name, gamma, epsilon):
     num_updates = {"policy": 8, "value": 200}[kind]
     agent, _, state, _ = run(name, kind, num_updates, gamma=gamma, epsilon=epsilon)
     best = planning.policy_iteration(worlds.model(name), gamma, epsilon)
     np.testing.assert_allclose(state.agent.params, best.q, rtol=1e-4, atol=1e-4)
-    free = (state.agent.params.max(axis=1) != state.agent.params.min(axis=1))[None]
+    not_terminal = state.agent.params.max(axis=1) != state.agent.params.min(axis=1)
     action = agent.greedy(state.agent, jnp.arange(len(best.value)), jax.random.key(0))
-    chosen = np.asarray(best.q)[np.arange(len(best.value)), action]
-    assert (np.abs(chosen - np.asarray(best.q).max(axis=1)) < 1e-3)[free[0]].all()
+    q = np.asarray(best.q)
+    chosen = q[np.arange(len(q)), action]
+    assert (np.abs(chosen - q.max(axis=1)) < 1e-3)[not_terminal].all()
 
 
-def test_it_acts_at_random_as_often_as_it_plans_to():
+def test_acts_epsilon_greedily():
     agent, env, state, _ = run("CliffWalking", "value", 100, gamma=1.0, epsilon=0.4)
     noise = agent.sample_noise(jax.random.key(1), 5000)
     assert noise.shape == (5000, 2, 4)
-    obs, _ = env.reset(jax.random.key(0))[1], None
+    _, obs = env.reset(jax.random.key(0))
     act = jax.jit(jax.vmap(lambda row: agent.act(state.agent, obs, row)[0]))
-    often = np.bincount(np.ravel(act(noise)), minlength=4) / 10000
-    np.testing.assert_allclose(often, [0.7, 0.1, 0.1, 0.1], atol=0.025)
-    for key in jax.random.split(jax.random.key(2), 2):
-        assert agent.act(state.agent, obs, key)[0].shape == (2,)
+    frequency = np.bincount(np.ravel(act(noise)), minlength=4) / 10000
+    np.testing.assert_allclose(frequency, [0.7, 0.1, 0.1, 0.1], atol=0.025)
+    for row in agent.sample_noise(jax.random.key(2), 2):
+        assert agent.act(state.agent, obs, row)[0].shape == (2,)
 
 
-def test_they_are_trained_by_name_and_swept():
+def test_gamma_can_be_swept():
     run = rljax.train(
         "policy_iteration", "rljax/Treasure", num_seeds=2, gamma=[0.5, 0.9], total_timesteps=320,
         num_reports=5, eval_episodes=2, progress=False,
@@ -75,6 +79,6 @@ def test_they_are_trained_by_name_and_swept():
 
 
 @pytest.mark.parametrize("env", ["rljax/BlockingMaze", "FrozenLake-misc"])
-def test_without_a_model_it_says_so(env):
-    with pytest.raises(ValueError, match=f"{env} does not know its model"):
+def test_environments_without_a_model_are_rejected(env):
+    with pytest.raises(ValueError, match=f"planning needs a model, but {env} has none"):
         rljax.train("value_iteration", env)

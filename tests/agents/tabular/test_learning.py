@@ -1,6 +1,6 @@
-"""What tables learn in the worlds of the notes and the textbook: many learners in one call.
+"""Learning in small environments: means over many runs beside published or exact numbers.
 
-`benchmarks/tabular.py` has the figures of which these are the quick ones, and their sources.
+`benchmarks/sutton_barto.py` has more of them, with their sources.
 """
 
 import jax
@@ -17,7 +17,7 @@ from rljax.training.learner import make_learner, train
 
 CONTROL = [name for name, row in AGENTS.items() if row.tabular and hasattr(row.config, "eps_start")]
 
-QUICK = ("q_learning", "sarsa", "dyna_q")  # the others are tested as `slow`
+QUICK = ("q_learning", "sarsa", "dyna_q")  # tests of the others are marked slow
 
 
 def make(name, env_id, env_params=None, **options):
@@ -29,32 +29,34 @@ def make(name, env_id, env_params=None, **options):
     return agent, env, make_learner(agent, env, 1)
 
 
-def play(name, env_id, learners, episodes, watch=lambda state: (), **options):
+def learn(name, env_id, num_runs, num_episodes, record=lambda state: (), **options):
+    """Returns the first training episodes of many runs."""
     learner = make(name, env_id, **options)[-1]
-    keys = jax.random.split(jax.random.key(0), learners)
-    played = jax.jit(lambda keys: learn_episodes(learner, keys, episodes, watch=watch))(keys)
-    assert (played.finished >= episodes).all()
-    return played
+    keys = jax.random.split(jax.random.key(0), num_runs)
+    run = jax.jit(lambda keys: learn_episodes(learner, keys, num_episodes, record=record))
+    episodes = run(keys)
+    assert (episodes.num_finished >= num_episodes).all()
+    return episodes
 
 
-def test_the_treasure_of_the_notes():  # T1
-    played = play(
+def test_q_learning_on_treasure():
+    episodes = learn(
         "q_learning", "rljax/Treasure", 400, 13, gamma=0.9, learning_rate=0.1,
-        watch=lambda state: state.agent.params.q[4, 1],
+        record=lambda state: state.agent.params.q[4, 1],
     )  # fmt: skip
-    np.testing.assert_allclose(played.seen[:, -1], 1 - 0.9**13, rtol=1e-5)
-    assert 5.4 < played.lengths[:, 5:].mean() < 5.6
-    np.testing.assert_allclose(played.lengths[:, 0].mean(), 29.7, atol=3)
+    np.testing.assert_allclose(episodes.recorded[:, -1], 1 - 0.9**13, rtol=1e-5)
+    assert 5.4 < episodes.lengths[:, 5:].mean() < 5.6
+    np.testing.assert_allclose(episodes.lengths[:, 0].mean(), 29.7, atol=3)
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in CONTROL]
 )
-def test_everyone_finds_the_treasure_and_paradise(name):
-    """20 of 20 learners, greedily and by the shortest way.
+def test_control_finds_the_shortest_paths(name):
+    """The greedy policy takes a shortest path to the goal in 20 of 20 runs.
 
-    High hopes lead everybody past the pits, where Sarsa with low ones may hide (see below); and
-    as chance goes from its actions, what it learns of is the best policy.
+    Optimistic initial values keep Sarsa from avoiding the goal for fear of the pits beside it (see
+    `test_sarsa_avoids_the_pits`). Epsilon is annealed to 0, so Sarsa learns an optimal policy.
     """
     for env_id, steps, shortest in (("rljax/Treasure", 3000, 5), ("rljax/Maze", 20_000, 6)):
         agent, env, learner = make(
@@ -67,46 +69,48 @@ def test_everyone_finds_the_treasure_and_paradise(name):
             state, _ = train(learner, key, steps)
             return evaluate(agent, env, state.agent, key, max_steps=50)
 
-        seen = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 20))
-        assert (seen.returns == 1).all(), env_id
-        assert (seen.lengths == shortest).all(), env_id
+        evaluation = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 20))
+        assert (evaluation.returns == 1).all(), env_id
+        assert (evaluation.lengths == shortest).all(), env_id
 
 
 @pytest.mark.slow
-def test_sarsa_hides():  # TARGETS 1.3
-    """Sarsa with a small step size fears the pits more than it loves paradise."""
-    shares = {}
+def test_sarsa_avoids_the_pits():
+    """With a small step size Sarsa keeps away from the pits, and so from the goal between them."""
+    success = {}
     for name in ("q_learning", "sarsa"):
         options = {"gamma": 0.9, "learning_rate": 0.01, "env_params": {"max_episode_steps": 500}}
-        played = play(name, "rljax/Maze", 60, 100, **options)
+        episodes = learn(name, "rljax/Maze", 60, 100, **options)
         agent, env, _ = make(name, "rljax/Maze", **options)
         keys = jax.random.split(jax.random.key(1), 60)
 
-        def greedily(state, key, agent=agent, env=env):
+        def greedy_return(state, key, agent=agent, env=env):
             return evaluate(agent, env, state, key, max_steps=20).returns.mean()
 
-        shares[name] = (jax.jit(jax.vmap(greedily))(played.state.agent, keys) > 0).mean()
-        shares[name, "last"] = (played.returns[:, -10:] > 0).mean()
-    assert shares["q_learning"] == 1
-    assert shares["sarsa"] < 0.9
-    np.testing.assert_allclose(shares["q_learning", "last"], 0.945, atol=0.03)  # T2
+        returns = jax.jit(jax.vmap(greedy_return))(episodes.state.agent, keys)
+        success[name] = (returns > 0).mean()
+        success[name, "training"] = (episodes.returns[:, -10:] > 0).mean()
+    assert success["q_learning"] == 1
+    assert success["sarsa"] < 0.9
+    np.testing.assert_allclose(success["q_learning", "training"], 0.945, atol=0.03)
 
 
-def test_the_cliff():  # T5
-    """Who learns of the best action walks along the edge, and falls."""
-    late = {}
+def test_cliff_walking():
+    """Example 6.6: Q-learning has a lower online return than Sarsa and Expected Sarsa."""
+    mean_return = {}
     for name in ("q_learning", "sarsa", "expected_sarsa"):
-        played = play(name, "rljax/CliffWalking", 100, 500, gamma=1.0, learning_rate=0.5)
-        late[name] = played.returns[:, -100:].mean()
-    np.testing.assert_allclose(late["q_learning"], -49.3, atol=3)
-    np.testing.assert_allclose(late["sarsa"], -27.0, atol=3)
-    np.testing.assert_allclose(late["expected_sarsa"], -20.95, atol=1)
+        episodes = learn(name, "rljax/CliffWalking", 100, 500, gamma=1.0, learning_rate=0.5)
+        mean_return[name] = episodes.returns[:, -100:].mean()
+    np.testing.assert_allclose(mean_return["q_learning"], -49.3, atol=3)
+    np.testing.assert_allclose(mean_return["sarsa"], -27.0, atol=3)
+    np.testing.assert_allclose(mean_return["expected_sarsa"], -20.95, atol=1)
 
 
 @pytest.mark.slow
-def test_planning_saves_steps():  # T11
+def test_dyna_maze():
+    """Example 8.1: planning steps reduce the number of environment steps."""
     totals = [
-        play(
+        learn(
             "dyna_q", "rljax/DynaMaze", 30, 50, planning_steps=n, gamma=0.95, learning_rate=0.1
         ).lengths[:, 1:].sum(axis=1).mean()
         for n in (0, 5, 50)
@@ -114,20 +118,18 @@ def test_planning_saves_steps():  # T11
     np.testing.assert_allclose(totals, [4233, 1026, 843], rtol=0.15)
 
 
-def test_the_random_walk():  # T12 to T15
-    truth = jnp.arange(-9, 10) / 10
+def test_random_walk():
+    """The 19-state random walk (example 7.1): RMS error over the first 10 episodes."""
+    true_values = jnp.arange(-9, 10) / 10
 
-    def rms(state):
-        return jnp.sqrt(jnp.square(state.agent.params.v[1:-1] - truth).mean())
+    def rms_error(state):
+        return jnp.sqrt(jnp.square(state.agent.params.v[1:-1] - true_values).mean())
 
-    def run(name, **options):
-        played = play(name, "rljax/RandomWalk", 600, 10, gamma=1.0, watch=rms, **options)
-        return played.seen.mean()
+    def check(name, expected, tolerance, **options):
+        episodes = learn(name, "rljax/RandomWalk", 600, 10, gamma=1.0, record=rms_error, **options)
+        np.testing.assert_allclose(episodes.recorded.mean(), expected, atol=tolerance)
 
-    def close(name, expected, tolerance, **options):
-        np.testing.assert_allclose(run(name, **options), expected, atol=tolerance)
-
-    close("n_step_td", 0.2619, 0.012, n_step=4, learning_rate=0.4)
-    close("lambda_return", 0.2595, 0.012, trace_lambda=0.8, learning_rate=0.4)
-    close("td_lambda", 0.268, 0.02, trace_lambda=0.8, learning_rate=0.27)
-    close("true_online_td_lambda", 0.278, 0.02, trace_lambda=0.8, learning_rate=0.27)
+    check("n_step_td", 0.2619, 0.012, n_step=4, learning_rate=0.4)
+    check("lambda_return", 0.2595, 0.012, trace_lambda=0.8, learning_rate=0.4)
+    check("td_lambda", 0.268, 0.02, trace_lambda=0.8, learning_rate=0.27)
+    check("true_online_td_lambda", 0.278, 0.02, trace_lambda=0.8, learning_rate=0.27)

@@ -1,4 +1,4 @@
-"""Prediction against the textbook's algorithms, most of them by their forward view."""
+"""Prediction against the oracles of `textbook`, which use the forward view."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import textbook
 from probes import bits
-from textbook import ALPHA, GAMMA, LAMBDA, A, S, numbered_trajectory
+from textbook import ALPHA, GAMMA, LAMBDA, A, S, random_trajectory
 
 from rljax.agents import AGENTS
 from rljax.config import field_types
-from rljax.types import EnvSpec
+from rljax.types import EnvSpec, sample_one
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -24,13 +24,14 @@ def make(name, spec=SPEC, policy=None, **options):
     return row.make(row.config(**options), spec, policy=policy)
 
 
-def learned(name, trajectory, **options):
+def updated(name, trajectory, **options):
+    """Returns the values before and after an update."""
     agent = make(name, **options)
     state = agent.init(jax.random.key(0))
     v = jax.random.normal(jax.random.key(1), (S,))
     state = state._replace(params=state.params._replace(v=v))
-    end, _ = jax.jit(agent.update)(state, trajectory, jax.random.key(0))
-    return np.float64(v), end.params.v
+    new_state, _ = jax.jit(agent.update)(state, trajectory, jax.random.key(0))
+    return np.float64(v), new_state.params.v
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -50,12 +51,12 @@ def learned(name, trajectory, **options):
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )  # fmt: skip
-def test_values(name, options, oracle, seed):
-    trajectory = numbered_trajectory(seed, 60, 1)
-    begin, end = learned(name, trajectory, **options)
-    expected = oracle(begin, trajectory)
-    np.testing.assert_allclose(end, expected, rtol=1e-5, atol=1e-5)
-    assert np.abs(expected - begin).max() > 0.1
+def test_values_equal_the_oracle(name, options, oracle, seed):
+    trajectory = random_trajectory(seed, 60, 1)
+    old, new = updated(name, trajectory, **options)
+    expected = oracle(old, trajectory)
+    np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected - old).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -64,42 +65,45 @@ def test_values(name, options, oracle, seed):
      *[("td_lambda", {"trace_lambda": 0.0, "trace": kind})
        for kind in ("accumulating", "replacing", "dutch")]],
 )  # fmt: skip
-def test_td_0_is_inside_bit_for_bit(name, options):
-    trajectory = numbered_trajectory(8, 200, 1)
-    assert bits(learned(name, trajectory, **options)) == bits(learned("td", trajectory))
+def test_td_0_is_a_special_case_bit_for_bit(name, options):
+    trajectory = random_trajectory(8, 200, 1)
+    assert bits(updated(name, trajectory, **options)) == bits(updated("td", trajectory))
 
 
 def test_lambda_1_is_monte_carlo():
-    """Also where there are more rewards in a return than steps in any episode."""
-    trajectory = numbered_trajectory(9, 200, 1)
-    _, monte_carlo = learned("n_step_td", trajectory, n_step=200)
-    _, end = learned("lambda_return", trajectory, trace_lambda=1.0)
-    # equal but for returns that a time limit cuts: they look ahead with the same table
-    np.testing.assert_allclose(end, monte_carlo, rtol=1e-5, atol=1e-5)
+    """Monte Carlo is n-step TD with n larger than the length of any episode."""
+    trajectory = random_trajectory(9, 200, 1)
+    _, monte_carlo = updated("n_step_td", trajectory, n_step=200)
+    _, new = updated("lambda_return", trajectory, trace_lambda=1.0)
+    # truncated returns bootstrap from the same table in both
+    np.testing.assert_allclose(new, monte_carlo, rtol=1e-5, atol=1e-5)
 
 
-def test_it_follows_the_policy():
+def test_actions_follow_the_policy():
     n = 20_000
     policy = np.tile([0.5, 0.2, 0.3], (S, 1))
     policy[2] = [0.0, 1.0, 0.0]
     agent = make("td", SPEC._replace(num_envs=n), policy)
     state = agent.init(jax.random.key(0))
-    for obs, expected in ((0, policy[0]), (2, policy[2])):
-        there = jnp.full(n, obs, jnp.int32)
-        for action in (agent.greedy(state, there, jax.random.key(1)),
-                       agent.act(state, there, jax.random.key(2))[0]):  # fmt: skip
+    noise = sample_one(agent.sample_noise, jax.random.key(2))
+    for s, expected in ((0, policy[0]), (2, policy[2])):
+        obs = jnp.full(n, s, jnp.int32)
+        for action in (
+            agent.greedy(state, obs, jax.random.key(1)),
+            agent.act(state, obs, noise)[0],
+        ):
             assert action.dtype == jnp.int32
             np.testing.assert_allclose(np.bincount(action, minlength=A) / n, expected, atol=0.015)
-    uniform, _ = make("td", SPEC._replace(num_envs=n)).act(state, there, jax.random.key(2))
-    np.testing.assert_allclose(np.bincount(uniform) / n, 1 / A, atol=0.015)
+    action, _ = make("td", SPEC._replace(num_envs=n)).act(state, obs, noise)
+    np.testing.assert_allclose(np.bincount(action) / n, 1 / A, atol=0.015)
 
 
 @pytest.mark.parametrize(
     ("policy", "message"),
-    [(np.full((S, A + 1), 0.25), r"`policy` has the shape \(5, 4\), but Env needs \(5, 3\)"),
+    [(np.full((S, A + 1), 0.25), r"`policy` has shape \(5, 4\), but Env needs \(5, 3\)"),
      (np.full((S, A), 0.5), r"`policy` is \[0.5, 0.5, 0.5\] in state 0"),
-     (np.tile([1.5, -0.5, 0.0], (S, 1)), "must be a distribution")],
+     (np.tile([1.5, -0.5, 0.0], (S, 1)), "must be a probability distribution")],
 )  # fmt: skip
-def test_a_policy_that_is_none_is_refused(policy, message):
+def test_invalid_policies_are_rejected(policy, message):
     with pytest.raises(ValueError, match=message):
         make("td", SPEC, policy)

@@ -1,0 +1,82 @@
+"""The words of a command line, split into positional arguments and options.
+
+The values stay strings: `rljax.config.convert` reads them as it reads TOML and Python arguments,
+so a mistake has the same error message everywhere.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from rljax.config import suggestion
+
+SHORT = {"-h": "--help", "-o": "--output"}
+
+
+class Command(NamedTuple):
+    """One command of `rljax`.
+
+    Attributes:
+      run: `(positionals, options) -> None`.
+      positionals: the arguments before the options, for the usage line.
+      about: what the command does, one line.
+      options: `name -> help` of its options, with the default in parentheses.
+      takes_hyperparameters: it also takes the options of an agent.
+    """
+
+    run: Callable[[list[str], dict[str, str]], None]
+    positionals: str
+    about: str
+    options: dict[str, str]
+    takes_hyperparameters: bool = False
+
+
+def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Splits words into positional arguments and options.
+
+    Options are `--name value`, `--name=value`, `--flag` (true) or `--no-flag` (false).
+
+    Raises:
+      ValueError: a positional argument after an option, or an option given twice.
+
+    Example:
+      >>> parse(["ppo", "CartPole-v1", "--num-seeds", "8", "--no-anneal-lr"])
+      (['ppo', 'CartPole-v1'], {'num_seeds': '8', 'anneal_lr': 'false'})
+    """
+    words = [SHORT.get(word, word) for word in words]
+    positionals = []
+    while words and not words[0].startswith("--"):
+        positionals.append(words.pop(0))
+    options: dict[str, str] = {}
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"unexpected argument `{word}`: options are written --name value.")
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals and words and not words[0].startswith("--"):
+            value = words.pop(0)
+        elif not equals and name.startswith("no_"):
+            name, value = name.removeprefix("no_"), "false"
+        elif not equals:
+            value = "true"
+        if name in options:
+            raise ValueError(f"`--{name.replace('_', '-')}` is given twice: give it once.")
+        options[name] = value
+    return positionals, options
+
+
+def unknown(name: str, known: Iterable[str], owner: str, kind: str) -> ValueError:
+    """Returns the error for an unknown command or option; it names the nearest known one."""
+    return ValueError(f"{owner} has no {kind} `{name}`: {suggestion(name, known)}")
+
+
+def expect(positionals: list[str], count: int, command: str, names: str) -> list[str]:
+    """Returns the positional arguments, checked to be `count`.
+
+    Raises:
+      ValueError: there are more or fewer.
+    """
+    if len(positionals) != count:
+        given = " ".join(positionals) or "none"
+        raise ValueError(f"the arguments of `rljax {command}` are {names}, but it got {given}.")
+    return positionals

@@ -1,0 +1,27 @@
+"""The options that every run has."""
+
+from rljax.config.fields import check, config, option
+
+
+@config
+class RunConfig:
+    """The options that all agents share; the config of an agent is a subclass."""
+
+    total_timesteps: int = option(500_000, "environment steps of the whole run", low=1)
+    num_envs: int = option(8, "number of parallel environments", low=1)
+    num_steps: int = option(128, "rollout length per environment", low=1)
+    gamma: float = option(0.99, "discount factor gamma", low=0.0, high=1.0)
+
+    def __post_init__(self):
+        check(self)
+        batch = self.num_envs * self.num_steps
+        if self.total_timesteps < batch:
+            raise ValueError(
+                f"`total_timesteps` is {self.total_timesteps}, but one update takes num_envs x "
+                f"num_steps = {batch} steps: raise it to {batch} or more."
+            )
+
+    @property
+    def num_updates(self) -> int:
+        """Number of updates; they take at most `total_timesteps` environment steps."""
+        return self.total_timesteps // (self.num_envs * self.num_steps)

@@ -1,0 +1,123 @@
+"""Evaluation of the policies of a run, from its `Result` or from its directory."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rljax import config as configs
+from rljax.experiment import checkpoint
+from rljax.experiment.plan import Plan, plan_from_record
+from rljax.results.result import Result
+from rljax.training import parallel, runs
+from rljax.training.evaluate import evaluate as evaluate_agent
+from rljax.types import PyTree
+
+EVALUATION_STREAM = 1_000_003  # folded into the key of a run, so evaluation has its own stream
+
+
+def evaluate(
+    run: Result | str | Path, num_episodes: int = 100, *, seed: int | None = None,
+    greedy: bool = True, env: Any = None, **pieces: Any,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Evaluates the policies of a run on the first episode of each of many new environments.
+
+    Args:
+      run: the `Result` of `rljax.train`, or a run directory.
+      num_episodes: number of episodes of each policy.
+      seed: random seed of the environments; None uses that of the run.
+      greedy: act greedily; False samples from the policy.
+      env: the environment, if it is your own object.
+      pieces: the pieces that the run was made with, such as `network=`, and `agent=` if it is
+        your own.
+
+    Returns:
+      "returns" and "lengths" of episodes, `[*sweep, seeds, num_episodes]`, and "unfinished",
+      `[*sweep, seeds]`: the number of episodes that reached the limit of steps.
+
+    Raises:
+      ValueError: there is no state to evaluate, or a piece is missing.
+
+    Example:
+      >>> import rljax
+      >>> run = rljax.train(
+      ...     "q_learning", "rljax/Maze", num_seeds=2, total_timesteps=400, eval_episodes=0,
+      ...     progress=False,
+      ... )
+      >>> rljax.evaluate(run, num_episodes=5)["returns"].shape
+      (2, 5)
+    """
+    num_episodes = configs.at_least("num_episodes", num_episodes, 1)
+    if isinstance(run, Result):
+        if run.state is None:
+            raise ValueError("this result was loaded from files: pass its run directory instead.")
+        plan = plan_from_record(run.config, env, **pieces)
+        num_axes = len(plan.leading_shape)
+        states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), run.state.agent)
+    else:
+        plan, train_states = load_states(run, env, **pieces)
+        states = train_states.agent
+    return evaluate_states(plan, states, num_episodes, seed, greedy)
+
+
+def evaluate_states(
+    plan: Plan, states: PyTree, num_episodes: int = 100, seed: int | None = None,
+    greedy: bool = True,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Evaluates agent states `[R, ...]` of a plan; arguments and results are as in `evaluate`."""
+    env = plan.build_env(num_episodes)
+    placement = parallel.place(plan.num_runs)
+    inits = (plan if seed is None else plan._replace(seed=seed)).run_inits()
+    keys = jax.vmap(jax.random.fold_in, (0, None))(inits.key, EVALUATION_STREAM)
+
+    def evaluate_one(run, config):
+        state, key, swept = run
+        agent = plan.make_agent(dataclasses.replace(config, **swept), env)
+        return evaluate_agent(agent, env, state, key, greedy=greedy)
+
+    shards = placement.split((states, keys, inits.swept))
+    program = runs.over_runs(evaluate_one, placement.width)
+    call = placement.compile(program, shards, plan.config)
+    episodes = jax.device_get(placement.join(call(shards, plan.config)))
+    shape = plan.leading_shape
+    return {
+        "returns": episodes.returns.reshape(*shape, -1),
+        "lengths": episodes.lengths.reshape(*shape, -1),
+        "unfinished": (~episodes.finished).sum(axis=(-1, -2)).reshape(shape),
+    }
+
+
+def load_states(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Plan, PyTree]:
+    """Loads the last undamaged checkpoint of a run.
+
+    Args:
+      run_dir: the run directory.
+      env: the environment, if it is your own object.
+      pieces: the pieces that the run was made with, such as `network=`, and `agent=` if it is
+        your own.
+
+    Returns:
+      The plan and the `TrainState` of all runs, `[R, ...]`; its `agent` is the agent's state.
+
+    Raises:
+      ValueError: there is no run, no checkpoint, or only damaged ones.
+
+    Example:
+      >>> import rljax, tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     _ = rljax.train(
+      ...         "q_learning", "rljax/Maze", run_dir=f"{directory}/maze", total_timesteps=400,
+      ...         eval_episodes=0, progress=False,
+      ...     )
+      ...     plan, states = rljax.load_states(f"{directory}/maze")
+      >>> plan.agent, states.num_updates.tolist()
+      ('q_learning', [400])
+    """
+    plan = plan_from_record(configs.load(Path(run_dir) / "config.toml"), env, **pieces)
+    like = runs.template(plan.make_learner(), plan.config, plan.worker_inits())
+    found = checkpoint.restore(Path(run_dir) / "checkpoint", like, plan.record())
+    if found is None:
+        raise ValueError(f"there is no checkpoint in {run_dir} yet: resume the run first.")
+    return plan, plan.first_workers(found[0].state)

@@ -1,0 +1,52 @@
+"""The options of a run besides the hyperparameters of its agent, in one table.
+
+`rljax.train`, `rljax.resume`, config.toml and the command line take their names and defaults from
+here. Nothing heavy is imported, so that `rljax --help` answers at once.
+"""
+
+from typing import Any, NamedTuple
+
+
+class RunOption(NamedTuple):
+    """One keyword argument of `rljax.train`.
+
+    Attributes:
+      name: its name in Python, in TOML and on the command line.
+      help: one line without the default.
+      default: its default in `rljax.train`.
+      recorded: config.toml holds it, so it is part of what is run.
+      resumable: `rljax.resume` takes it, so it may change when a run is resumed.
+    """
+
+    name: str
+    help: str
+    default: Any = None
+    recorded: bool = False
+    resumable: bool = False
+
+
+_ALL = (
+    RunOption(
+        "num_seeds", "number of independent runs, trained side by side", 1, recorded=True
+    ),
+    RunOption("seed", "random seed; run i uses fold_in(key(seed), i)", 0, recorded=True),
+    RunOption("run_dir", "directory for checkpoints, metrics and the result"),
+    RunOption("num_reports", "number of points of the learning curves", 50, recorded=True),
+    RunOption(
+        "eval_episodes", "evaluation episodes of each final policy; 0 for none", 100,
+        resumable=True,
+    ),
+    RunOption("progress", "progress bar on standard error; --no-progress to hide", resumable=True),
+    RunOption(
+        "writers", "writers of metrics: jsonl, tensorboard, wandb", ("jsonl",), resumable=True
+    ),
+    RunOption("save_seconds", "minimum seconds between two checkpoints", 30.0, resumable=True),
+    RunOption("env_params", "parameters of the environment, by name", recorded=True),
+    RunOption("resume", "continue from the last checkpoint in run_dir", False),
+    RunOption(
+        "devices", "devices that train each run together by averaging", recorded=True
+    ),
+)  # fmt: skip
+RUN_OPTIONS: dict[str, RunOption] = {option.name: option for option in _ALL}
+RECORDED = tuple(option.name for option in _ALL if option.recorded)
+RESUMABLE = tuple(option.name for option in _ALL if option.resumable)

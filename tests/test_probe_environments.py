@@ -1,0 +1,312 @@
+"""What agents learn in probe environments, whose values and best policies are known.
+
+The value functions are compared with fixed points of each algorithm's targets, so that an error
+in bootstrapping, discounting or credit assignment shows as a wrong number.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, LEARNERS
+from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, TARGET, probe, with_memory
+
+from rljax import networks
+from rljax.agents import AGENTS
+from rljax.config import field_types
+from rljax.envs import wrappers
+from rljax.networks import action_values
+from rljax.training.learner import make_learner, train
+from rljax.types import identity, params_of
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+GAMMA, TRACE_LAMBDA = 0.9, 0.95
+PROBES = {  # kind, length of episodes, whether they terminate
+    "constant": (CONSTANT, 1, True),
+    "observed": (OBSERVED, 1, True),
+    "delayed": (DELAYED, 2, True),
+    "arm": (ARM, 1, True),
+    "match": (MATCH, 1, True),
+    "truncated after 8": (CONSTANT, 8, False),
+    "truncated after 40": (CONSTANT, 40, False),
+    "terminated after 8": (CONSTANT, 8, True),
+}
+
+
+class Family(NamedTuple):
+    """Agents that are trained and read in the same way.
+
+    Attributes:
+      options: config values.
+      network: `(spec) -> network`, the argument `network` of the maker; None for tables.
+      value: `(network, params, obs[N]) -> value[N]`.
+      probability: `(network, params, obs[N]) -> probability of action 1 [N]`; None for agents that
+        predict the values of a given policy.
+      terminated_value: the learned value of "terminated after 8"; None for a deterministic model,
+        which cannot represent that only the last of eight equal steps terminates.
+    """
+
+    options: dict[str, Any]
+    network: Callable[..., Any] | None
+    value: Callable[..., Any]
+    probability: Callable[..., Any] | None
+    terminated_value: Callable[[], float] | None
+
+
+def gae_value():
+    """The fixed point of GAE value targets if the last of eight steps terminates."""
+    value = 0.0
+    for _ in range(200):
+        advantage, advantages = 0.0, []
+        for steps_left in range(1, 9):
+            delta = 1.0 + (GAMMA * value if steps_left > 1 else 0.0) - value
+            advantage = delta + GAMMA * TRACE_LAMBDA * advantage
+            advantages.append(advantage)
+        value += np.mean(advantages)
+    return value
+
+
+def n_step_value(n):
+    """The fixed point of n-step targets, averaged over eight steps, the last of which terminates.
+
+    A step with more than n steps left bootstraps from the same value.
+    """
+    steps_left = np.arange(1, 9)
+    rewards = (1 - GAMMA ** np.minimum(steps_left, n)) / (1 - GAMMA)
+    return rewards.mean() / (1 - GAMMA**n * (steps_left > n).mean())
+
+
+def quantile_value():
+    """The mean of the fixed point of quantile targets if one of eight steps terminates."""
+    count = VALUE_BASED["num_quantiles"]
+    midpoints, quantiles = (np.arange(count) + 0.5) / count, np.zeros(count)
+    for _ in range(500):
+        targets = np.concatenate([np.ones(count), *[1 + GAMMA * quantiles] * 7])
+        quantiles = np.quantile(targets, midpoints, method="inverted_cdf")
+    return quantiles.mean()
+
+
+# Tables
+
+TABLE = {
+    "total_timesteps": 40_000,
+    "learning_rate": 0.01,
+    "n_step": 4,
+    "trace_lambda": TRACE_LAMBDA,
+}
+TRACES = TABLE | {"trace": "accumulating"}
+ONE_STEP = TABLE | {"n_step": 1, "trace_lambda": 0.0}  # off-policy agents cut longer returns
+
+
+def table_family(options, terminated_value, state_values=False):
+    def q_value(network, params, obs):
+        return params.q[obs].max(axis=-1)
+
+    def v_value(network, params, obs):
+        return params.v[obs]
+
+    def probability(network, params, obs):
+        q = params.q[obs]
+        return (q[:, 1] > q[:, 0]).astype(jnp.float32)
+
+    if state_values:
+        return Family(options, None, v_value, None, terminated_value)
+    return Family(options, None, q_value, probability, terminated_value)
+
+
+# Policies with a value function
+
+POLICY = {
+    "num_envs": 4, "num_steps": 16, "total_timesteps": 4 * 16 * 400, "learning_rate": 0.02,
+    "update_epochs": 2, "num_minibatches": 1, "max_grad_norm": 10.0,
+}  # fmt: skip
+
+
+def policy_family(terminated_value):
+    def network_of(spec):
+        return networks.actor_critic_network(spec, (8,), "tanh")
+
+    def value(network, params, obs):
+        return network.apply(params, obs)[1]
+
+    def probability(network, params, obs):
+        return network.apply(params, obs)[0].probs[:, 1]
+
+    return Family(POLICY, network_of, value, probability, terminated_value)
+
+
+# Action values
+
+VALUE_BASED = {
+    "num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 1200, "learning_rate": 0.01,
+    "anneal_lr": True, "buffer_size": 2048, "batch_size": 128, "learning_starts": 256,
+    "train_frequency": 8, "target_update_interval": 64, "trace_lambda": TRACE_LAMBDA,
+    "v_min": -2.0, "v_max": 12.0, "num_atoms": 29, "num_quantiles": 40, "kappa": 0.0,
+    "update_epochs": 2, "num_minibatches": 1, "exploration_fraction": 0.5, "eps_end": 0.2,
+}  # fmt: skip
+
+
+def value_family(terminated_value, mean=identity, num_outputs=0, layer_norm=False, **options):
+    """Agents whose network outputs action values, or distributions with the given `mean`."""
+
+    def network_of(spec):
+        return action_values.q_network(
+            spec, (8,), "tanh", num_outputs=num_outputs, layer_norm=layer_norm
+        )
+
+    def value(network, params, obs):
+        return mean(network.apply(params, obs)).max(axis=-1)
+
+    def probability(network, params, obs):
+        q = mean(network.apply(params, obs))
+        return (q.argmax(axis=-1) == 1).astype(jnp.float32)
+
+    return Family(VALUE_BASED | options, network_of, value, probability, terminated_value)
+
+
+def categorical_mean(logits):
+    atoms = jnp.linspace(VALUE_BASED["v_min"], VALUE_BASED["v_max"], VALUE_BASED["num_atoms"])
+    return (jax.nn.softmax(logits) * atoms[None, None]).sum(axis=-1)
+
+
+def quantile_mean(quantiles):
+    return quantiles.mean(axis=-1)
+
+
+NUM_ATOMS, NUM_QUANTILES = VALUE_BASED["num_atoms"], VALUE_BASED["num_quantiles"]
+FAMILIES = {
+    "one-step Q": table_family(ONE_STEP, lambda: n_step_value(1)),
+    "n-step Q": table_family(TABLE, lambda: n_step_value(4)),
+    "Q(lambda)": table_family(TRACES, gae_value),
+    "model": table_family(TABLE, None),
+    "TD(0)": table_family(TABLE, lambda: n_step_value(1), state_values=True),
+    "n-step TD": table_family(TABLE, lambda: n_step_value(4), state_values=True),
+    "TD(lambda)": table_family(TRACES, gae_value, state_values=True),
+    "one-step policy": policy_family(lambda: n_step_value(1)),
+    "GAE policy": policy_family(gae_value),
+    "Monte Carlo policy": policy_family(lambda: n_step_value(8)),
+    "DQN": value_family(lambda: n_step_value(1)),
+    "PQN": value_family(gae_value, layer_norm=True),
+    "C51": value_family(lambda: n_step_value(1), categorical_mean, NUM_ATOMS),
+    "Rainbow": value_family(lambda: n_step_value(3), categorical_mean, NUM_ATOMS),
+    "QR-DQN": value_family(quantile_value, quantile_mean, NUM_QUANTILES, batch_size=32),
+}
+
+
+class Learned(NamedTuple):
+    """What an agent has learned in each probe environment, for observations -1, 0 and 1.
+
+    Attributes:
+      family: the agent's family.
+      value: values `[3]` by name of the probe.
+      probability: probabilities of action 1 `[3]` by name of the probe; None for prediction.
+    """
+
+    family: Family
+    value: dict[str, Any]
+    probability: dict[str, Any] | None
+
+
+def make_config(name, family, **options):
+    options = {"gamma": GAMMA, "gae_lambda": TRACE_LAMBDA} | family.options | options
+    config = AGENTS[name].config
+    known = field_types(config)
+    return config(**{k: v for k, v in options.items() if k in known})
+
+
+def train_in(name, family, config, env):
+    """Trains an agent; returns it, its final state and its network."""
+    env = wrappers.batched(with_memory(AGENTS[name], config, env), config.num_envs)
+    network = family.network(env.spec) if family.network else None
+    pieces = {} if network is None else {"network": network}
+    agent = AGENTS[name].make(config, env.spec, **pieces)
+    learner = make_learner(agent, env, config.num_steps)
+    state, _ = train(learner, jax.random.key(0), config.num_updates)
+    return agent, state.agent, network
+
+
+@pytest.fixture(scope="module", params=LEARNERS)
+def learned(request):
+    name, row = request.param, AGENTS[request.param]
+    family = FAMILIES[CASES[name].family]
+    config = make_config(name, family)
+
+    def run(kind, length, terminates):
+        env = probe(kind, length, terminates, numbered=row.tabular)
+        _, state, network = train_in(name, family, config, env)
+        obs = jnp.arange(3) if row.tabular else jnp.array([[-1.0], [0.0], [1.0]])
+        outputs = [family.value(network, params_of(state), obs)]
+        if family.probability:
+            outputs.append(family.probability(network, params_of(state), obs))
+        return outputs
+
+    columns = [jnp.array(column) for column in zip(*PROBES.values(), strict=True)]
+    value, *probability = jax.jit(jax.vmap(run))(*columns)
+    return Learned(
+        family,
+        dict(zip(PROBES, value, strict=True)),
+        dict(zip(PROBES, probability[0], strict=True)) if probability else None,
+    )
+
+
+def test_values_are_those_of_the_discounted_rewards(learned):
+    np.testing.assert_allclose(learned.value["constant"][1], 1.0, atol=0.02)
+    observed = learned.value["observed"][jnp.array([0, 2])]
+    np.testing.assert_allclose(observed, [-1.0, 1.0], atol=0.05)
+    np.testing.assert_allclose(learned.value["delayed"][1:], [GAMMA, 1.0], atol=0.05)
+
+
+def test_policies_choose_the_best_action(learned):
+    if learned.probability is None:
+        pytest.skip("the agent predicts the values of a given policy")
+    assert learned.probability["arm"][1] > 0.95
+    assert learned.probability["match"][0] < 0.05
+    assert learned.probability["match"][2] > 0.95
+
+
+@pytest.mark.parametrize("length", [8, 40])
+def test_truncation_bootstraps_from_the_next_value(learned, length):
+    value = learned.value[f"truncated after {length}"][1]
+    np.testing.assert_allclose(value, 1 / (1 - GAMMA), rtol=0.02)
+
+
+def test_terminal_states_are_not_bootstrapped(learned):
+    if learned.family.terminated_value is None:
+        pytest.skip("the agent's model is deterministic")
+    expected = learned.family.terminated_value()
+    assert expected < 6
+    np.testing.assert_allclose(learned.value["terminated after 8"][1], expected, rtol=0.03)
+
+
+# Continuous actions
+
+
+@pytest.mark.parametrize("kind", [ARM, MATCH])
+@pytest.mark.parametrize("action", [-2.0, -0.5, TARGET, 1.0])
+def test_continuous_probes_reward_the_distance_to_the_best_action(kind, action):
+    env = probe(kind, 1, continuous=True)
+    assert (env.spec.num_actions, env.spec.action_shape) == (0, (1,))
+    state, obs = env.reset(jax.random.key(0))
+    _, step = env.step(state, jnp.array([action]), jax.random.key(1))
+    best = TARGET if kind == ARM else state.sign
+    np.testing.assert_allclose(step.reward, -abs(action - best), rtol=1e-6)
+    assert obs[0] == (0 if kind == ARM else state.sign)
+    assert step.terminated and not step.truncated
+
+
+def test_ppo_learns_the_best_continuous_actions():
+    family = FAMILIES["GAE policy"]
+    config = make_config("ppo", family, gae_lambda=0.0)
+
+    def run(kind):
+        env = probe(kind, 1, continuous=True)
+        agent, state, _ = train_in("ppo", family, config, env)
+        return agent.greedy(state, jnp.array([[-1.0], [0.0], [1.0]]), jax.random.key(0))[:, 0]
+
+    arm, match = jax.jit(jax.vmap(run))(jnp.array([ARM, MATCH]))
+    np.testing.assert_allclose(arm[1], TARGET, atol=0.1)
+    np.testing.assert_allclose(match[jnp.array([0, 2])], [-1.0, 1.0], atol=0.1)
