@@ -170,7 +170,9 @@ def dqn(
         network = q_network(config, spec, objective.num_outputs)
     else:
         check_q_network(network, spec, objective.num_outputs)
-    optimizer = optimizer or default_optimizer(config)
+    if optimizer is None:
+        optimizer = default_optimizer(config)
+    optimizers.check_optimizer(optimizer)
     loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average)
 
     def q_function(params, noise):

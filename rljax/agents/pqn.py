@@ -13,12 +13,16 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from rljax.agents.acting import check_discrete, epsilon_greedy
-from rljax.agents.minibatches import check_minibatches
+from rljax.agents.minibatches import (
+    check_minibatches,
+    gradient_steps_per_update,
+    minibatch_indices,
+)
 from rljax.config import RunConfig, config, option
 from rljax.networks import action_values
 from rljax.networks.action_values import check_q_network
 from rljax.networks.layers import ACTIVATIONS, example_obs
-from rljax.ops import optimizers, returns, shuffling, td
+from rljax.ops import optimizers, returns, td
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
 
 
@@ -75,11 +79,9 @@ def pqn(
         )
     else:
         check_q_network(network, spec)
-    num_minibatch_steps = config.update_epochs * config.num_minibatches
-    rate = config.learning_rate
-    if config.anneal_lr:
-        rate = optimizers.learning_rate_schedule(rate, config.num_updates, num_minibatch_steps)
-    optimizer = optimizer or optimizers.clipped(optax.radam(rate), config.max_grad_norm)
+    if optimizer is None:
+        optimizer = default_optimizer(config)
+    optimizers.check_optimizer(optimizer)
 
     def q_values(state, obs, noise=None):
         del noise
@@ -106,20 +108,27 @@ def pqn(
             loss = td.squared(td_target - q).mean()
             return loss, {"losses/td_loss": loss, "losses/q_value": q.mean()}
 
-        def minibatch_step(carry, rows):
+        def minibatch_step(carry, indices):
             flat, opt_state = carry
-            minibatch = jax.tree.map(lambda x: x[rows], batch)
+            minibatch = jax.tree.map(lambda x: x[indices], batch)
             grads, metrics = jax.grad(loss, has_aux=True)(flat, *minibatch)
             updates, opt_state = optimizer.update(average(grads), opt_state, flat)
             return (flat + updates, opt_state), metrics
 
-        rows = shuffling.permutations(key, config.update_epochs, td_target.size)
-        (flat, opt_state), metrics = jax.lax.scan(
-            minibatch_step, (flat, state.opt_state), rows.reshape(num_minibatch_steps, -1)
-        )
+        indices = minibatch_indices(config, key, td_target.size)
+        (flat, opt_state), metrics = jax.lax.scan(minibatch_step, (flat, state.opt_state), indices)
         env_steps = Shared(state.env_steps.value + td_target.size)
         state = PQNState(unravel(flat), opt_state, env_steps)
         return state, average(jax.tree.map(jnp.mean, metrics))
 
     acting = epsilon_greedy(config, spec, q_values)
     return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
+
+
+def default_optimizer(config: PQNConfig) -> optax.GradientTransformation:
+    """Returns RAdam with clipped gradients and annealed learning rate."""
+    rate = config.learning_rate
+    if config.anneal_lr:
+        steps_per_update = gradient_steps_per_update(config)
+        rate = optimizers.learning_rate_schedule(rate, config.num_updates, steps_per_update)
+    return optimizers.clipped(optax.radam(rate), config.max_grad_norm)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 
+from rljax.config import kind_of
 from rljax.ops import policy
 from rljax.types import Array, PyTree
 
@@ -71,8 +72,8 @@ def check_surrogate(surrogate: Any) -> Surrogate:
     """
     if not isinstance(surrogate, Surrogate):
         raise ValueError(
-            f"`surrogate` is {surrogate!r}, but it must be an rljax.Surrogate: "
-            "give for example rljax.clip(0.2) or rljax.adaptive_kl(0.01)."
+            f"`surrogate` is {kind_of(surrogate)}, but it must be an `rljax.Surrogate`, such as "
+            "`rljax.clip(0.2)` or `rljax.adaptive_kl(0.01)`."
         )
     return surrogate
 

@@ -20,6 +20,7 @@ from rljax.config.values import (
     at_least,
     check_range,
     convert,
+    kind_of,
     nearest,
     suggestion,
     unknown_key,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIASES", "RunConfig", "at_least", "check", "check_range", "config", "convert", "dump",
-    "field_types", "from_mapping", "load", "nearest", "option", "suggestion", "to_mapping",
-    "unknown_key",
+    "field_types", "from_mapping", "kind_of", "load", "nearest", "option", "suggestion",
+    "to_mapping", "unknown_key",
 ]  # fmt: skip
 
 

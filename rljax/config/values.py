@@ -148,3 +148,15 @@ def at_least(name: str, value: Any, low: int) -> int:
     if number < low:
         raise ValueError(f"`{name}` is {value}, but it must be at least {low}.")
     return number
+
+
+def kind_of(value: Any) -> str:
+    """Returns how messages name an object of the wrong kind.
+
+    Example:
+      >>> kind_of(len), kind_of(3)
+      ('the function `len`', 'of type `int`')
+    """
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the {'class' if isinstance(value, type) else 'function'} `{value.__name__}`"
+    return f"of type `{type(value).__name__}`"

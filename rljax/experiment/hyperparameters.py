@@ -9,7 +9,6 @@ import numpy as np
 from rljax import config as configs
 from rljax.agents import AgentRow
 from rljax.experiment.options import RUN_OPTIONS
-from rljax.types import Replay
 
 
 def piece_names(row: AgentRow) -> list[str]:
@@ -24,7 +23,7 @@ def split_hyperparameters(
     """Splits hyperparameters into single values, swept values and pieces.
 
     Raises:
-      ValueError: an unknown name, an invalid sweep, or a piece of the wrong type.
+      ValueError: an unknown name, or an invalid sweep. Makers check the pieces.
     """
     types = configs.field_types(row.config)
     known = piece_names(row)
@@ -33,7 +32,6 @@ def split_hyperparameters(
         if name in known and value is None:
             continue  # the default
         if name in known and not _is_option(value, name in types):
-            check_piece(name, value)
             pieces[name] = value
         elif name in known and name not in types:
             raise ValueError(
@@ -54,36 +52,6 @@ def _is_option(value: Any, is_field: bool) -> bool:
     Some names are both: `surrogate="kl"` is an option, and a list of names is a wrong sweep.
     """
     return isinstance(value, (str, bool, int, float)) or (is_field and type(value) is list)
-
-
-def check_piece(name: str, piece: Any) -> None:
-    """Checks the type of a replay buffer or an optimizer; makers check the other pieces.
-
-    Raises:
-      ValueError: it is not a `rljax.types.Replay`, or not an optax `GradientTransformation`.
-    """
-    if name == "replay":
-        missing = [field for field in Replay._fields if not callable(getattr(piece, field, None))]
-        if missing or not isinstance(piece, Replay):
-            lack = f" without the function `{missing[0]}`" if missing else ""
-            raise ValueError(
-                f"`replay` is {_kind(piece)}{lack}, but it must be a `rljax.types.Replay`, such as "
-                "`rljax.replay.uniform(capacity, batch_size)`."
-            )
-    if name == "optimizer" or name.endswith("_optimizer"):
-        functions = callable(getattr(piece, "init", None)), callable(getattr(piece, "update", None))
-        if not (isinstance(piece, tuple) and all(functions)):
-            raise ValueError(
-                f"`{name}` is {_kind(piece)}, but it must be an optax `GradientTransformation`, "
-                "such as `optax.adam(1e-3)`."
-            )
-
-
-def _kind(value: Any) -> str:
-    if inspect.isfunction(value) or inspect.isclass(value):
-        noun = "function" if inspect.isfunction(value) else "class"
-        return f"the {noun} `{value.__name__}`"
-    return f"of type `{type(value).__name__}`"
 
 
 def _swept_values(name: str, value: Any, kind: type) -> list[float]:

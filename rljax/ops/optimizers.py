@@ -7,6 +7,8 @@ import chex
 import jax.numpy as jnp
 import optax
 
+from rljax.config import kind_of
+
 
 def learning_rate_schedule(
     learning_rate: Any, num_updates: int, steps_per_update: int = 1
@@ -59,10 +61,10 @@ def check_optimizer(optimizer: Any) -> None:
     """Checks that an object is an optimizer.
 
     Raises:
-      ValueError: it has no functions `init` and `update`.
+      ValueError: it is not an optax `GradientTransformation`.
     """
-    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+    if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
-            f"`optimizer` is {optimizer!r}, but it must be an optax.GradientTransformation: give "
-            "for example optax.adam(1e-3)."
+            f"`optimizer` is {kind_of(optimizer)}, but it must be an optax "
+            "`GradientTransformation`, such as `optax.adam(1e-3)`."
         )

@@ -1,12 +1,12 @@
 """Checks of replay buffers: their sizes, the memory they need, and the functions they have."""
 
-import inspect
 import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from rljax.config import kind_of
 from rljax.types import Array, PyTree, Replay
 
 
@@ -19,12 +19,9 @@ def check_replay(replay: Any) -> None:
     missing = [name for name in Replay._fields if not callable(getattr(replay, name, None))]
     if isinstance(replay, Replay) and not missing:
         return
-    kind = f"of type `{type(replay).__name__}`"
-    if inspect.isfunction(replay):
-        kind = f"the function `{replay.__name__}`"
     lack = f" without the function `{missing[0]}`" if missing else ""
     raise ValueError(
-        f"`replay` is {kind}{lack}, but it must be a `rljax.types.Replay`, such as "
+        f"`replay` is {kind_of(replay)}{lack}, but it must be a `rljax.types.Replay`, such as "
         "`rljax.replay.uniform(capacity, batch_size)` returns."
     )
 

@@ -148,9 +148,9 @@ def test_sampled_observations_are_standardized_by_the_moments_before_the_update(
     steps = state.learned.obs[first:last] * before.std() + before.mean()
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
     assert np.unique(np.round(steps)).size > 5 and steps.min() >= 0 and steps.max() < 54
-    seen = np.arange(54.0)
+    after = np.arange(54.0)
     obs = jnp.array([[3.0, 50.0]])
-    expected = (obs - seen.mean()) / seen.std()
+    expected = (obs - after.mean()) / after.std()
     np.testing.assert_allclose(loop.standardize(state, obs), expected, rtol=1e-4)
     with_memory = RecurrentObs(obs, jnp.zeros((1, 4)))
     np.testing.assert_allclose(loop.standardize(state, with_memory), expected, rtol=1e-4)

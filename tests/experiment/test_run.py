@@ -379,6 +379,7 @@ def flawed(**flaws):
     return Env(spec, lambda key: (jnp.int32(0), first), step)
 
 
+DQN = {"agent": "dqn", "total_timesteps": 4000}  # enough steps to learn from
 REFUSED = [
     ({"agent": "pop"}, "there is no agent `pop`: did you mean `ppo`"),
     ({"agent": 3}, r"`agent` is 3, but it must be a name .* or a pair"),
@@ -415,9 +416,9 @@ REFUSED = [
         {"agent": "ppo", "optimizer": SimpleNamespace(init=len, update=len)},
         "`optimizer` is of type",
     ),
-    ({"agent": "dqn", "replay": object()}, "`replay` is of type `object` without .*`init`, but it"),
-    ({"agent": "dqn", "replay": replay.uniform}, "`replay` is the function `uniform` without"),
-    ({"agent": "dqn", "replay": Replay(*[None] * 5)}, "`Replay` without the function `init`, but"),
+    (DQN | {"replay": object()}, "`replay` is of type `object` without .*`init`, but it"),
+    (DQN | {"replay": replay.uniform}, "`replay` is the function `uniform` without"),
+    (DQN | {"replay": Replay(*[None] * 5)}, "`Replay` without the function `init`, but"),
     ({"agent": "ppo", "surrogate": ["clip", "kl"]}, "`surrogate` is .*, but it is static in the"),
     ({"agent": "ppo", "surrogate": lambda x: x}, "`surrogate`"),
     ({"resume": True}, "`resume` is True, but `run_dir` is None"),

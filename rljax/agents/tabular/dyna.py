@@ -108,6 +108,13 @@ def dyna_q(
       config: options; floats may be tracers.
       spec: description of the environment, with numbered states and discrete actions.
       average: mean over workers; each worker has its own model.
+
+    Example:
+      >>> import jax, rljax
+      >>> env = rljax.build("rljax/DynaMaze", num_envs=1)
+      >>> agent = dyna_q(DynaQConfig(planning_steps=50), env.spec)
+      >>> agent.init(jax.random.key(0)).model.reward.shape
+      (54, 4)
     """
     return _dyna(config, spec, by_pairs=config.sampling == "pairs", average=average)
 

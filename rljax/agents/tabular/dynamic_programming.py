@@ -51,6 +51,11 @@ def value_iteration(
 
     Raises:
       ValueError: the environment has no model.
+
+    Example:
+      >>> import rljax
+      >>> env = rljax.build("rljax/Maze", num_envs=1)
+      >>> agent = value_iteration(PlanningConfig(gamma=0.9), env.spec)
     """
     del average
     model = _model(spec)

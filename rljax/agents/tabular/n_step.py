@@ -137,6 +137,13 @@ def sarsa(
       config: options; floats may be tracers.
       spec: description of the environment, with numbered states and discrete actions.
       average: mean over workers.
+
+    Example:
+      >>> import jax, rljax
+      >>> env = rljax.build("rljax/WindyGridworld", num_envs=1)
+      >>> agent = sarsa(NStepSarsaConfig(n_step=4), env.spec)
+      >>> agent.init(jax.random.key(0)).params.q.shape
+      (70, 4)
     """
     n = getattr(config, "n_step", 1)
 

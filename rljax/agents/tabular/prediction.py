@@ -109,6 +109,13 @@ def td(
       spec: description of the environment, with numbered states and discrete actions.
       policy: the policy to evaluate, probabilities `[S, A]`; uniform by default.
       average: mean over workers.
+
+    Example:
+      >>> import jax, rljax
+      >>> env = rljax.build("rljax/RandomWalk", num_envs=1)
+      >>> agent = td(TableConfig(gamma=1.0), env.spec)
+      >>> agent.init(jax.random.key(0)).params.v.shape
+      (21,)
     """
     n = getattr(config, "n_step", 1)
 
