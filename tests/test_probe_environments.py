@@ -142,8 +142,8 @@ def policy_family(terminated_value):
 # Action values
 
 VALUE_BASED = {
-    "num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 1200, "learning_rate": 0.01,
-    "anneal_lr": True, "buffer_size": 2048, "batch_size": 128, "learning_starts": 256,
+    "num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 800, "learning_rate": 0.01,
+    "anneal_lr": True, "buffer_size": 2048, "batch_size": 32, "learning_starts": 256,
     "train_frequency": 8, "target_update_interval": 64, "trace_lambda": TRACE_LAMBDA,
     "v_min": -2.0, "v_max": 12.0, "num_atoms": 29, "num_quantiles": 40, "kappa": 0.0,
     "update_epochs": 2, "num_minibatches": 1, "exploration_fraction": 0.5, "eps_end": 0.2,
@@ -193,7 +193,7 @@ FAMILIES = {
     "PQN": value_family(gae_value, layer_norm=True),
     "C51": value_family(lambda: n_step_value(1), categorical_mean, NUM_ATOMS),
     "Rainbow": value_family(lambda: n_step_value(3), categorical_mean, NUM_ATOMS),
-    "QR-DQN": value_family(quantile_value, quantile_mean, NUM_QUANTILES, batch_size=32),
+    "QR-DQN": value_family(quantile_value, quantile_mean, NUM_QUANTILES, batch_size=16),
 }
 
 

@@ -223,7 +223,9 @@ def test_a_custom_loss_replaces_the_loss():
 
 @pytest.mark.parametrize("surrogate", [lambda x: x, clip, 0.2, (1, 2, 3)])
 def test_a_surrogate_of_the_wrong_form_is_refused(surrogate):
-    with pytest.raises(ValueError, match=r"`surrogate` is .* must be an `rljax.Surrogate`, such as .*clip"):
+    with pytest.raises(
+        ValueError, match=r"`surrogate` is .* must be an `rljax.Surrogate`, such as .*clip"
+    ):
         ppo(CONFIG, SPEC, surrogate=surrogate)
 
 

@@ -113,6 +113,8 @@ def test_norms_may_be_batched():
 
 @pytest.mark.parametrize("optimizer", [optax.adam, 1e-3, None, optax.constant_schedule(0.1)])
 def test_other_objects_are_no_optimizers(optimizer):
-    with pytest.raises(ValueError, match=r"must be an optax `GradientTransformation`, such as `optax.adam"):
+    with pytest.raises(
+        ValueError, match=r"must be an optax `GradientTransformation`, such as `optax.adam"
+    ):
         optimizers.check_optimizer(optimizer)
     optimizers.check_optimizer(optax.adam(1e-3))
