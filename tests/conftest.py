@@ -8,6 +8,7 @@ import gc
 import hashlib
 import importlib
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -18,6 +19,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))  # for `import probes` and `import cases`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+PER_AGENT = ("test_contract.py", "test_probe_environments.py")
 DEVICES = "--xla_force_host_platform_device_count"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=4".strip()
@@ -51,20 +53,22 @@ def pytest_configure(config):
     hypothesis.settings.load_profile("rljax")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Keeps tests that share a module-scoped fixture in one process of `pytest -n`.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives each file to one process of `pytest -n`, so that its fixtures are set up once.
 
-    A parametrized fixture, such as one agent of the contract tests, makes a group of its own.
+    Files in `PER_AGENT` are split by their first parameter, the agent. (The marks of `--dist
+    loadgroup` have no effect in pytest 9.2 with pytest-xdist 3.8.)
     """
-    for item in items:
-        fixtures = item._fixtureinfo.name2fixturedefs
-        shared = {name for name in fixtures if fixtures[name][-1].scope == "module"}
-        shared -= {"quick_compiles"}
-        if shared:
-            params = item.callspec.params if hasattr(item, "callspec") else {}
-            values = [str(params[name]) for name in sorted(shared & params.keys())]
-            item.add_marker(pytest.mark.xdist_group("-".join([item.path.name, *values])))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            agent = re.search(r"\[(\w+)", test) if file.endswith(PER_AGENT) else None
+            return f"{file}-{agent[1]}" if agent else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ FEW_ITERATIONS = {  # each operation is dispatched by itself without `jit`
     "num_halvings": 2,
 }  # fmt: skip
 # fields of an agent's state that hold the experience of one worker and are not averaged
-WORKER_FIELDS = ("running_return", "replay", "episode", "model", "waiting", "time")
+WORKER_FIELDS = ("running_return", "replay", "episode", "model", "planner", "waiting", "time")
 
 
 def config_of(name, is_full):

@@ -64,7 +64,7 @@ def test_words_are_split_into_positionals_and_options(words, positionals, option
         ("plot --metrik x", "`rljax plot` has no option `metrik`: did you mean `metric`?"),
         ("plot", "the arguments of `rljax plot` are RUN_DIR ..., but it got none."),
         ("evaluate nowhere --num-episodes 0", "`num_episodes` is 0, but it must be at least 1."),
-        ("evaluate nowhere", "there is no file nowhere/config.toml"),
+        ("evaluate nowhere", "there is no run in nowhere: give the directory"),
         ("list x", "the arguments of `rljax list` are none, but it got x."),
     ],
 )

@@ -8,7 +8,7 @@ from rljax.cli import devices, listing
 from rljax.cli.help import with_default
 from rljax.cli.parser import Command, expect
 from rljax.config import at_least, convert, field_types, load, unknown_key
-from rljax.experiment.options import RUN_OPTIONS
+from rljax.experiment.options import RUN_OPTIONS, read_record
 
 RETURN = "charts/episodic_return"
 
@@ -123,7 +123,7 @@ def _resumable_options(options: dict[str, str]) -> dict[str, Any]:
 def resume(positionals: list[str], options: dict[str, str]) -> None:
     """`rljax resume RUN_DIR`."""
     (run_dir,) = expect(positionals, 1, "resume", "RUN_DIR")
-    record = load(Path(run_dir) / "config.toml")
+    record = read_record(run_dir)
     is_first = devices.set_up(options, record.get("devices"))
     how = _resumable_options(options)
 

@@ -120,10 +120,10 @@ def _split_id(env_id: str) -> tuple[str, str]:
     suite, name = env_id.split("/", 1) if "/" in env_id else ("gymnax", env_id)
     if suite not in SUITES:
         same_name = [each for each in environment_ids() if each.rpartition("/")[2] == name]
-        hint = f"Did you mean `{same_name[0]}`? " if same_name else ""
+        hint = f"did you mean `{same_name[0]}`? " if same_name else ""
         raise ValueError(
-            f"There is no environment suite `{suite}`, needed for `{env_id}`. {hint}The suites "
-            f"are {', '.join(SUITES)}."
+            f"there is no environment suite `{suite}` of `{env_id}`: {hint}The suites are "
+            f"{', '.join(SUITES)}."
         )
     try:
         names = _names_in(suite)
@@ -134,8 +134,8 @@ def _split_id(env_id: str) -> tuple[str, str]:
         ) from error
     if name not in names:
         near = nearest(env_id.removeprefix("gymnax/"), environment_ids())
-        hint = f"Did you mean `{near}`? " if near else ""
+        hint = f"did you mean `{near}`? " if near else ""
         raise ValueError(
-            f"There is no environment `{env_id}`. {hint}`rljax list` shows all environments."
+            f"there is no environment `{env_id}`: {hint}`rljax list` shows all environments."
         )
     return suite, name

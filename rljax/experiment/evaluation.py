@@ -9,6 +9,7 @@ import numpy as np
 
 from rljax import config as configs
 from rljax.experiment import checkpoint
+from rljax.experiment.options import read_record
 from rljax.experiment.plan import Plan, plan_from_record
 from rljax.results.result import Result
 from rljax.training import parallel, runs
@@ -115,7 +116,7 @@ def load_states(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Pl
       >>> plan.agent, states.num_updates.tolist()
       ('q_learning', [400])
     """
-    plan = plan_from_record(configs.load(Path(run_dir) / "config.toml"), env, **pieces)
+    plan = plan_from_record(read_record(run_dir), env, **pieces)
     like = runs.template(plan.make_learner(), plan.config, plan.worker_inits())
     found = checkpoint.restore(Path(run_dir) / "checkpoint", like, plan.record())
     if found is None:

@@ -4,7 +4,10 @@
 here. Nothing heavy is imported, so that `rljax --help` answers at once.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from rljax.config import load
 
 
 class RunOption(NamedTuple):
@@ -50,3 +53,15 @@ _ALL = (
 RUN_OPTIONS: dict[str, RunOption] = {option.name: option for option in _ALL}
 RECORDED = tuple(option.name for option in _ALL if option.recorded)
 RESUMABLE = tuple(option.name for option in _ALL if option.resumable)
+
+
+def read_record(run_dir: str | Path) -> dict[str, Any]:
+    """Returns the values of config.toml in the directory of a run.
+
+    Raises:
+      ValueError: the directory contains no run.
+    """
+    file = Path(run_dir) / "config.toml"
+    if not file.is_file():
+        raise ValueError(f"there is no run in {run_dir}: give the directory of a run.")
+    return load(file)

@@ -14,7 +14,7 @@ from rljax import config as configs
 from rljax.experiment.directory import RunDirectory, restore
 from rljax.experiment.evaluation import evaluate_states
 from rljax.experiment.loop import TrainingLoop
-from rljax.experiment.options import RESUMABLE
+from rljax.experiment.options import RESUMABLE, read_record
 from rljax.experiment.plan import Plan, make_plan, plan_from_record
 from rljax.experiment.progress import Progress
 from rljax.experiment.signals import interruptible, resume_hint
@@ -111,7 +111,7 @@ def resume(run_dir: str | Path, env: Any = None, agent: Any = None, **options: A
       (1, 4)
     """
     how = {name: options.pop(name) for name in RESUMABLE if name in options}
-    record = configs.load(Path(run_dir) / "config.toml")
+    record = read_record(run_dir)
     plan = plan_from_record(record, env, agent, **options)
     return run_plan(plan, run_dir, resume=True, **how)
 

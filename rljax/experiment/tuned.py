@@ -28,7 +28,7 @@ def tuned(agent: str, env_id: str) -> dict[str, Any]:
     if path is None:
         others = tuned_env_ids(agent)
         exist = f"`{agent}` has some for {', '.join(others)}" if others else "this agent has none"
-        raise ValueError(f"There are no tuned settings for `{agent}` on {env_id}: {exist}.")
+        raise ValueError(f"there are no tuned settings for `{agent}` on {env_id}: {exist}.")
     settings = configs.load(path)
     return {"agent": settings.pop("agent"), "env": settings.pop("env_id"), **settings}
 

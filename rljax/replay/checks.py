@@ -57,7 +57,7 @@ def check_memory(capacity: int, item: PyTree, name: str = "capacity") -> None:
     limit = _memory_bytes()
     if limit is not None and capacity * item_bytes > limit:
         raise ValueError(
-            f"`{name}` is {capacity:,}, but so many items of {item_bytes:,} bytes need "
+            f"`{name}` is {capacity:,}, but that many items of {item_bytes:,} bytes need "
             f"{_readable(capacity * item_bytes)} of memory and this machine has "
             f"{_readable(limit)}: make it smaller than {limit // item_bytes:,}."
         )

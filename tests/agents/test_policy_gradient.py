@@ -61,6 +61,6 @@ def test_every_maker_checks_its_network_and_optimizer(name):
     with pytest.raises(ValueError, match=r"`network` returns an array .* dqn"):
         row.make(config, SPEC, network=networks.q_network(SPEC, (4,)))
     for wrong in (optax.adam, 1e-3):
-        with pytest.raises(ValueError, match=r"`optimizer` is .* give for example optax.adam"):
+        with pytest.raises(ValueError, match=r"`optimizer` is .*, such as `optax.adam"):
             row.make(config, SPEC, optimizer=wrong)
     assert row.make(config, SPEC, optimizer=optax.adam(1e-3))

@@ -179,11 +179,11 @@ def test_ids():
 @pytest.mark.parametrize(
     ("env_id", "message"),
     [
-        ("cartpole", "no environment `cartpole`. Did you mean `CartPole-v1`?"),
-        ("CartPole-v2", "no environment `CartPole-v2`. Did you mean `CartPole-v1`?"),
-        ("gymnax/Breakout", "Did you mean `Breakout-MinAtar`? `rljax list` shows all"),
+        ("cartpole", "no environment `cartpole`: did you mean `CartPole-v1`?"),
+        ("CartPole-v2", "no environment `CartPole-v2`: did you mean `CartPole-v1`?"),
+        ("gymnax/Breakout", "did you mean `Breakout-MinAtar`? `rljax list` shows all"),
         ("gymnacks/CartPole-v1", "no environment suite `gymnacks`, needed for `gymnacks/Cart"),
-        ("gymnacks/CartPole-v1", "Did you mean `CartPole-v1`? The suites are gymnax, rljax"),
+        ("gymnacks/CartPole-v1", "did you mean `CartPole-v1`? The suites are gymnax, rljax"),
         ("gymnacks/ant", "needed for `gymnacks/ant`. The suites are gymnax, rljax"),
         ("CartPole/v1", "no environment suite `CartPole`, needed for `CartPole/v1`. The suites"),
     ],
@@ -204,7 +204,7 @@ def missing_suite(monkeypatch):
 def test_suites_that_are_not_installed_are_left_out_of_listings(missing_suite):
     assert "CartPole-v1" in envs.environment_ids()
     assert not any(env_id.startswith("missing") for env_id in envs.environment_ids())
-    with pytest.raises(ValueError, match="There is no environment `CartPole-v2`"):
+    with pytest.raises(ValueError, match="there is no environment `CartPole-v2`"):
         envs.make("CartPole-v2")
 
 

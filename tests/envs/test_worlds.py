@@ -326,7 +326,7 @@ def test_render_shows_the_agent():
         ("rljax/BlockingMaze", {"change_at": -1}, "`change_at` is -1, but it must be at least 0."),
         ("rljax/RandomWalk", {"length": 4}, "`length` is 4, but it must be odd"),
         ("rljax/Treasure", {"length": 1}, "`length` is 1, but it must be at least 2."),
-        ("rljax/Mase", {}, "There is no environment `rljax/Mase`. Did you mean `rljax/Maze`?"),
+        ("rljax/Mase", {}, "there is no environment `rljax/Mase`: did you mean `rljax/Maze`?"),
     ],
 )
 def test_error_messages(env_id, params, message):

@@ -655,7 +655,7 @@ def test_the_run_directory_holds_the_result(evaluated):
 
 
 def test_a_directory_without_a_run_cannot_be_resumed(tmp_path):
-    with pytest.raises(ValueError, match="there is no file .*config.toml"):
+    with pytest.raises(ValueError, match="there is no run in"):
         rljax.resume(tmp_path / "absent")
     with pytest.raises(ValueError, match="there is no run in"):
         train(run_dir=tmp_path / "absent", resume=True)
