@@ -122,7 +122,7 @@ def _split_id(env_id: str) -> tuple[str, str]:
         same_name = [each for each in environment_ids() if each.rpartition("/")[2] == name]
         hint = f"did you mean `{same_name[0]}`? " if same_name else ""
         raise ValueError(
-            f"there is no environment suite `{suite}` of `{env_id}`: {hint}The suites are "
+            f"there is no environment suite `{suite}` of `{env_id}`: {hint}the suites are "
             f"{', '.join(SUITES)}."
         )
     try:
