@@ -120,11 +120,9 @@ def _split_id(env_id: str) -> tuple[str, str]:
     suite, name = env_id.split("/", 1) if "/" in env_id else ("gymnax", env_id)
     if suite not in SUITES:
         same_name = [each for each in environment_ids() if each.rpartition("/")[2] == name]
-        hint = f"did you mean `{same_name[0]}`? " if same_name else ""
-        raise ValueError(
-            f"there is no environment suite `{suite}` of `{env_id}`: {hint}the suites are "
-            f"{', '.join(SUITES)}."
-        )
+        suites = ", ".join(SUITES)
+        cure = f"did you mean `{same_name[0]}`?" if same_name else f"the suites are {suites}."
+        raise ValueError(f"there is no environment suite `{suite}` of `{env_id}`: {cure}")
     try:
         names = _names_in(suite)
     except ImportError as error:

@@ -182,10 +182,9 @@ def test_ids():
         ("cartpole", "no environment `cartpole`: did you mean `CartPole-v1`?"),
         ("CartPole-v2", "no environment `CartPole-v2`: did you mean `CartPole-v1`?"),
         ("gymnax/Breakout", "did you mean `Breakout-MinAtar`? `rljax list` shows all"),
-        ("gymnacks/CartPole-v1", "no environment suite `gymnacks` of `gymnacks/Cart"),
-        ("gymnacks/CartPole-v1", "did you mean `CartPole-v1`? the suites are gymnax, rljax"),
+        ("gymnacks/CartPole-v1", "suite `gymnacks` of `gymnacks/CartPole-v1`: did you mean `Cart"),
         ("gymnacks/ant", "suite `gymnacks` of `gymnacks/ant`: the suites are gymnax, rljax"),
-        ("CartPole/v1", "no environment suite `CartPole` of `CartPole/v1`: the suites"),
+        ("CartPole/v1", "no environment suite `CartPole` of `CartPole/v1`: the suites are"),
     ],
 )
 def test_unknown_ids_name_the_nearest(env_id, message):
