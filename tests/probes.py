@@ -232,6 +232,23 @@ def bits(tree):
     return jax.tree.structure(tree), [leaf_bits(x) for x in jax.tree.leaves(tree)]
 
 
+def rollout(env, key, actions):
+    """Returns the first observation, states `[T, ...]` and steps `[T, ...]`; compiles fast."""
+
+    def run(key, actions):
+        reset_key, key = jax.random.split(key)
+        state, obs = env.reset(reset_key)
+
+        def env_step(state, inputs):
+            state, step = env.step(state, *inputs)
+            return state, (state, step)
+
+        inputs = actions, env.sample_noise(key, len(actions))
+        return obs, *jax.lax.scan(env_step, state, inputs)[1]
+
+    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})(key, actions)
+
+
 def naive_gae(reward, value, next_value, terminated, truncated, gamma, gae_lambda):
     """Returns GAE advantages `[T, B]` by definition, in float64: discounted sums of TD errors."""
     reward, value, next_value = (np.asarray(x, np.float64) for x in (reward, value, next_value))
