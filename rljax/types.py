@@ -168,6 +168,12 @@ class Render(Protocol):
         ...
 
 
+class Observe(Protocol):
+    def __call__(self, state: PyTree, /) -> PyTree:
+        """Returns the observation of a state."""
+        ...
+
+
 class Env(NamedTuple):
     """An environment that resets itself: one, or a batch of `spec.num_envs`."""
 
@@ -176,6 +182,7 @@ class Env(NamedTuple):
     step: EnvStep  # (state, action, noise) -> (state, Step)
     sample_noise: SampleNoise = jax.random.split  # (key, T) -> noise of T calls of `step`
     render: Render | None = None  # (state) -> text; None where there is no text form
+    observe: Observe | None = None  # (state) -> obs, if obs depends on what `auto_reset` keeps
 
 
 class Sample(NamedTuple):

@@ -131,6 +131,14 @@ def test_options_become_hyperparameters_sweeps_and_run_options(planned):
     assert plan.env_params == {"max_episode_steps": 100}
 
 
+def test_parameters_of_the_environment_are_numbers_flags_or_text(planned):
+    words = ["--env-params.version", "final", "--env-params.max_episode_steps", "1e2"]
+    plan = planned("ppo", "rljax/TwoJointArm", *words)
+    assert plan.env_params == {"version": "final", "max_episode_steps": 100}
+    plan = planned("q_learning", "rljax/Maze", "--env-params.features", "false")
+    assert plan.env_params == {"features": False}
+
+
 def test_tuned_settings_are_used_on_request_and_overridden_by_options(planned, capsys):
     tuned = rljax.tuned("ppo", "Pendulum-v1")
     plan = planned("ppo", "Pendulum-v1", "--config", "tuned", "--gamma", "0.5")

@@ -1,5 +1,6 @@
 """The commands of `rljax`. Each imports what it needs when it runs."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
     from rljax.experiment import directory, plan, run
 
     env_params = {
-        name.removeprefix("env_params."): _number(options.pop(name))
+        name.removeprefix("env_params."): _parameter(options.pop(name))
         for name in list(options)
         if name.startswith("env_params.")
     }
@@ -99,11 +100,14 @@ def _with_sweeps(agent: str, options: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _number(text: str) -> Any:
-    try:
-        return int(text)
-    except ValueError:
-        return convert("env_params", text, float)
+def _parameter(text: str) -> Any:
+    """Returns a parameter of an environment as a bool, an int, a float, or the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _resumable_options(options: dict[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from rljax.envs.wrappers import inner_render
+from rljax.envs.wrappers import inner_functions
 from rljax.types import Array, Env, PyTree, RecurrentObs
 
 
@@ -58,4 +58,5 @@ def carry_memory(env: Env, initial: Array) -> Env:
         next_obs = RecurrentObs(step.next_obs, memory)
         return MemoryState(inner, next_memory), step._replace(obs=obs, next_obs=next_obs)
 
-    return env._replace(reset=reset, step=step, render=inner_render(env))
+    render = inner_functions(env)["render"]
+    return env._replace(reset=reset, step=step, render=render, observe=None)

@@ -1,9 +1,9 @@
-"""Small environments with exact models: those of Sutton and Barto (2018), FrozenLake, two mazes.
+"""The suite `rljax`: worlds with exact models, and the continuous tasks of `arms` and `car`.
 
-The examples of the book are 6.5, 6.6, 7.1, 8.1 to 8.3 and 13.1, with stochastic variants;
-FrozenLake is that of gymnasium. Actions are up, down, right, left; in a single row left, right;
-in FrozenLake left, down, right, up. `slip` is the probability that a move is rotated by 90 degrees,
-to either side with equal probability.
+The worlds are the examples 6.5, 6.6, 7.1, 8.1 to 8.3 and 13.1 of Sutton and Barto (2018), with
+stochastic variants; FrozenLake of gymnasium; two mazes. Actions are up, down, right, left; in a
+single row left, right; in FrozenLake left, down, right, up. `slip` is the probability that a move
+is rotated by 90 degrees, to either side with equal probability.
 """
 
 import inspect
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rljax.config import at_least, check_range, convert, suggestion, unknown_key
+from rljax.envs import arms, car
 from rljax.envs.grids import (
     FOUR_MOVES,
     KINGS_MOVES,
@@ -161,9 +162,15 @@ WORLDS: dict[str, Callable[..., World]] = {
 }  # fmt: skip
 
 
+CONTINUOUS_TASKS: dict[str, Callable[..., Env]] = {
+    "Arm-easy": arms.arm_easy, "Arm-hard": arms.arm_hard, "TwoJointArm": arms.two_joint_arm,
+    "Car2D": car.car_2d,
+}  # fmt: skip
+
+
 def registered() -> list[str]:
     """Returns the names of all environments in this suite."""
-    return list(WORLDS)
+    return [*WORLDS, *CONTINUOUS_TASKS]
 
 
 def from_id(name: str, **params: Any) -> Env:
@@ -172,6 +179,8 @@ def from_id(name: str, **params: Any) -> Env:
     Raises:
       ValueError: an unknown parameter, or a value out of range.
     """
+    if name in CONTINUOUS_TASKS:
+        return _call(CONTINUOUS_TASKS[name], name, params)
     return env_of(world_of(name, **params), f"rljax/{name}")
 
 
@@ -184,18 +193,20 @@ def world_of(env_id: str, **params: Any) -> World:
     name = env_id.removeprefix("rljax/")
     if name not in WORLDS:
         raise ValueError(f"there is no world `{env_id}`: {suggestion(name, WORLDS)}")
-    maker = WORLDS[name]
     limit = params.pop("max_episode_steps", None)
+    world = _call(WORLDS[name], name, params)
+    return world if limit is None else world._replace(max_episode_steps=limit)
+
+
+def _call(maker: Callable[..., Any], name: str, params: dict[str, Any]) -> Any:
+    """Calls a maker with parameters that are converted to the types of its defaults."""
     defaults = {
         key: parameter.default for key, parameter in inspect.signature(maker).parameters.items()
     }
     for key in params:
         if key not in defaults:
-            raise unknown_key(key, [*defaults, "max_episode_steps"], f"rljax/{name}")
-    world = maker(
-        **{key: convert(key, value, type(defaults[key])) for key, value in params.items()}
-    )
-    return world if limit is None else world._replace(max_episode_steps=limit)
+            raise unknown_key(key, {*defaults, "max_episode_steps"}, f"rljax/{name}")
+    return maker(**{key: convert(key, value, type(defaults[key])) for key, value in params.items()})
 
 
 def model(env_id: str, **params: Any) -> Model:

@@ -5,13 +5,13 @@ any place after `auto_reset`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from rljax.types import Array, Env, Key, PyTree, Render
+from rljax.types import Array, Env, Key, PyTree
 
 
 class AutoResetState(NamedTuple):
@@ -57,15 +57,15 @@ class EpisodeStatisticsState(NamedTuple):
 
 
 class Persistent(NamedTuple):
-    """A part of an environment's state that `auto_reset` carries over to the next episode."""
+    """A part of the state that `auto_reset` keeps; if obs depends on it, set `Env.observe`."""
 
     value: PyTree
 
 
-def inner_render(env: Env) -> Render | None:
-    """Returns the `render` of a wrapper whose state holds that of `env` in the field `env`."""
-    render = env.render
-    return None if render is None else lambda state: render(state.env)
+def inner_functions(env: Env) -> dict[str, Callable[[PyTree], Any] | None]:
+    """Returns `render` and `observe` of a wrapper whose state holds that of `env` in `env`."""
+    functions = {"render": env.render, "observe": env.observe}
+    return {name: f and (lambda state, f=f: f(state.env)) for name, f in functions.items()}
 
 
 def innermost(state: PyTree) -> PyTree:
@@ -143,9 +143,10 @@ def auto_reset(env: Env) -> Env:
         )
         reserve, used, key = jax.tree.map(lambda x: x[0], ensure_reserves(*batch_of_one))
         inner, obs = _where(done, reserve, (inner, step.next_obs))
+        obs = obs if env.observe is None else env.observe(inner)
         return AutoResetState(inner, reserve, used | done, key), step._replace(obs=obs)
 
-    return env._replace(reset=reset, step=step, render=inner_render(env))
+    return env._replace(reset=reset, step=step, **inner_functions(env))
 
 
 def _check_single(env: Env) -> None:
@@ -219,7 +220,7 @@ def time_limit(env: Env, max_episode_steps: int) -> Env:
         return TimeLimitState(inner, time), step._replace(truncated=truncated)
 
     spec = env.spec._replace(max_episode_steps=max_episode_steps)
-    return env._replace(spec=spec, reset=reset, step=step, render=inner_render(env))
+    return env._replace(spec=spec, reset=reset, step=step, **inner_functions(env))
 
 
 def record_episodes(env: Env) -> Env:
@@ -256,7 +257,7 @@ def record_episodes(env: Env) -> Env:
         total, length = jnp.where(done, 0.0, total), jnp.where(done, 0, length)
         return EpisodeStatisticsState(inner, total, length), step._replace(info=info)
 
-    return env._replace(reset=reset, step=step, render=inner_render(env))
+    return env._replace(reset=reset, step=step, **inner_functions(env))
 
 
 def batched(env: Env, num_envs: int) -> Env:

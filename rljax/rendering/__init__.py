@@ -1,1 +1,1 @@
-"""Rendering: episodes as GIFs and text, classic-control frames, tables of grid worlds."""
+"""Rendering: episodes as GIFs and text, frames of control tasks, tables of grid worlds."""

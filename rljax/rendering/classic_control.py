@@ -5,70 +5,24 @@ draws a world from its text.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-Point = tuple[float, float]
-
-BACKGROUND, INK, FAINT = (250, 249, 246), (52, 58, 72), (221, 219, 212)
-BLUE, ORANGE, GREEN, HILL = (66, 106, 158), (231, 126, 73), (67, 153, 116), (222, 228, 216)
-TILE = (236, 234, 228)
-
-
-class Canvas:
-    """An image in coordinates of the scene, y upwards.
-
-    It is drawn at three times its size and then scaled down, which smooths the edges.
-    """
-
-    SUPERSAMPLING = 3
-
-    def __init__(self, size: tuple[int, int], left: float, bottom: float, width: float) -> None:
-        from PIL import Image, ImageDraw
-
-        pixels = size[0] * self.SUPERSAMPLING, size[1] * self.SUPERSAMPLING
-        self.scale = pixels[0] / width  # pixels per unit
-        self.left, self.top = left, bottom + pixels[1] / self.scale
-        self.image = Image.new("RGB", pixels, BACKGROUND)
-        self.draw = ImageDraw.Draw(self.image)
-
-    def _pixel(self, point: Point) -> Point:
-        return (point[0] - self.left) * self.scale, (self.top - point[1]) * self.scale
-
-    def polygon(self, points: Sequence[Point], color: tuple) -> None:
-        """Draws a filled polygon."""
-        self.draw.polygon([self._pixel(point) for point in points], fill=color)
-
-    def disc(self, center: Point, radius: float, color: tuple) -> None:
-        """Draws a filled circle."""
-        x, y = self._pixel(center)
-        r = radius * self.scale
-        self.draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
-
-    def line(self, points: Sequence[Point], width: float, color: tuple) -> None:
-        """Draws a line with round ends and joints."""
-        pixels = [self._pixel(point) for point in points]
-        self.draw.line(pixels, fill=color, width=max(1, round(width * self.scale)), joint="curve")
-        for end in (points[0], points[-1]):
-            self.disc(end, width / 2, color)
-
-    def frame(self) -> np.ndarray:
-        """Returns the image at its final size, uint8 `[H, W, 3]`."""
-        return np.asarray(self.image.reduce(self.SUPERSAMPLING))
-
-
-def _transform(points: Sequence[Point], to: Point, angle: float = 0.0) -> list[Point]:
-    """Rotates points about the origin, counterclockwise, and translates them by `to`."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    return [(to[0] + cos * x - sin * y, to[1] + sin * x + cos * y) for x, y in points]
-
-
-def _rectangle(width: float, height: float) -> list[Point]:
-    """Returns the corners of a rectangle centered at the origin."""
-    x, y = width / 2, height / 2
-    return [(-x, -y), (x, -y), (x, y), (-x, y)]
+from rljax.rendering.canvas import (
+    BACKGROUND,
+    BLUE,
+    FAINT,
+    GREEN,
+    HILL,
+    INK,
+    ORANGE,
+    TILE,
+    Canvas,
+    rectangle,
+    transform,
+)
 
 
 def _cart_pole(state: Any, obs: np.ndarray) -> np.ndarray:
@@ -79,7 +33,7 @@ def _cart_pole(state: Any, obs: np.ndarray) -> np.ndarray:
         canvas.line([(limit, -0.16), (limit, -0.08)], 0.03, FAINT)
     for wheel in (-0.17, 0.17):
         canvas.disc((x + wheel, -0.1), 0.065, INK)
-    canvas.polygon(_transform(_rectangle(0.62, 0.26), (x, 0.0)), BLUE)
+    canvas.polygon(transform(rectangle(0.62, 0.26), (x, 0.0)), BLUE)
     tip = (x + 1.15 * math.sin(theta), 0.06 + 1.15 * math.cos(theta))
     canvas.line([(x, 0.06), tip], 0.1, ORANGE)
     canvas.disc((x, 0.06), 0.045, BACKGROUND)
@@ -95,10 +49,10 @@ def _pendulum(state: Any, obs: np.ndarray) -> np.ndarray:
     torque = float(np.ravel(getattr(state, "last_u", 0.0))[0])
     if abs(torque) > 0.05:  # an arrow about the pivot, in proportion to the torque
         end = 0.5 * math.pi + torque * 0.9
-        arc = [_transform([(0.42, 0)], (0, 0), a)[0] for a in np.linspace(0.5 * math.pi, end, 24)]
+        arc = [transform([(0.42, 0)], (0, 0), a)[0] for a in np.linspace(0.5 * math.pi, end, 24)]
         canvas.line(arc, 0.035, BLUE)
         turn = end if torque > 0 else end + math.pi
-        canvas.polygon(_transform([(-0.09, 0), (0.09, 0), (0, 0.14)], arc[-1], turn), BLUE)
+        canvas.polygon(transform([(-0.09, 0), (0.09, 0), (0, 0.14)], arc[-1], turn), BLUE)
     canvas.disc((0, 0), 0.06, INK)
     return canvas.frame()
 
@@ -119,12 +73,12 @@ def _mountain_car(state: Any, obs: np.ndarray) -> np.ndarray:
     canvas.polygon(flag, GREEN)
     slope = math.atan(1.35 * math.cos(3 * position))
     car = (position, height(position))
-    for wheel in _transform([(-0.05, 0.025), (0.05, 0.025)], car, slope):
+    for wheel in transform([(-0.05, 0.025), (0.05, 0.025)], car, slope):
         canvas.disc(wheel, 0.026, INK)
     body = [(-0.1, 0.03), (0.1, 0.03), (0.1, 0.075), (-0.1, 0.075)]
-    canvas.polygon(_transform(body, car, slope), BLUE)
+    canvas.polygon(transform(body, car, slope), BLUE)
     cabin = [(-0.055, 0.07), (0.06, 0.07), (0.035, 0.115), (-0.035, 0.115)]
-    canvas.polygon(_transform(cabin, car, slope), BLUE)
+    canvas.polygon(transform(cabin, car, slope), BLUE)
     return canvas.frame()
 
 
@@ -160,10 +114,10 @@ def board(text: str, before: str = "") -> np.ndarray:
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
             center = (j + 0.5, height - i - 0.5)
-            tile = _transform(_rectangle(0.94, 0.94), center)
+            tile = transform(rectangle(0.94, 0.94), center)
             canvas.polygon(tile, tiles.get(cells[i][j] if cell == "o" else cell, TILE))
             if cell == "<":
-                canvas.polygon(_transform([(-0.2, 0), (0.15, 0.2), (0.15, -0.2)], center), FAINT)
+                canvas.polygon(transform([(-0.2, 0), (0.15, 0.2), (0.15, -0.2)], center), FAINT)
             if cell == "o":
                 canvas.disc(center, 0.32, BLUE)
     return canvas.frame()

@@ -1,7 +1,7 @@
 """Frames of any environment, as a GIF or as text.
 
-Classic-control tasks have their own renderers. Other environments are drawn from their
-observations: grids and images cell by cell, vectors as bars.
+Classic-control tasks, arms and the car have their own renderers. Other environments are drawn
+from their observations: grids and images cell by cell, vectors as bars.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,11 @@ import jax
 import numpy as np
 
 from rljax.envs.wrappers import innermost
-from rljax.rendering.classic_control import BLUE, FAINT, INK, ORANGE, RENDERERS, Canvas, board
+from rljax.rendering import classic_control, robots
+from rljax.rendering.canvas import BLUE, FAINT, INK, ORANGE, Canvas
 from rljax.types import PyTree, is_key
+
+RENDERERS = classic_control.RENDERERS | robots.RENDERERS
 
 EMPTY, GAP = (26, 28, 37), (18, 19, 26)  # colors of an empty cell, and of the lines between cells
 CHANNEL_COLORS = (
@@ -76,9 +79,11 @@ def scenes(
 
 def frame_rate(env_id: str, scenes: Sequence[Scene] = ()) -> int:
     """Returns a suitable number of frames per second: few for worlds that move cell by cell."""
+    if env_id.removeprefix("gymnax/") in RENDERERS:
+        return 30
     if scenes and scenes[0].text is not None:
         return 3 if "\n" not in scenes[0].text else 6
-    return 30 if env_id.removeprefix("gymnax/") in RENDERERS else 10
+    return 10
 
 
 def draw_frames(env_id: str, scenes: Sequence[Scene]) -> list[np.ndarray]:
@@ -87,14 +92,14 @@ def draw_frames(env_id: str, scenes: Sequence[Scene]) -> list[np.ndarray]:
     if name in RENDERERS:
         return [RENDERERS[name](scene.state, scene.obs) for scene in scenes]
     if scenes and scenes[0].text is not None:
-        return [board(scene.text or "", scenes[0].text) for scene in scenes]
+        return [classic_control.board(scene.text or "", scenes[0].text) for scene in scenes]
     if scenes and _grid(scenes[0]) is not None:
         return [_cells(scene) for scene in scenes]
     return _bars([np.ravel(np.asarray(scene.obs, np.float64)) for scene in scenes])
 
 
 def text(env_id: str, scene: Scene) -> str | None:
-    """Returns a grid as text, one character a cell, or None for an environment without a grid."""
+    """Returns the text of the environment, or a grid, one character a cell; None without either."""
     if scene.text is not None:
         return scene.text
     name = env_id.removeprefix("gymnax/")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rljax.envs.grids import GOALS, MOVES, PIT, REVERSED, START, WALL, Grid
-from rljax.rendering.classic_control import BACKGROUND, BLUE, FAINT, GREEN, INK, ORANGE
+from rljax.rendering.canvas import BACKGROUND, BLUE, FAINT, GREEN, INK, ORANGE
 from rljax.types import PyTree
 
 ARROWS = {

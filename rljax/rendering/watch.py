@@ -1,4 +1,4 @@
-"""`rljax watch`: one episode of a trained policy as a GIF, and as text for worlds on a grid.
+"""`rljax watch`: one episode of a trained policy as a GIF, and as text if the environment has one.
 
 Tabular agents in gridworlds also show their value table, in the terminal and as a figure.
 """
@@ -21,7 +21,7 @@ from rljax.experiment.plan import Plan
 from rljax.rendering import frames, tables
 from rljax.types import PyTree, params_of, sample_one
 
-TEXT_FRAME_SECONDS = 0.1  # of grids drawn from observations; text worlds play as fast as their GIF
+TEXT_FRAME_SECONDS = 0.1  # of grids drawn from observations; other text plays as fast as the GIF
 
 
 class Episode(NamedTuple):
@@ -57,7 +57,7 @@ def watch(
       max_steps: largest number of steps to play.
       output: path of the GIF; None writes `watch.gif` into the run directory.
       env: the environment, if it is your own object.
-      show_text: print grids as text; None prints them if stdout is a terminal.
+      show_text: print the episode as text; None prints it if stdout is a terminal.
       pieces: the pieces that the run was made with, such as `network=`, and `agent=` if it is
         your own.
 
@@ -159,16 +159,16 @@ def _print_scenes(env_id: str, episode: Episode) -> None:
     first = episode.scenes[0]
     if frames.text(env_id, first) is None:
         return
-    is_text_world = first.text is not None
+    has_text = first.text is not None
     fps = frames.frame_rate(env_id, episode.scenes)
-    seconds = 1 / fps if is_text_world else TEXT_FRAME_SECONDS
+    seconds = 1 / fps if has_text else TEXT_FRAME_SECONDS
     for i, scene in enumerate(episode.scenes):
         text = frames.text(env_id, scene) or ""
         num_lines = text.count("\n") + 1
-        cursor_up = f"\x1b[{num_lines}A" if i else ""
-        print(f"{cursor_up}{text}", flush=True)
+        replace = f"\x1b[{num_lines}A\x1b[J" if i else ""  # moves the cursor up and erases
+        print(f"{replace}{text}", flush=True)
         time.sleep(seconds)
-    if is_text_world and episode.ended:
+    if has_text and episode.ended:
         print(f"Episode 1: total_steps = {episode.length}")
 
 

@@ -19,7 +19,7 @@ STOCHASTIC = {
     "RandomWalk": {}, "FrozenLake": {}, "FrozenLake8x8": {}, "Maze": {"slip": 0.3},
     "WindyGridworld": {"gusts": True, "moves": 9},
 }  # fmt: skip
-DETERMINISTIC = [name for name in worlds.registered() if name not in STOCHASTIC or STOCHASTIC[name]]
+DETERMINISTIC = [name for name in worlds.WORLDS if name not in STOCHASTIC or STOCHASTIC[name]]
 
 
 def all_steps(env, num_states, clock=(), repeats=1):
@@ -35,7 +35,7 @@ def all_steps(env, num_states, clock=(), repeats=1):
     return next_state.cell, result
 
 
-@pytest.mark.parametrize("name", worlds.registered())
+@pytest.mark.parametrize("name", worlds.WORLDS)
 def test_every_environment_passes_the_checks(name):
     env = envs.make(f"rljax/{name}")
     envs.check_env(env)
@@ -336,6 +336,7 @@ def test_error_messages(env_id, params, message):
 
 
 def test_ids():
-    assert {"rljax/Treasure", "rljax/Maze"} <= set(envs.environment_ids())
+    ids = {f"rljax/{name}" for name in ("Treasure", "Maze", "Arm-easy", "TwoJointArm", "Car2D")}
+    assert ids <= set(envs.environment_ids())
     with pytest.raises(ValueError, match="there is no world `Lake`: did you mean `FrozenLake`"):
         worlds.model("Lake")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rljax import envs
 from rljax.rendering import frames
-from rljax.rendering.classic_control import BLUE, GREEN, ORANGE
+from rljax.rendering.canvas import BLUE, GREEN, ORANGE
 from rljax.rendering.frames import Scene
 from rljax.types import Env, EnvSpec, Step, sample_one
 

@@ -8,7 +8,7 @@ import pytest
 from rljax.envs import worlds
 from rljax.ops import planning
 from rljax.rendering import frames, tables
-from rljax.rendering.classic_control import BLUE, GREEN, INK, ORANGE
+from rljax.rendering.canvas import BLUE, GREEN, INK, ORANGE
 from rljax.rendering.frames import Scene
 
 MAZE = worlds.world_of("Maze").grid
@@ -132,7 +132,7 @@ def test_text_worlds_are_drawn_from_their_text():
     assert frames.frame_rate("rljax/Any", [Scene(None, 0, "o-T")]) == 3
 
 
-@pytest.mark.parametrize("name", worlds.registered())
+@pytest.mark.parametrize("name", worlds.WORLDS)
 def test_every_world_has_a_figure(name):
     grid = worlds.world_of(name).grid
     table = np.zeros((grid.shape[0] * grid.shape[1], len(grid.moves)))

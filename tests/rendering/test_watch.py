@@ -29,7 +29,7 @@ def test_a_text_world_is_printed_with_its_value_table(treasure, capsys, monkeypa
     delays = []
     monkeypatch.setattr(watch.time, "sleep", delays.append)
     path = watch.watch(treasure, run=2, show_text=True)
-    lines = re.sub(r"\x1b\[\d+A", "", capsys.readouterr().out).splitlines()
+    lines = re.sub(r"\x1b\[\d+A\x1b\[J", "", capsys.readouterr().out).splitlines()
     assert lines[:6] == ["o----T", "-o---T", "--o--T", "---o-T", "----oT", "-----o"]
     assert lines[6] == "Episode 1: total_steps = 5"
     assert lines[7] == "gamma 0.9, seed 0: return 1, episode ended after 5 steps"
