@@ -26,11 +26,16 @@ class Case(NamedTuple):
 
 EPSILON = frozenset({"eps_start", "eps_end", "exploration_fraction"})
 PRIORITIES = frozenset({"priority_exponent", "importance_exponent"})
+CORRELATION = frozenset({"noise_theta"})  # of Ornstein-Uhlenbeck noise
 EXPLORATION = {"eps_end": 0.5, "exploration_fraction": 0.3, "max_grad_norm": 0.1}
 REPLAY = EXPLORATION | {
     "buffer_size": 40, "batch_size": 8, "learning_starts": 12, "train_frequency": 5,
     "gradient_steps": 2, "target_update_interval": 10, "num_atoms": 7, "v_min": -2.0, "v_max": 3.0,
     "num_quantiles": 6,
+}  # fmt: skip
+CONTINUOUS = REPLAY | {
+    "actor_learning_rate": 0.01, "critic_learning_rate": 0.02, "alpha_learning_rate": 0.03,
+    "tau": 0.1,
 }  # fmt: skip
 TABULAR = {
     "eps_start": 0.9, "eps_end": 0.4, "initial_value": 0.5, "bonus": 0.1, "n_step": 3,
@@ -38,6 +43,7 @@ TABULAR = {
 }  # fmt: skip
 _tabular = partial(Case, options=TABULAR)
 _replay = partial(Case, options=REPLAY, unread=PRIORITIES)
+_continuous = partial(Case, options=CONTINUOUS, unread=PRIORITIES)
 
 CASES = {
     "q_learning": _tabular("one-step Q"),
@@ -58,6 +64,13 @@ CASES = {
     "qr_dqn": _replay("QR-DQN"),
     "munchausen": _replay("DQN", options=REPLAY | {"double": False, "n_step": 1}),
     "rainbow": _replay("Rainbow", unread=EPSILON, unread_full=EPSILON),
+    "ddpg": _continuous("DDPG", unread=PRIORITIES | CORRELATION),
+    "td3": _continuous("TD3", unread=PRIORITIES | CORRELATION),
+    "sac": _continuous("SAC", unread=PRIORITIES | CORRELATION),
+    "simba": _continuous(
+        "SimBa", options=CONTINUOUS | {"actor_hidden_sizes": (4,)}, unread=PRIORITIES | CORRELATION
+    ),
+    "discrete_sac": _continuous("discrete SAC"),
     "pqn": Case("PQN", EXPLORATION),
     "reinforce": Case("Monte Carlo policy"),
     "actor_critic": Case("one-step policy"),

@@ -27,7 +27,7 @@ def restarting(env: Env) -> Env:
 
 def with_memory(row, config, env: Env) -> Env:
     """Adds the memory of a recurrent agent, as an experiment does."""
-    memory = row.initial_memory(config)
+    memory = row.initial_memory(config, env.spec)
     return env if memory is None else carry_memory(env, memory)
 
 
@@ -94,6 +94,25 @@ def probe(kind, length, terminates=True, numbered=False, continuous=False) -> En
         done, terminates_ = state.time >= length, jnp.asarray(terminates)
         obs = observe(state)
         return state, Step(obs, reward, done & terminates_, done & ~terminates_, obs)
+
+    return restarting(Env(spec, reset, step))
+
+
+def box(low, high, optimum) -> Env:
+    """Episodes of one step; the reward is minus the squared distance to the best action, `[A]`.
+
+    Distances are in half ranges of each dimension. The first observation is 0, and the final one
+    is the executed action.
+    """
+    size, half_range = len(optimum), jnp.asarray(high - low) / 2
+    spec = EnvSpec((size,), action_shape=(size,), action_low=low, action_high=high, env_id="box")
+
+    def reset(key):
+        return jnp.zeros(()), jnp.zeros(size)
+
+    def step(state, action, key):
+        reward = -jnp.square((action - jnp.asarray(optimum)) / half_range).sum()
+        return state, Step(action, reward, jnp.bool_(True), jnp.bool_(False), action)
 
     return restarting(Env(spec, reset, step))
 

@@ -10,15 +10,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from cases import CASES, LEARNERS
-from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, TARGET, probe, with_memory
+from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, TARGET, box, probe, with_memory
 
 from rljax import networks
-from rljax.agents import AGENTS
+from rljax.agents import AGENTS, continuous
 from rljax.config import field_types
 from rljax.envs import wrappers
 from rljax.networks import action_values
+from rljax.networks.continuous import Critic, DeterministicPolicy, SquashedGaussianPolicy
+from rljax.networks.residual import ResidualCritic, ResidualPolicy, ResidualTorso
+from rljax.replay import ring
 from rljax.training.learner import make_learner, train
 from rljax.types import identity, params_of
 
@@ -42,19 +46,21 @@ class Family(NamedTuple):
 
     Attributes:
       options: config values.
-      network: `(spec) -> network`, the argument `network` of the maker; None for tables.
-      value: `(network, params, obs[N]) -> value[N]`.
-      probability: `(network, params, obs[N]) -> probability of action 1 [N]`; None for agents that
-        predict the values of a given policy.
+      pieces: `(spec) -> arguments of the maker`.
+      value: `(pieces, params, obs[N]) -> value[N]`.
+      policy: `(pieces, params, obs[N]) -> [N]`, the probability of action 1, or the continuous
+        action; None for agents that predict the values of a given policy.
       terminated_value: the learned value of "terminated after 8"; None for a deterministic model,
         which cannot represent that only the last of eight equal steps terminates.
+      continuous: the actions are continuous.
     """
 
     options: dict[str, Any]
-    network: Callable[..., Any] | None
+    pieces: Callable[..., dict[str, Any]]
     value: Callable[..., Any]
-    probability: Callable[..., Any] | None
+    policy: Callable[..., Any] | None
     terminated_value: Callable[[], float] | None
+    continuous: bool = False
 
 
 def gae_value():
@@ -103,19 +109,22 @@ ONE_STEP = TABLE | {"n_step": 1, "trace_lambda": 0.0}  # off-policy agents cut l
 
 
 def table_family(options, terminated_value, state_values=False):
-    def q_value(network, params, obs):
+    def no_pieces(spec):
+        return {}
+
+    def q_value(pieces, params, obs):
         return params.q[obs].max(axis=-1)
 
-    def v_value(network, params, obs):
+    def v_value(pieces, params, obs):
         return params.v[obs]
 
-    def probability(network, params, obs):
+    def probability(pieces, params, obs):
         q = params.q[obs]
         return (q[:, 1] > q[:, 0]).astype(jnp.float32)
 
     if state_values:
-        return Family(options, None, v_value, None, terminated_value)
-    return Family(options, None, q_value, probability, terminated_value)
+        return Family(options, no_pieces, v_value, None, terminated_value)
+    return Family(options, no_pieces, q_value, probability, terminated_value)
 
 
 # Policies with a value function
@@ -127,16 +136,16 @@ POLICY = {
 
 
 def policy_family(terminated_value):
-    def network_of(spec):
-        return networks.actor_critic_network(spec, (8,), "tanh")
+    def pieces(spec):
+        return {"network": networks.actor_critic_network(spec, (8,), "tanh")}
 
-    def value(network, params, obs):
-        return network.apply(params, obs)[1]
+    def value(pieces, params, obs):
+        return pieces["network"].apply(params, obs)[1]
 
-    def probability(network, params, obs):
-        return network.apply(params, obs)[0].probs[:, 1]
+    def probability(pieces, params, obs):
+        return pieces["network"].apply(params, obs)[0].probs[:, 1]
 
-    return Family(POLICY, network_of, value, probability, terminated_value)
+    return Family(POLICY, pieces, value, probability, terminated_value)
 
 
 # Action values
@@ -153,19 +162,20 @@ VALUE_BASED = {
 def value_family(terminated_value, mean=identity, num_outputs=0, layer_norm=False, **options):
     """Agents whose network outputs action values, or distributions with the given `mean`."""
 
-    def network_of(spec):
-        return action_values.q_network(
+    def pieces(spec):
+        network = action_values.q_network(
             spec, (8,), "tanh", num_outputs=num_outputs, layer_norm=layer_norm
         )
+        return {"network": network}
 
-    def value(network, params, obs):
-        return mean(network.apply(params, obs)).max(axis=-1)
+    def value(pieces, params, obs):
+        return mean(pieces["network"].apply(params, obs)).max(axis=-1)
 
-    def probability(network, params, obs):
-        q = mean(network.apply(params, obs))
+    def probability(pieces, params, obs):
+        q = mean(pieces["network"].apply(params, obs))
         return (q.argmax(axis=-1) == 1).astype(jnp.float32)
 
-    return Family(VALUE_BASED | options, network_of, value, probability, terminated_value)
+    return Family(VALUE_BASED | options, pieces, value, probability, terminated_value)
 
 
 def categorical_mean(logits):
@@ -175,6 +185,81 @@ def categorical_mean(logits):
 
 def quantile_mean(quantiles):
     return quantiles.mean(axis=-1)
+
+
+# Policies with action values
+
+OFF_POLICY = VALUE_BASED | {
+    "batch_size": 64, "tau": 0.1, "target_update_interval": 8, "noise": "gaussian",
+    "noise_std": 0.4,
+}  # fmt: skip
+
+
+def annealed_adam(learning_rate):
+    """Adam with a learning rate annealed linearly over all gradient steps."""
+    num_steps = (OFF_POLICY["total_timesteps"] - 256) // OFF_POLICY["train_frequency"]
+    return optax.adam(optax.linear_schedule(learning_rate, 0.0, num_steps))
+
+
+def optimizers():
+    return {"actor_optimizer": annealed_adam(0.003), "critic_optimizer": annealed_adam(0.01)}
+
+
+def continuous_family(make_policy, action_of, ensemble, make_critic=Critic, **options):
+    """Agents with a policy and critics of continuous actions; values at the policy's action."""
+
+    def pieces(spec):
+        networks = {"policy": make_policy(1, (8,), "tanh"), "critic": make_critic((16,), "tanh")}
+        return networks | optimizers()
+
+    def action(pieces, params, obs):
+        return action_of(pieces["policy"].apply(params.actor, obs))
+
+    def value(pieces, params, obs):
+        inputs = obs, action(pieces, params, obs)
+        if not ensemble:
+            return pieces["critic"].apply(params.critic, *inputs)
+        return continuous.make_critics(pieces["critic"], 2).q_values(params.critic, *inputs).mean(0)
+
+    def policy(pieces, params, obs):
+        return 2.0 * action(pieces, params, obs)[:, 0]  # the box of the probes is [-2, 2]
+
+    options = OFF_POLICY | options
+    return Family(options, pieces, value, policy, lambda: n_step_value(1), continuous=True)
+
+
+def tanh_of_mean(outputs):
+    return jnp.tanh(outputs[0])
+
+
+def residual_policy(size, hidden_sizes, activation):
+    return ResidualPolicy(ResidualTorso(hidden_sizes, activation), size)
+
+
+def residual_critic(hidden_sizes, activation):
+    return ResidualCritic(ResidualTorso(hidden_sizes, activation))
+
+
+FALLING_ALPHA = {"initial_alpha": 0.1, "alpha_learning_rate": 0.002}
+
+
+def discrete_sac_family():
+    def pieces(spec):
+        network = action_values.q_network(spec, (8,), "tanh")
+        return {"policy": network, "critic": network} | optimizers()
+
+    def probabilities(pieces, params, obs):
+        return jax.nn.softmax(pieces["policy"].apply(params.actor, obs))
+
+    def value(pieces, params, obs):
+        q = continuous.make_critics(pieces["critic"], 2).q_values(params.critic, obs).mean(0)
+        return (probabilities(pieces, params, obs) * q).sum(axis=-1)
+
+    def policy(pieces, params, obs):
+        return probabilities(pieces, params, obs)[:, 1]
+
+    options = OFF_POLICY | {"initial_alpha": 1e-3, "alpha_learning_rate": 0.0}
+    return Family(options, pieces, value, policy, lambda: n_step_value(1))
 
 
 NUM_ATOMS, NUM_QUANTILES = VALUE_BASED["num_atoms"], VALUE_BASED["num_quantiles"]
@@ -194,6 +279,19 @@ FAMILIES = {
     "C51": value_family(lambda: n_step_value(1), categorical_mean, NUM_ATOMS),
     "Rainbow": value_family(lambda: n_step_value(3), categorical_mean, NUM_ATOMS),
     "QR-DQN": value_family(quantile_value, quantile_mean, NUM_QUANTILES, batch_size=16),
+    "DDPG": continuous_family(DeterministicPolicy, identity, ensemble=False),
+    "TD3": continuous_family(DeterministicPolicy, identity, ensemble=True),
+    # alpha falls, so that values are nearly those without entropy
+    "SAC": continuous_family(SquashedGaussianPolicy, tanh_of_mean, ensemble=True, **FALLING_ALPHA),
+    "SimBa": continuous_family(
+        residual_policy,
+        tanh_of_mean,
+        ensemble=True,
+        make_critic=residual_critic,
+        normalize_obs=False,
+        **FALLING_ALPHA,
+    ),
+    "discrete SAC": discrete_sac_family(),
 }
 
 
@@ -203,12 +301,13 @@ class Learned(NamedTuple):
     Attributes:
       family: the agent's family.
       value: values `[3]` by name of the probe.
-      probability: probabilities of action 1 `[3]` by name of the probe; None for prediction.
+      policy: probabilities of action 1, or actions, `[3]` by name of the probe; None for
+        prediction.
     """
 
     family: Family
     value: dict[str, Any]
-    probability: dict[str, Any] | None
+    policy: dict[str, Any] | None
 
 
 def make_config(name, family, **options):
@@ -219,14 +318,13 @@ def make_config(name, family, **options):
 
 
 def train_in(name, family, config, env):
-    """Trains an agent; returns it, its final state and its network."""
+    """Trains an agent; returns it, its final state and its pieces."""
     env = wrappers.batched(with_memory(AGENTS[name], config, env), config.num_envs)
-    network = family.network(env.spec) if family.network else None
-    pieces = {} if network is None else {"network": network}
+    pieces = family.pieces(env.spec)
     agent = AGENTS[name].make(config, env.spec, **pieces)
     learner = make_learner(agent, env, config.num_steps)
     state, _ = train(learner, jax.random.key(0), config.num_updates)
-    return agent, state.agent, network
+    return agent, state.agent, pieces
 
 
 @pytest.fixture(scope="module", params=LEARNERS)
@@ -236,20 +334,20 @@ def learned(request):
     config = make_config(name, family)
 
     def run(kind, length, terminates):
-        env = probe(kind, length, terminates, numbered=row.tabular)
-        _, state, network = train_in(name, family, config, env)
+        env = probe(kind, length, terminates, row.tabular, family.continuous)
+        _, state, pieces = train_in(name, family, config, env)
         obs = jnp.arange(3) if row.tabular else jnp.array([[-1.0], [0.0], [1.0]])
-        outputs = [family.value(network, params_of(state), obs)]
-        if family.probability:
-            outputs.append(family.probability(network, params_of(state), obs))
+        outputs = [family.value(pieces, params_of(state), obs)]
+        if family.policy:
+            outputs.append(family.policy(pieces, params_of(state), obs))
         return outputs
 
     columns = [jnp.array(column) for column in zip(*PROBES.values(), strict=True)]
-    value, *probability = jax.jit(jax.vmap(run))(*columns)
+    value, *policy = jax.jit(jax.vmap(run))(*columns)
     return Learned(
         family,
         dict(zip(PROBES, value, strict=True)),
-        dict(zip(PROBES, probability[0], strict=True)) if probability else None,
+        dict(zip(PROBES, policy[0], strict=True)) if policy else None,
     )
 
 
@@ -261,11 +359,14 @@ def test_values_are_those_of_the_discounted_rewards(learned):
 
 
 def test_policies_choose_the_best_action(learned):
-    if learned.probability is None:
+    if learned.policy is None:
         pytest.skip("the agent predicts the values of a given policy")
-    assert learned.probability["arm"][1] > 0.95
-    assert learned.probability["match"][0] < 0.05
-    assert learned.probability["match"][2] > 0.95
+    arm, match = learned.policy["arm"][1], learned.policy["match"][jnp.array([0, 2])]
+    if learned.family.continuous:
+        np.testing.assert_allclose(arm, TARGET, atol=0.1)
+        np.testing.assert_allclose(match, [-1.0, 1.0], atol=0.1)
+    else:
+        assert arm > 0.95 and match[0] < 0.05 and match[1] > 0.95
 
 
 @pytest.mark.parametrize("length", [8, 40])
@@ -294,3 +395,44 @@ def test_ppo_learns_the_best_continuous_actions():
     arm, match = jax.jit(jax.vmap(run))(jnp.array([ARM, MATCH]))
     np.testing.assert_allclose(arm[1], TARGET, atol=0.1)
     np.testing.assert_allclose(match[jnp.array([0, 2])], [-1.0, 1.0], atol=0.1)
+
+
+BOXES = {  # lower bounds, upper bounds and the best action
+    "one dimension": ([-2.0], [6.0], [5.0]),
+    "two dimensions": ([-2.0, 0.0], [6.0, 0.5], [5.0, 0.1]),
+}
+BOX_RUN = {
+    "num_envs": 4, "num_steps": 8, "total_timesteps": 12_000, "buffer_size": 12_000,
+    "batch_size": 128, "learning_starts": 256, "train_frequency": 4, "hidden_sizes": (32, 32),
+    "activation": "tanh", "actor_learning_rate": 0.002, "critic_learning_rate": 0.005, "tau": 0.05,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BOXES)
+@pytest.mark.parametrize("name", ["ddpg", "td3", "sac"])
+def test_finds_the_best_action_of_an_asymmetric_box_and_stays_inside(name, kind):
+    """Replay has every action of the run, as it was executed: the final observation is the action.
+
+    The tolerance is 3.75 % of the range of each dimension, 0.3 in [-2, 6].
+    """
+    low, high, optimum = map(np.array, BOXES[kind])
+    row = AGENTS[name]
+    alpha = {"initial_alpha": 0.1, "alpha_learning_rate": 0.003} if name == "sac" else {}
+    config = row.config(**BOX_RUN, **alpha)
+    env = wrappers.batched(with_memory(row, config, box(low, high, optimum)), config.num_envs)
+    agent = row.make(config, env.spec)
+
+    def run(key):
+        state, _ = train(make_learner(agent, env, config.num_steps), key, config.num_updates)
+        return state
+
+    state = jax.jit(run)(jax.random.key(0))
+    action = agent.greedy(state.agent, state.obs, jax.random.key(0))
+    action = np.asarray(action[0] if isinstance(action, tuple) else action)
+    assert (np.abs(action - optimum) < 0.0375 * (high - low)).all(), action
+    items = ring.contents(state.agent.replay)
+    executed = np.asarray(items.action)
+    np.testing.assert_array_equal(executed, items.next_obs)
+    assert (executed >= low).all() and (executed <= high).all()
+    tolerance = 0.02 * (high - low)  # actions of the warm-up reach the bounds
+    assert (np.ptp(executed, axis=0) > high - low - tolerance).all()

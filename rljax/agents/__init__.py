@@ -9,6 +9,9 @@ from rljax.agents import (
     a3c,
     actor_critic,
     c51,
+    continuous,
+    ddpg,
+    discrete_sac,
     dppo,
     dqn,
     impala,
@@ -17,6 +20,9 @@ from rljax.agents import (
     pqn,
     qr_dqn,
     reinforce,
+    sac,
+    simba,
+    td3,
     trpo,
 )
 from rljax.agents.policy_gradient import initial_memory
@@ -31,7 +37,9 @@ from rljax.agents.tabular import (
 )
 from rljax.types import EnvSpec, PyTree
 
-FAMILIES = ("tabular", "value-based", "policy gradient", "model-based")
+FAMILIES = (
+    "tabular", "value-based", "policy gradient", "off-policy actor-critic", "model-based",
+)  # fmt: skip
 
 
 class AgentRow(NamedTuple):
@@ -49,7 +57,8 @@ class AgentRow(NamedTuple):
       learns: what it represents: "value", "policy" or "policy and value".
       update_unit: data of one update: "step", "n steps", "episode", "rollout", "batch" (sampled
         from a replay buffer) or "sweep" (over all states of a model).
-      memory: `(config) -> initial memory` of a recurrent agent; None if it is never recurrent.
+      memory: `(config, spec) -> initial memory` of a recurrent agent, or of exploration noise;
+        None if the agent never has one.
     """
 
     config: type
@@ -62,11 +71,11 @@ class AgentRow(NamedTuple):
     model_based: bool = False
     learns: str = "value"
     update_unit: str = "rollout"
-    memory: Callable[[Any], PyTree | None] | None = None
+    memory: Callable[[Any, EnvSpec], PyTree | None] | None = None
 
-    def initial_memory(self, config: Any) -> PyTree | None:
+    def initial_memory(self, config: Any, spec: EnvSpec) -> PyTree | None:
         """Returns the memory at the start of an episode, or None if the agent has no memory."""
-        return self.memory(config) if self.memory else None
+        return self.memory(config, spec) if self.memory else None
 
     def check(self, name: str, spec: EnvSpec) -> None:
         """Checks that the algorithm supports an environment.
@@ -100,6 +109,10 @@ _planning = partial(
 _replay = partial(
     AgentRow, family="value-based", actions=("discrete",), on_policy=False, update_unit="batch"
 )
+_continuous = partial(
+    AgentRow, family="off-policy actor-critic", actions=("continuous",), on_policy=False,
+    learns="policy and value", update_unit="batch",
+)  # fmt: skip
 _actor_critic = partial(AgentRow, family="policy gradient", learns="policy and value")
 
 AGENTS = {
@@ -159,6 +172,27 @@ AGENTS = {
     ),
     "rainbow": _replay(
         c51.RainbowConfig, c51.c51, "C51 + double + dueling + prioritized + noisy + n-step"
+    ),
+    "ddpg": _continuous(
+        ddpg.DDPGConfig, ddpg.ddpg, "deep deterministic policy gradient",
+        memory=continuous.noise_memory,
+    ),
+    "td3": _continuous(
+        td3.TD3Config, td3.td3, "DDPG with clipped double Q and a delayed policy",
+        memory=continuous.noise_memory,
+    ),
+    "sac": _continuous(
+        sac.SACConfig, sac.sac, "soft actor-critic with a learned temperature",
+        memory=continuous.noise_memory,
+    ),
+    "simba": _continuous(
+        simba.SimBaConfig, simba.simba, "SAC with residual networks and layer normalization",
+        memory=continuous.noise_memory,
+    ),
+    "discrete_sac": _replay(
+        discrete_sac.DiscreteSACConfig, discrete_sac.discrete_sac,
+        "soft actor-critic for discrete actions", learns="policy and value",
+        family="off-policy actor-critic",
     ),
     "pqn": AgentRow(
         pqn.PQNConfig, pqn.pqn, "parallel Q(lambda) without replay or target network",

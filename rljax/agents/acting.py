@@ -111,23 +111,34 @@ def ornstein_uhlenbeck(sigma: Any = 0.2, theta: Any = 0.15, dt: Any = 1.0) -> Ac
     return ActionNoise(step, has_memory=True)
 
 
-def noisy_policy(
-    spec: EnvSpec, policy: Callable[..., Array], noise: ActionNoise, warmup_steps: int
-) -> Acting:
-    """Acts by a deterministic policy with added noise; uniformly at random during warm-up.
+class Explore(Protocol):
+    def __call__(
+        self, state: PyTree, obs: Array, memory: Any, normal: Array, /
+    ) -> tuple[Array, Any]:
+        """Returns exploratory actions `[B, A]` in [-1, 1] and the next memory of the noise."""
+        ...
+
+
+def with_warmup(
+    spec: EnvSpec, explore: Explore, policy: Callable[..., Array], warmup_steps: int,
+    has_memory: bool = False,
+) -> Acting:  # fmt: skip
+    """Acts in a box of actions; uniformly at random during warm-up.
 
     Args:
       spec: description of the environment, with continuous actions.
-      policy: `(state, obs[B]) -> [B, A]`, actions in [-1, 1].
-      noise: exploration noise; the sum is clipped to [-1, 1].
+      explore: `(state, obs[B], memory, normal[B, A]) -> (action[B, A], next memory)`, from
+        standard normals.
+      policy: `(state, obs[B]) -> action[B, A]`, the greedy actions.
       warmup_steps: environment steps with uniform actions in [-1, 1].
+      has_memory: whether `explore` has a memory, which the environment then has to carry.
 
     Returns:
-      An `Acting` for states that have `env_steps`; actions are mapped to the environment's box.
+      An `Acting` for states that have `env_steps`; actions in [-1, 1] are mapped to the
+      environment's box.
 
     Raises:
-      ValueError: in `act` and `greedy`, if the noise has a memory that the environment does not
-        carry.
+      ValueError: in `act` and `greedy`, if the environment does not carry the memory.
     """
 
     def sample_noise(key, num_steps):
@@ -139,18 +150,17 @@ def noisy_policy(
     def split(obs):
         if isinstance(obs, RecurrentObs):
             return obs.obs, obs.memory
-        if noise.has_memory:
+        if has_memory:
             raise ValueError(
                 f"the exploration noise has a memory, but {spec.env_id} does not carry it: wrap "
                 "the environment with `rljax.envs.memory.carry_memory`."
             )
         return obs, None
 
-    def act(state, obs, numbers):
-        normal, uniform = numbers
+    def act(state, obs, noise):
+        normal, uniform = noise
         obs, memory = split(obs)
-        perturbation, memory = noise.step(memory, normal)
-        action = jnp.clip(policy(state, obs) + perturbation, -1.0, 1.0)
+        action, memory = explore(state, obs, memory, normal)
         action = jnp.where(state.env_steps.value < warmup_steps, uniform, action)
         action = policies.to_box(spec, action)
         return (action if memory is None else (action, memory)), ()
@@ -162,3 +172,25 @@ def noisy_policy(
         return action if memory is None else (action, memory)
 
     return Acting(sample_noise, act, greedy)
+
+
+def noisy_policy(
+    spec: EnvSpec, policy: Callable[..., Array], noise: ActionNoise, warmup_steps: int
+) -> Acting:
+    """Acts by a deterministic policy with added noise; uniformly at random during warm-up.
+
+    Args:
+      spec: description of the environment, with continuous actions.
+      policy: `(state, obs[B]) -> action[B, A]` in [-1, 1].
+      noise: exploration noise; the sum is clipped to [-1, 1].
+      warmup_steps: environment steps with uniform actions in [-1, 1].
+
+    Returns:
+      An `Acting`; see `with_warmup`, also for errors.
+    """
+
+    def explore(state, obs, memory, normal):
+        perturbation, memory = noise.step(memory, normal)
+        return jnp.clip(policy(state, obs) + perturbation, -1.0, 1.0), memory
+
+    return with_warmup(spec, explore, policy, warmup_steps, noise.has_memory)

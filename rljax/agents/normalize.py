@@ -2,8 +2,7 @@
 
 The statistics are part of the agent's state. They change once per update, after it. During a
 rollout and the update that learns from it they are constant, so PPO's first probability ratio is 1,
-observations at time limits are normalized like the others, and evaluation changes nothing. Agents
-with replay store observations unnormalized and normalize samples: see `agents/off_policy.py`.
+observations at time limits are normalized like the others, and evaluation changes nothing.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 
 from rljax.ops import moments as running
 from rljax.ops import returns
-from rljax.types import Agent, Array, EnvSpec, PyTree, RecurrentObs, Transition, identity
+from rljax.types import Agent, Array, EnvSpec, PyTree, RecurrentObs, identity
 
 CLIP = 10.0
 
@@ -44,8 +43,13 @@ def normalized_by_config(
     )  # fmt: skip
 
 
-def standardize_obs(obs: PyTree, moments: running.Moments) -> PyTree:
-    """Returns observations standardized by `moments` and clipped to +-10.
+def without_memory(obs: PyTree) -> Array:
+    """Returns the observations of the environment, also of an agent that carries a memory."""
+    return obs.obs if isinstance(obs, RecurrentObs) else obs
+
+
+def standardize_obs(obs: PyTree, moments: running.Moments, clip: float = CLIP) -> PyTree:
+    """Returns observations standardized by `moments` and clipped to +-`clip`.
 
     The hidden state of a `RecurrentObs` is unchanged.
 
@@ -55,8 +59,8 @@ def standardize_obs(obs: PyTree, moments: running.Moments) -> PyTree:
       Array([ 0.,  1., 10.], dtype=float32)
     """
     if isinstance(obs, RecurrentObs):
-        return obs._replace(obs=standardize_obs(obs.obs, moments))
-    return jnp.clip(running.standardize(obs, moments), -CLIP, CLIP)
+        return obs._replace(obs=standardize_obs(obs.obs, moments, clip))
+    return jnp.clip(running.standardize(obs, moments), -clip, clip)
 
 
 def normalized(
@@ -67,7 +71,13 @@ def normalized(
 
     Observations get mean 0 and variance 1. Rewards are divided by the standard deviation of their
     discounted sum, without subtracting a mean (Engstrom et al. 2020,
-    https://arxiv.org/abs/2005.12729, section 3). Both are clipped to +-10.
+    https://arxiv.org/abs/2005.12729, section 3). Both are clipped to +-10. State indices are not
+    observations to normalize and stay unchanged.
+
+    The agent may be on- or off-policy. An agent with replay stores observations normalized by the
+    statistics of the time of collection; its own option `normalize_obs` normalizes each batch by
+    the present statistics instead. Bytes become floats, so such an agent for images is built with
+    `spec._replace(obs_dtype="float32")`.
 
     Args:
       agent: the agent.
@@ -77,13 +87,14 @@ def normalized(
       average: mean over workers, which share the statistics.
 
     Returns:
-      An agent with state `NormalizedState`; `agent` itself if both are off.
+      An agent with state `NormalizedState`; `agent` itself if there is nothing to normalize.
 
     Example:
       >>> from rljax.agents.ppo import PPOConfig, ppo
       >>> spec = EnvSpec(obs_shape=(4,), num_actions=2)
       >>> agent = normalized(ppo(PPOConfig(), spec), spec, gamma=0.9)
     """
+    obs = obs and not spec.num_states
     if not (obs or reward):
         return agent
 
@@ -108,12 +119,15 @@ def normalized(
             next_obs=standardized(state, trajectory.next_obs),
         )
         if reward:
-            scaled, state = scale_rewards(state, trajectory, gamma, average)
+            done = trajectory.terminated | trajectory.truncated
+            scaled, moments, running_return = scale_rewards(
+                trajectory.reward, done, gamma, state.reward, state.running_return, average
+            )
+            state = state._replace(reward=moments, running_return=running_return)
             inputs = inputs._replace(reward=scaled)
         agent_state, metrics = agent.update(state.agent, inputs, key)
         if obs:
-            samples = trajectory.obs
-            samples = samples.obs if isinstance(samples, RecurrentObs) else samples
+            samples = without_memory(trajectory.obs)
             state = state._replace(obs=running.update_moments(state.obs, samples, average))
         return state._replace(agent=agent_state), metrics
 
@@ -121,14 +135,23 @@ def normalized(
 
 
 def scale_rewards(
-    state: NormalizedState, trajectory: Transition, gamma: Any, average: Callable[[PyTree], PyTree]
-) -> tuple[Array, NormalizedState]:
-    """Returns the scaled rewards `[T, B]`, and the state with the new reward statistics."""
-    done = trajectory.terminated | trajectory.truncated
-    sums, running_return = returns.discounted_sums(
-        trajectory.reward, done, gamma, state.running_return
-    )
-    moments = running.update_moments(state.reward, sums, average)
-    scaled = trajectory.reward / jnp.sqrt(moments.variance + 1e-8)
-    state = state._replace(reward=moments, running_return=running_return)
-    return jnp.clip(scaled, -CLIP, CLIP), state
+    reward: Array, done: Array, gamma: Any, moments: running.Moments, running_return: Array,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> tuple[Array, running.Moments, Array]:  # fmt: skip
+    """Divides rewards by the running standard deviation of their discounted sum, clipped to +-10.
+
+    Args:
+      reward: `[T, B]` floats.
+      done: `[T, B]` bool, where an episode ends.
+      gamma: discount of the sums.
+      moments: moments of the discounted sums of all rewards so far.
+      running_return: discounted sums before the first step, `[B]`.
+      average: mean over workers.
+
+    Returns:
+      The scaled rewards `[T, B]`, and `moments` and `running_return` after the rollout.
+    """
+    sums, running_return = returns.discounted_sums(reward, done, gamma, running_return)
+    moments = running.update_moments(moments, sums, average)
+    scaled = reward / jnp.sqrt(moments.variance + 1e-8)
+    return jnp.clip(scaled, -CLIP, CLIP), moments, running_return

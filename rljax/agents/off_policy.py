@@ -79,8 +79,11 @@ class Batch(NamedTuple):
 class GradientStep(Protocol):
     """One gradient step of an algorithm."""
 
-    def __call__(self, learned: PyTree, batch: Batch, /) -> tuple[PyTree, Array, dict[str, Array]]:
-        """Returns the new `learned`, the TD errors `[N]` for the priorities, and metrics `[]`."""
+    def __call__(self, learned: PyTree, batch: Batch, /) -> tuple[PyTree, Array, dict[str, Any]]:
+        """Returns the new `learned`, the TD errors `[N]` for the priorities, and metrics.
+
+        Metrics are numbers `[]`, or `Mean`s of quantities that only some gradient steps have.
+        """
         ...
 
 
@@ -188,7 +191,10 @@ def off_policy_loop(
         if normalizes:
             moments = running.update_moments(moments, items.obs, average)
         count = (last - first).astype(jnp.float32)
-        metrics = {name: Mean(total, count) for name, total in average(sums).items()}
+        metrics = {
+            name: total if isinstance(total, Mean) else Mean(total, count)
+            for name, total in average(sums).items()
+        }
         return OffPolicyState(learned, replay_state, Shared(env_steps), moments), metrics
 
     return OffPolicyLoop(init, learn, standardize)

@@ -53,8 +53,9 @@ def memory_size(config: Any) -> int:
     return 0 if getattr(config, "memory", "none") == "none" else config.memory_size
 
 
-def initial_memory(config: Any) -> Array | None:
+def initial_memory(config: Any, spec: EnvSpec) -> Array | None:
     """Returns the hidden state at the start of an episode, or None without a recurrent network."""
+    del spec
     return jnp.zeros(memory_size(config)) if memory_size(config) else None
 
 

@@ -193,7 +193,7 @@ def make_plan(
             f"`devices` is {workers}, but the maker of `{name}` has no argument `average`, which "
             "averages gradients over devices: add it, or leave `devices` out."
         )
-    memory = row.initial_memory(config)
+    memory = row.initial_memory(config, single.spec)
     plan = Plan(
         agent=name, env_id=single.spec.env_id if custom_env else env, row=row,
         env=single if memory is None else carry_memory(single, memory), env_params=params,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.config import kind_of
+from rljax.types import PyTree
 
 
 def learning_rate_schedule(
@@ -57,14 +58,29 @@ def clipped(
     return optax.flatten(optax.chain(optax.clip_by_global_norm(max_grad_norm), inner))
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Checks that an object is an optimizer.
+def check_optimizer(optimizer: Any, name: str = "optimizer") -> None:
+    """Checks that the argument `name` is an optimizer.
 
     Raises:
       ValueError: it is not an optax `GradientTransformation`.
     """
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
-            f"`optimizer` is {kind_of(optimizer)}, but it must be an optax "
+            f"`{name}` is {kind_of(optimizer)}, but it must be an optax "
             "`GradientTransformation`, such as `optax.adam(1e-3)`."
         )
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Takes one step of an optimizer. Returns the new parameters and the new optimizer state.
+
+    Example:
+      >>> sgd = optax.sgd(0.5)
+      >>> params, _ = apply_gradients(sgd, jnp.array([2.0]), sgd.init(jnp.ones(1)), jnp.ones(1))
+      >>> params.tolist()
+      [0.0]
+    """
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state

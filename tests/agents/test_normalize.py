@@ -6,43 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import bits
+from recorder import KEY, RECORDER, SIZE, SPEC, B, T, make_trajectory
 
 from rljax.agents.normalize import CLIP, normalized
 from rljax.agents.policy_gradient import normalized_advantage
 from rljax.ops import moments
 from rljax.ops.returns import discounted_sums
-from rljax.types import Agent, EnvSpec, Transition
+from rljax.types import EnvSpec, RecurrentObs
 
-T, B, SIZE = 6, 3, 2
-SPEC = EnvSpec(obs_shape=(SIZE,), action_shape=(SIZE,), num_envs=B)
-KEY = jax.random.key(0)
 GAMMA = 0.9
-
-
-def recorder_init(key):
-    del key
-    zeros = jnp.zeros((T, B))
-    ends = zeros.astype(bool)
-    return Transition(zeros[..., None], zeros, zeros, ends, ends, zeros[..., None])
-
-
-RECORDER = Agent(
-    init=recorder_init,
-    act=lambda state, obs, noise: (obs, {"obs": obs, "noise": noise}),
-    greedy=lambda state, obs, key: obs,
-    update=lambda state, trajectory, key: (trajectory, {"losses/obs": trajectory.obs.mean()}),
-    sample_noise=lambda key, num_steps: ["noise"] * num_steps,
-)
-
-
-def make_trajectory(seed, offset=5.0):
-    rng = np.random.default_rng(seed)
-    obs, next_obs = rng.normal(offset, 2.0, (2, T, B, SIZE)).astype(np.float32)
-    reward = rng.normal(1.0, 3.0, (T, B)).astype(np.float32)
-    end = rng.random((T, B))
-    ends = jnp.asarray(end < 0.2), jnp.asarray(end > 0.7)
-    action, reward = jnp.zeros((T, B, SIZE)), jnp.asarray(reward)
-    return Transition(jnp.asarray(obs), action, reward, *ends, jnp.asarray(next_obs))
 
 
 def standardized(x, samples):
@@ -93,7 +66,7 @@ def test_observations_are_standardized_by_all_previous_trajectories():
             next_obs = standardized(trajectory.next_obs, before)
             np.testing.assert_allclose(inputs.next_obs, next_obs, atol=1e-4)
             assert trajectory.truncated.any()
-        np.testing.assert_allclose(metrics["losses/obs"], inputs.obs.mean(), rtol=1e-5)
+        np.testing.assert_allclose(metrics["losses/reward"], inputs.reward.mean(), rtol=1e-5)
     everything = np.concatenate([t.obs for t in trajectories]).reshape(-1, SIZE)
     np.testing.assert_allclose(state.obs.mean, everything.mean(0), rtol=1e-5)
     np.testing.assert_allclose(state.obs.variance, everything.var(0), rtol=1e-4)
@@ -227,6 +200,34 @@ def test_observations_may_be_bytes():
     expected = standardized(np.asarray(as_bytes[0], np.float64), [np.asarray(as_bytes)])
     np.testing.assert_allclose(agent.greedy(state, as_bytes[0], KEY), expected, atol=1e-4)
     assert moments.standardize(as_bytes, state.obs).dtype == jnp.float32
+
+
+def test_numbered_states_are_unchanged():
+    spec = EnvSpec(num_states=4, num_actions=2, num_envs=B)
+    assert normalized(RECORDER, spec, reward=False) is RECORDER
+    agent = normalized(RECORDER, spec, gamma=GAMMA)
+    states = jnp.arange(T * B).reshape(T, B) % 4
+    trajectory = make_trajectory(0)._replace(obs=states, next_obs=states)
+    state, _ = jax.jit(agent.update)(agent.init(KEY), trajectory, KEY)
+    assert bits(state.agent.obs) == bits(states)
+    assert bits(agent.greedy(state, states[0], KEY)) == bits(states[0])
+    np.testing.assert_allclose(state.agent.reward, scaled_rewards([trajectory])[0][0], rtol=1e-4)
+
+
+def test_the_hidden_state_of_a_recurrent_agent_is_unchanged():
+    agent, state, update = make()
+    trajectory, memory = make_trajectory(0), 100 * jnp.ones((T, B, 4))
+    recurrent = trajectory._replace(
+        obs=RecurrentObs(trajectory.obs, memory), next_obs=RecurrentObs(trajectory.next_obs, memory)
+    )
+    state, _ = update(update(state, recurrent, KEY)[0], recurrent, KEY)
+    expected = standardized(trajectory.obs, [trajectory.obs])
+    np.testing.assert_allclose(state.agent.obs.obs, expected, atol=1e-4)
+    assert bits(state.agent.obs.memory) == bits(memory)
+    expected = standardized(trajectory.obs[0], [trajectory.obs])
+    action = agent.act(state, RecurrentObs(trajectory.obs[0], memory[0]), KEY)[0]
+    np.testing.assert_allclose(action.obs, expected, atol=1e-4)
+    assert bits(action.memory) == bits(memory[0])
 
 
 # Advantages

@@ -130,6 +130,8 @@ def test_list_groups_agents_by_family_and_environments_by_suite(columns, capsys)
         "Tabular (discrete actions, numbered states)",
         "Value-based (discrete actions)",
         "Policy gradient (discrete and continuous actions)",
+        "Off-policy actor-critic (continuous actions)",
+        "Off-policy actor-critic (discrete actions)",
         "Model-based (discrete actions, numbered states)",
         "Environments: gymnax",
         "Environments: rljax",
@@ -139,7 +141,7 @@ def test_list_groups_agents_by_family_and_environments_by_suite(columns, capsys)
     for name in AGENTS:
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
     assert set(rljax.environment_ids()) <= set(text.split())
-    listed = re.findall(r"^  (\w+)  +\S", text[: places[4]], re.MULTILINE)
+    listed = re.findall(r"^  (\w+)  +\S", text[: places[6]], re.MULTILINE)
     assert sorted(listed) == sorted(AGENTS)
 
 
