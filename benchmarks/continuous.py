@@ -77,7 +77,7 @@ def main() -> int:
 
 def measure(peer: str, agent: str, num_seeds: int, width: int, timesteps: int, cores: int) -> None:
     """Times whole calls of `rljax.train`; prints one line of JSON."""
-    if cores:  # before JAX starts as many threads as there are cores
+    if cores and hasattr(os, "sched_setaffinity"):  # before JAX starts a thread for each core
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     from lib.measure import processor
 

@@ -88,7 +88,7 @@ def slope(w, action):
 
 
 class Data(NamedTuple):
-    """A batch in float64: actions in [-1, 1], importance-sampling weights before annealing."""
+    """A batch in float64; continuous actions in [-1, 1], `continues` is 0 in terminal states."""
 
     obs: Any
     action: Any
@@ -153,15 +153,15 @@ def make_config(config_class, **options):
     return config_class(**(OPTIONS | options))
 
 
-def rollout(spec):
-    """A rollout of six steps, which `constant_replay` ignores."""
-    shape = (OPTIONS["num_steps"], OPTIONS["num_envs"])
+def rollout(spec, num_steps=OPTIONS["num_steps"]):
+    """A rollout, which `constant_replay` ignores."""
+    shape = (num_steps, OPTIONS["num_envs"])
     action = jnp.zeros(shape, jnp.int32) if spec.num_actions else jnp.zeros((*shape, 2))
     obs, flags = jnp.zeros((*shape, 2)), jnp.zeros(shape, bool)
     return Transition(obs, action, jnp.zeros(shape), flags, flags, obs)
 
 
-def updates(agent, spec, count, change=None):
+def updates(agent, spec, count, change=None, seed=0, num_steps=OPTIONS["num_steps"]):
     """Returns the initial state of an agent, and its states and metrics after each update.
 
     Args:
@@ -169,6 +169,8 @@ def updates(agent, spec, count, change=None):
       spec: `SPEC` or `DISCRETE`.
       count: number of updates.
       change: `learned -> learned`, applied to the initial state.
+      seed: random seed of the first update.
+      num_steps: length of the rollouts.
     """
     state = jax.jit(agent.init)(jax.random.key(0))
     # the target starts at other parameters than the online networks
@@ -178,7 +180,7 @@ def updates(agent, spec, count, change=None):
         state = state._replace(learned=change(state.learned))
     update, states, metrics = jax.jit(agent.update), [state], []
     for i in range(count):
-        state, row = update(states[-1], rollout(spec), jax.random.key(i))
+        state, row = update(states[-1], rollout(spec, num_steps), jax.random.key(seed + i))
         states.append(state)
         metrics.append({name: float(x.total / x.weight) for name, x in row.items() if x.weight})
     return states, metrics

@@ -4,6 +4,7 @@ The value functions are compared with fixed points of each algorithm's targets, 
 in bootstrapping, discounting or credit assignment shows as a wrong number.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import optax
 import pytest
 from cases import CASES, LEARNERS
 from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, TARGET, box, probe, with_memory
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from rljax import networks
 from rljax.agents import AGENTS, continuous
@@ -395,6 +398,47 @@ def test_ppo_learns_the_best_continuous_actions():
     arm, match = jax.jit(jax.vmap(run))(jnp.array([ARM, MATCH]))
     np.testing.assert_allclose(arm[1], TARGET, atol=0.1)
     np.testing.assert_allclose(match[jnp.array([0, 2])], [-1.0, 1.0], atol=0.1)
+
+
+def squashed_entropy(mean, std):
+    """The entropy of tanh(u), u normal, by Gauss-Hermite quadrature in float64."""
+    x, weight = np.polynomial.hermite_e.hermegauss(200)
+    log_derivative = -2.0 * np.log(np.cosh(mean + std * x))
+    return 0.5 * np.log(2 * np.pi * np.e * std**2) + (weight / weight.sum()) @ log_derivative
+
+
+def entropy_of(name, outputs):
+    """The entropy of a policy in a state, of what its network outputs there."""
+    if name == "sac":
+        mean, log_std = (np.float64(x[0]) for x in outputs)
+        return squashed_entropy(mean, np.exp(log_std))
+    return entropy(softmax(np.float64(outputs)))
+
+
+@pytest.mark.parametrize("name", ["sac", "discrete_sac"])
+def test_values_include_entropy_and_alpha_brings_the_entropy_to_its_target(name):
+    """Alpha is 0.1 in an environment where all actions are equal: the policy of largest entropy H
+    is optimal, and Q = (1 + gamma alpha H) / (1 - gamma). In ARM alpha is learned.
+    """
+    family = FAMILIES[CASES[name].family]
+    config = make_config(name, family, initial_alpha=0.1)
+
+    def run(kind, length, terminates, alpha_learning_rate):
+        env = probe(kind, length, terminates, continuous=family.continuous)
+        swept = dataclasses.replace(config, alpha_learning_rate=alpha_learning_rate)
+        _, state, pieces = train_in(name, family, swept, env)
+        params, obs = params_of(state), jnp.zeros((1, 1))
+        outputs = pieces["policy"].apply(params.actor, obs)
+        return family.value(pieces, params, obs)[0], jax.tree.map(lambda x: x[0], outputs)
+
+    settings = jnp.array([CONSTANT, ARM]), jnp.array([8, 1]), jnp.array([False, True])
+    value, outputs = jax.jit(jax.vmap(run))(*settings, jnp.array([0.0, 0.002]))
+    largest = max(squashed_entropy(0.0, std) for std in np.linspace(0.8, 0.95, 16))
+    largest, target = (largest, -1.0) if name == "sac" else (np.log(2), 0.98 * np.log(2))
+    of_constant, of_arm = (jax.tree.map(lambda x: x[i], outputs) for i in range(2))
+    np.testing.assert_allclose(value[0], (1 + GAMMA * 0.1 * largest) / (1 - GAMMA), rtol=0.005)
+    np.testing.assert_allclose(entropy_of(name, of_constant), largest, atol=0.02)
+    np.testing.assert_allclose(entropy_of(name, of_arm), target, atol=0.05)
 
 
 BOXES = {  # lower bounds, upper bounds and the best action

@@ -10,26 +10,26 @@ REPLAY: dict[str, Any] = {  # of both libraries: one gradient step after every e
 REJAX: dict[str, dict[str, Any]] = {  # its configs/gymnax/pendulum.yaml
     "td3": REPLAY | {
         "buffer_size": 10_000, "batch_size": 100, "learning_starts": 1_000, "tau": 0.05,
-        "policy_delay": 2, "actor_learning_rate": 1e-3,
-        "critic_learning_rate": 1e-3, "activation": "swish", "normalize_obs": True,
+        "policy_delay": 2, "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3,
+        "activation": "swish", "normalize_obs": True,
         "noise_std": 0.15, "target_noise": 0.1, "target_noise_clip": 0.25,
     },
     "sac": REPLAY | {
         "buffer_size": 10_000, "batch_size": 256, "learning_starts": 256, "tau": 0.02,
-        "actor_learning_rate": 1e-2, "critic_learning_rate": 1e-2,
-        "alpha_learning_rate": 1e-2, "activation": "swish", "normalize_obs": True,
+        "actor_learning_rate": 1e-2, "critic_learning_rate": 1e-2, "alpha_learning_rate": 1e-2,
+        "activation": "swish", "normalize_obs": True,
     },
 }  # fmt: skip
 RLTOOLS: dict[str, dict[str, Any]] = {  # its defaults
     "td3": REPLAY | {
         "buffer_size": 20_000, "batch_size": 100, "learning_starts": 100, "tau": 0.005,
-        "policy_delay": 2, "actor_learning_rate": 1e-3,
-        "critic_learning_rate": 1e-3, "activation": "relu",
+        "policy_delay": 2, "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3,
+        "activation": "relu",
     },
     "sac": REPLAY | {
         "buffer_size": 20_000, "batch_size": 100, "learning_starts": 100, "tau": 0.005,
-        "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3,
-        "alpha_learning_rate": 1e-3, "initial_alpha": 0.5, "activation": "relu",
+        "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3, "alpha_learning_rate": 1e-3,
+        "initial_alpha": 0.5, "activation": "relu",
     },
 }  # fmt: skip
 DDPG = {name: x for name, x in RLTOOLS["td3"].items() if name != "policy_delay"} | {

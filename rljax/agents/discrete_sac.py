@@ -17,7 +17,8 @@ from rljax.agents.acting import check_discrete
 from rljax.agents.sac import EntropyConfig, soft_actor_critic
 from rljax.config import config, option
 from rljax.networks import policies
-from rljax.networks.action_values import check_q_network, q_network
+from rljax.networks.action_values import q_network
+from rljax.networks.continuous import check_network
 from rljax.networks.layers import example_obs
 from rljax.ops import td
 from rljax.types import Agent, EnvSpec, PyTree, Replay, identity
@@ -63,8 +64,9 @@ def discrete_sac(
     check_discrete(spec)
     network = q_network(spec, config.hidden_sizes, config.activation)
     policy, critic = policy or network, critic or network
-    check_q_network(policy, spec)
-    check_q_network(critic, spec)
+    inputs, outputs = (example_obs(spec, (2,)),), (2, spec.num_actions)
+    check_network("policy", policy, inputs, outputs)
+    check_network("critic", critic, inputs, outputs)
     critics = continuous.make_critics(critic, num_critics=2)
     target_entropy = config.target_entropy_scale * math.log(spec.num_actions)
     learn = soft_actor_critic(config, target_entropy, actor_optimizer, critic_optimizer, average)

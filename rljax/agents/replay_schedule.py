@@ -120,8 +120,14 @@ def target_is_due(config: ReplayConfig, number: Array) -> Array:
     """Whether the target network is updated after gradient step `number`, counted from 0.
 
     It is updated after the last gradient step of an update, in the first update at or after each
-    multiple of `target_update_interval` environment steps.
+    multiple of `target_update_interval` environment steps. With `config.policy_delay` it waits for
+    the next update of the policy: it is due if it was after one of the latest gradient steps.
     """
+    latest = jnp.subtract.outer(number, jnp.arange(getattr(config, "policy_delay", 1)))
+    return _is_due_without_delay(config, latest).any(axis=-1)
+
+
+def _is_due_without_delay(config: ReplayConfig, number: Array) -> Array:
     update, within = jnp.divmod(number, config.gradient_steps)
     env_steps = (_first_update(config) + update) * config.train_frequency
     interval = config.target_update_interval

@@ -111,7 +111,7 @@ def check_network(
       outputs: the shape that it must return, or a list of shapes for a tuple of arrays.
 
     Raises:
-      ValueError: it is no flax linen module, or it returns other shapes.
+      ValueError: it is no flax linen module, it raises an error, or it returns other shapes.
     """
     shapes = ", ".join(str(list(x.shape)) for x in inputs)
     wanted = f"it must be a flax linen module that maps {shapes} to {_show(outputs)}"
@@ -121,7 +121,11 @@ def check_network(
     def run(key):
         return network.init_with_output(key, *inputs)[0]
 
-    result = jax.eval_shape(run, jax.random.key(0))
+    try:
+        result = jax.eval_shape(run, jax.random.key(0))
+    except Exception as error:
+        reason = f"{type(error).__name__} ({str(error).splitlines()[0]})"
+        raise ValueError(f"`{name}` raises {reason}, but {wanted}.") from error
     given = [x.shape for x in result] if isinstance(result, tuple) else getattr(result, "shape", ())
     if given != outputs:
         raise ValueError(f"`{name}` returns {_show(given)}, but {wanted}.")

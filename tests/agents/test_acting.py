@@ -9,7 +9,13 @@ import pytest
 from scipy import stats
 
 from rljax.agents import off_policy
-from rljax.agents.acting import Acting, gaussian, noisy_policy, ornstein_uhlenbeck
+from rljax.agents.acting import (
+    Acting,
+    gaussian,
+    noisy_policy,
+    ornstein_uhlenbeck,
+    with_warmup,
+)
 from rljax.agents.off_policy import off_policy_loop
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.envs import wrappers
@@ -259,3 +265,23 @@ def test_noise_with_a_memory_needs_an_environment_that_carries_it():
     acting, row, obs = act_once(gaussian(0.1), jnp.zeros((3, 2)))  # an unused memory is kept
     (_, memory), _ = acting.act(state_of(0), obs, row)
     np.testing.assert_array_equal(memory, np.zeros((3, 2)))
+
+
+def test_a_stochastic_policy_gets_its_normals_and_its_memory_also_during_warmup():
+    """And `explore` maps both; actions are uniform until the end of the warm-up."""
+    spec = EnvSpec((1,), action_shape=(2,), action_low=LOW, action_high=HIGH, num_envs=3)
+
+    def explore(state, obs, memory, normal):
+        return jnp.tanh(state.action[None] + 0.5 * memory), memory + normal
+
+    acting = with_warmup(spec, explore, constant_policy, warmup_steps=10, has_memory=True)
+    normal, uniform = row = sample_one(acting.sample_noise, jax.random.key(0))
+    memory = jnp.full((3, 2), 0.4)
+    obs = RecurrentObs(jnp.zeros((3, 1)), memory)
+    for env_steps, expected in ((9, uniform), (10, np.tanh([[0.5, 0.0]] * 3))):
+        (action, next_memory), extras = acting.act(state_of(env_steps, (0.3, -0.2)), obs, row)
+        np.testing.assert_allclose(action, in_box(expected), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(next_memory, memory + normal, rtol=1e-6)
+        assert extras == ()
+    with pytest.raises(ValueError, match="noise has a memory, but Env does not carry it: wrap"):
+        acting.greedy(state_of(0), obs.obs, jax.random.key(0))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from linear_networks import constant_replay
 from probes import bits, walk
 
 import rljax
@@ -17,7 +18,7 @@ from rljax.networks import action_values
 from rljax.ops import td
 from rljax.replay import prioritized, ring
 from rljax.training.learner import make_learner
-from rljax.types import EnvSpec, Replay, Sample, Shared, Transition, sample_one
+from rljax.types import EnvSpec, Sample, Shared, Transition, sample_one
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -38,17 +39,6 @@ def make_batch(seed=0):
     terminated = jnp.array([0, 1, 0, 0, 1, 0], bool)
     truncated = jnp.array([0, 0, 1, 0, 0, 0], bool)
     return Transition(obs, action, reward, terminated, truncated, next_obs)
-
-
-def constant_replay(sample):
-    """A replay with the same sample every time; its state is the last TD errors and indices."""
-    return Replay(
-        init=lambda item: (jnp.zeros(N), jnp.zeros(N, jnp.int32)),
-        add=lambda state, items, skip=0: state,
-        sample=lambda state, noise: sample,
-        reprioritize=lambda state, indices, td_error: (td_error, indices),
-        size=lambda state: jnp.int32(N),
-    )
 
 
 def with_target(state, target_params):

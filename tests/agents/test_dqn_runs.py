@@ -1,4 +1,4 @@
-"""DQN in programs of many runs: no copies of the replay buffer, and exact resumption."""
+"""Agents with replay in programs of many runs: no copies of the buffer, and exact resumption."""
 
 import jax
 import jax.numpy as jnp
@@ -82,13 +82,18 @@ SMALL_RUN = {
 }  # fmt: skip
 
 
-def test_train_and_resume_give_the_same_bits(tmp_path):
-    options = {"double": True, "dueling": True, "prioritized": True, "n_step": 3} | SMALL_RUN
-    uninterrupted = rljax.train("dqn", "CartPole-v1", num_seeds=2, **options)
+@pytest.mark.parametrize(
+    ("agent", "env_id", "options"),
+    [
+        ("dqn", "CartPole-v1", {"double": True, "dueling": True}),
+        ("td3", "Pendulum-v1", {"noise": "ornstein_uhlenbeck"}),
+    ],
+)
+def test_train_and_resume_give_the_same_bits(agent, env_id, options, tmp_path):
+    options = options | {"prioritized": True, "n_step": 3} | SMALL_RUN
+    uninterrupted = rljax.train(agent, env_id, num_seeds=2, **options)
 
-    saved = rljax.train(
-        "dqn", "CartPole-v1", num_seeds=2, run_dir=tmp_path, save_seconds=0.0, **options
-    )
+    saved = rljax.train(agent, env_id, num_seeds=2, run_dir=tmp_path, save_seconds=0.0, **options)
     assert bits(saved.state) == bits(uninterrupted.state)
     for path in checkpoint.checkpoints(tmp_path / "checkpoint")[:1]:
         path.unlink()  # as if it had been killed before the last checkpoint
