@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 
 from rljax.networks import policies
-from rljax.ops import td
+from rljax.ops import random, td
 from rljax.types import Array, EnvSpec, PyTree, RecurrentObs
 
 
@@ -50,10 +49,10 @@ def epsilon_greedy(config: Any, spec: EnvSpec, q_values: Callable[..., Array]) -
     def sample_noise(key, num_steps):
         network_keys = None
         if noisy:
-            key, network_key = jax.random.split(key)
-            network_keys = jax.random.split(network_key, num_steps)
+            key, network_key = random.split(key)
+            network_keys = random.split(network_key, num_steps)
         shape = (num_steps, spec.num_envs, spec.num_actions + 1)
-        return jax.random.uniform(key, shape), network_keys
+        return random.uniform(key, shape), network_keys
 
     def act(state, obs, noise):
         uniform, network_key = noise
@@ -142,9 +141,9 @@ def with_warmup(
     """
 
     def sample_noise(key, num_steps):
-        normal_key, uniform_key = jax.random.split(key)
+        normal_key, uniform_key = random.split(key)
         normal = policies.policy_noise(spec, normal_key, num_steps)
-        uniform = jax.random.uniform(uniform_key, normal.shape, minval=-1.0, maxval=1.0)
+        uniform = random.uniform(uniform_key, normal.shape, minval=-1.0, maxval=1.0)
         return normal, uniform
 
     def split(obs):

@@ -20,7 +20,7 @@ from rljax.config import config, option
 from rljax.networks import action_values
 from rljax.networks.action_values import check_q_network
 from rljax.networks.layers import ACTIVATIONS, example_obs
-from rljax.ops import optimizers, td
+from rljax.ops import optimizers, random, td
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, Transition, identity
 
 
@@ -224,7 +224,7 @@ def dqn(
 
 def network_noise(key, num):
     """Returns the keys of noisy networks: online and target of `num` gradient steps."""
-    return jax.random.split(key, (num, 2))
+    return random.split(key, (num, 2))
 
 
 def q_network(config: QConfig, spec: EnvSpec, num_outputs: int) -> action_values.QNetwork:

@@ -16,7 +16,7 @@ from rljax.agents.normalize import standardize_obs
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.networks.layers import example_obs
 from rljax.ops import moments as running
-from rljax.ops import td
+from rljax.ops import random, td
 from rljax.replay import check_memory, check_replay
 from rljax.types import (
     Array,
@@ -209,7 +209,7 @@ def precomputed(
     """
     num, noise = schedule.max_gradient_steps(config), None
     if sample_noise is not None:
-        key, noise_key = jax.random.split(key)
+        key, noise_key = random.split(key)
         noise = sample_noise(noise_key, num)
     target_is_due = schedule.target_is_due(config, first + jnp.arange(num))
     return replay.sample_noise(key, num), target_is_due, noise

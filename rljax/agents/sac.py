@@ -24,7 +24,7 @@ from rljax.networks.continuous import (
     squashed_sample,
 )
 from rljax.networks.policies import from_box
-from rljax.ops import td
+from rljax.ops import random, td
 from rljax.ops.optimizers import apply_gradients
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
@@ -147,7 +147,7 @@ def sac(
         return learn.step(learned, batch, critic_loss, actor_loss)
 
     def policy_noise(key, num):
-        return jax.random.normal(key, (num, 2, config.batch_size, action_size(spec)))
+        return random.normal(key, (num, 2, config.batch_size, action_size(spec)))
 
     def update(state, trajectory, key):
         return loop.learn(state, trajectory, key, gradient_step, policy_noise)

@@ -17,7 +17,7 @@ from rljax.agents.continuous import ActorCritic, DeterministicConfig, Learned
 from rljax.config import config, option
 from rljax.networks.continuous import action_size, critic_network, deterministic_policy
 from rljax.networks.policies import from_box
-from rljax.ops import td
+from rljax.ops import random, td
 from rljax.ops.optimizers import apply_gradients
 from rljax.types import Agent, EnvSpec, Mean, PyTree, Replay, identity
 
@@ -122,7 +122,7 @@ def td3(
         return learned, td_error, metrics
 
     def target_noise(key, num):
-        return jax.random.normal(key, (num, config.batch_size, action_size(spec)))
+        return random.normal(key, (num, config.batch_size, action_size(spec)))
 
     def update(state, trajectory, key):
         return loop.learn(state, trajectory, key, gradient_step, target_noise)

@@ -7,11 +7,11 @@ and terminal cells.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.wrappers import Persistent, time_limit
+from rljax.ops import random
 from rljax.ops.planning import Model
 from rljax.types import Array, Env, EnvSpec, Step
 
@@ -202,7 +202,7 @@ def env_of(world: World, env_id: str = "Grid") -> Env:
     spec = spec._replace(num_actions=num_actions, env_id=env_id)
 
     def sample_noise(key, num_steps):
-        return jax.random.uniform(key, (num_steps, min(num_outcomes - 1, 1)))
+        return random.uniform(key, (num_steps, min(num_outcomes - 1, 1)))
 
     def reset(key):
         del key

@@ -21,6 +21,7 @@ import numpy as np
 
 from rljax.config import convert, unknown_key
 from rljax.envs.wrappers import time_limit
+from rljax.ops import random
 from rljax.types import Env, EnvSpec, Step, is_key
 
 PLOTTING = ("matplotlib", "seaborn")  # libraries that gymnax imports only for rendering
@@ -147,7 +148,7 @@ def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
         reward, obs = jnp.asarray(reward, jnp.float32), _strongly_typed(obs)
         return _strongly_typed(state), Step(obs, reward, terminated, truncated, obs, info)
 
-    made = Env(spec, reset, step)
+    made = Env(spec, reset, step, random.split)
     if limit is None or hasattr(env_params, "max_steps_in_episode"):
         return made
     return time_limit(made, limit)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from rljax.ops import random
 from rljax.types import Array, Env, Key, PyTree
 
 
@@ -290,7 +291,7 @@ def batched(env: Env, num_envs: int) -> Env:
         return jax.vmap(env.reset)(jax.random.split(key, num_envs))
 
     def sample_noise(key, num_steps):
-        keys = jax.random.split(key, num_envs)
+        keys = random.split(key, num_envs)
         return jax.vmap(lambda key: env.sample_noise(key, num_steps), out_axes=1)(keys)
 
     def step(state, action, noise):

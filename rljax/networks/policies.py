@@ -7,9 +7,9 @@ continuous actions in units of half the action range, before they are clipped (s
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from rljax.ops import random
 from rljax.types import Array, EnvSpec, Key, PyTree
 
 
@@ -20,8 +20,8 @@ def policy_noise(spec: EnvSpec, key: Key, num_steps: int) -> Array:
     `sample`.
     """
     if spec.num_actions:
-        return jax.random.gumbel(key, (num_steps, spec.num_envs, spec.num_actions))
-    return jax.random.normal(key, (num_steps, spec.num_envs, math.prod(spec.action_shape)))
+        return random.gumbel(key, (num_steps, spec.num_envs, spec.num_actions))
+    return random.normal(key, (num_steps, spec.num_envs, math.prod(spec.action_shape)))
 
 
 def normal(mean: Array, std: Array) -> PyTree:

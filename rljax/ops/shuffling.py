@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rljax.ops import random
 from rljax.types import Array, Key
 
 
@@ -29,9 +30,9 @@ def permutations(key: Key, num: int, size: int) -> Array:
     chex.assert_scalar_positive(size)
     index_bits = max(size - 1, 1).bit_length()
     if index_bits > 13:
-        keys = jax.random.split(key, num)
+        keys = random.split(key, num)
         return jax.vmap(lambda key: jax.random.permutation(key, size))(keys).astype(jnp.int32)
     mask = jnp.uint32((1 << index_bits) - 1)
-    words = jax.random.bits(key, (num, size), jnp.uint32) & ~mask
+    words = random.bits(key, (num, size)) & ~mask
     words = jnp.sort(words | jnp.arange(size, dtype=jnp.uint32)[None], axis=-1)
     return (words & mask).astype(jnp.int32)

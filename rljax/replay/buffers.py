@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.config import check_range
+from rljax.ops import random
 from rljax.replay import ring, sum_tree
 from rljax.replay.checks import check_sizes
 from rljax.types import Array, Replay, Sample
@@ -51,7 +52,7 @@ def uniform(capacity: int, batch_size: int) -> Replay:
         return ring.add(state, items, skip)[0]
 
     def sample_noise(key, num_samples):
-        return jax.random.bits(key, (num_samples, batch_size))
+        return random.bits(key, (num_samples, batch_size))
 
     def sample(state, noise):
         num_items = size(state)
@@ -131,7 +132,7 @@ def prioritized(
         return state._replace(ring=items, tree=sum_tree.set(state.tree, slots, priorities))
 
     def sample_noise(key, num_samples):
-        return jax.random.uniform(key, (num_samples, batch_size))
+        return random.uniform(key, (num_samples, batch_size))
 
     def sample(state, noise):
         total = sum_tree.total(state.tree)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.config import check_range
+from rljax.ops import random
 from rljax.replay import ring
 from rljax.replay.buffers import stratified
 from rljax.replay.checks import check_sizes
@@ -97,7 +98,7 @@ def rank_based(
         return state._replace(ring=items, error=error, order=order, unsorted=Shared(unsorted))
 
     def sample_noise(key, num_samples):
-        return jax.random.uniform(key, (num_samples, batch_size))
+        return random.uniform(key, (num_samples, batch_size))
 
     def sample(state, noise):
         total = state.cumulative[size(state) - 1]

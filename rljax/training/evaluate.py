@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rljax.ops import random
 from rljax.types import Agent, Array, Env, Key, PyTree, sample_one
 
 
@@ -45,7 +46,7 @@ def evaluate(
       The `Evaluation`, whose arrays have the shape `[B, k]`.
     """
     limit = max_steps or episodes_per_env * (env.spec.max_episode_steps or 10_000)
-    reset_key, key = jax.random.split(key)
+    reset_key, key = random.split(key)
     env_state, obs = env.reset(reset_key)
     env_index = jnp.arange(env.spec.num_envs)
     shape = (env.spec.num_envs, episodes_per_env)
@@ -57,7 +58,7 @@ def evaluate(
 
     def step_once(carry):
         time, env_state, obs, count, episodes = carry
-        act_key, env_key = jax.random.split(jax.random.fold_in(key, time))
+        act_key, env_key = random.split(jax.random.fold_in(key, time))
         if greedy:
             action = agent.greedy(state, obs, act_key)
         else:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rljax.ops import random
 from rljax.types import (
     Agent,
     Array,
@@ -48,7 +49,7 @@ def rollout(
     Returns:
       The new environment states, the next observations and the trajectory `[T, B]`.
     """
-    act_key, env_key = jax.random.split(key)
+    act_key, env_key = random.split(key)
     noise = agent.sample_noise(act_key, num_steps), env.sample_noise(env_key, num_steps)
 
     def act_once(carry, noise):
@@ -95,7 +96,7 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
         return TrainState(agent.init(agent_key), env_state, obs, key, episodes, jnp.int32(0))
 
     def step(state):
-        act_key, update_key, key = jax.random.split(state.key, 3)
+        act_key, update_key, key = random.split(state.key, 3)
         env_state, obs, trajectory = rollout(
             env, agent, state.agent, state.env, state.obs, act_key, num_steps
         )

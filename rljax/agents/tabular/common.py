@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from rljax.agents.acting import Acting
 from rljax.config import RunConfig, config, option
-from rljax.ops import td
+from rljax.ops import random, td
 from rljax.types import (
     Agent,
     Array,
@@ -108,7 +108,7 @@ def epsilon_greedy(config: ControlConfig, spec: EnvSpec) -> Acting:
     """Acts epsilon-greedily on a table; ties are broken uniformly at random, also in `greedy`."""
 
     def sample_noise(key, num_steps):
-        return jax.random.uniform(key, (num_steps, spec.num_envs, spec.num_actions + 1))
+        return random.uniform(key, (num_steps, spec.num_envs, spec.num_actions + 1))
 
     def select_action(state, obs, noise, epsilon):
         return td.epsilon_greedy(state.params.q[obs], epsilon, noise[..., 0], noise[..., 1:])
@@ -203,7 +203,7 @@ def tabular_agent(
 
     def update(state, trajectory, key):
         shape = (*trajectory.reward.shape, *noise_shape)
-        noise = jax.random.uniform(key, shape) if noise_shape else ()
+        noise = random.uniform(key, shape) if noise_shape else ()
         steps = (trajectory._replace(extras=()), noise)
         new_state, metrics = _scan(learn_from_time_step, state, steps)
         params = _add_mean_change(state.params, new_state.params, average)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.config import RunConfig, config, option
-from rljax.ops import planning
+from rljax.ops import planning, random
 from rljax.types import Agent, Array, EnvSpec, PyTree, identity
 
 
@@ -118,7 +118,7 @@ def _agent(config: PlanningConfig, spec: EnvSpec, update: Callable) -> Agent:
         return PlanningState(jnp.zeros(shape), jnp.full(shape, 1 / spec.num_actions))
 
     def sample_noise(key, num_steps):
-        return jax.random.gumbel(key, (num_steps, spec.num_envs, spec.num_actions))
+        return random.gumbel(key, (num_steps, spec.num_envs, spec.num_actions))
 
     def act(state, obs, noise):
         policy = planning.epsilon_soft(planning.greedy(state.params), config.epsilon)

@@ -7,7 +7,6 @@ evaluate is given and fixed.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,6 +28,7 @@ from rljax.agents.tabular.n_step import (
 )
 from rljax.agents.tabular.traces import updated_trace
 from rljax.config import config, option
+from rljax.ops import random
 from rljax.ops.td import td_target
 from rljax.types import Agent, Array, EnvSpec, PyTree, Transition, identity, sample_one
 
@@ -83,7 +83,7 @@ def follow_policy(spec: EnvSpec, policy: Any) -> Acting:
     cumulative = jnp.cumsum(jnp.asarray(policy, jnp.float32), axis=-1)[:, :-1]
 
     def sample_noise(key, num_steps):
-        return jax.random.uniform(key, (num_steps, spec.num_envs))
+        return random.uniform(key, (num_steps, spec.num_envs))
 
     def act(state, obs, noise):
         del state

@@ -1,0 +1,97 @@
+"""The random numbers of `jax.random`, bit by bit, from fewer kernels on a CPU.
+
+The hash of `jax.random` is Threefry-2x32 with 20 rounds (Salmon et al. 2011,
+https://doi.org/10.1145/2063384.2063405). On a CPU, JAX compiles it to a loop with several small
+kernels per iteration. Here it is straight-line code, which XLA compiles to one kernel. An update of
+SAC then takes two thirds of the time (64-64 units, batch 100): XLA also shares a program between
+threads wherever many kernels are ready at the same time, and for small kernels this costs more
+than it saves.
+
+On other devices, and for keys of other implementations, the functions are those of `jax.random`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import random as extend
+
+from rljax.types import Array, Key
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
+
+
+def split(key: Key, num: int | tuple[int, ...] = 2) -> Key:
+    """Returns `num` keys, as `jax.random.split`.
+
+    Example:
+      >>> bool((split(jax.random.key(0), 3) == jax.random.split(jax.random.key(0), 3)).all())
+      True
+    """
+    keys = jax.random.split(_unrolled(key), num)
+    return jax.random.wrap_key_data(jax.random.key_data(keys), impl=jax.random.key_impl(key))
+
+
+def bits(key: Key, shape: Sequence[int]) -> Array:
+    """Returns random bits, uint32, as `jax.random.bits`."""
+    return jax.random.bits(_unrolled(key), tuple(shape))
+
+
+def uniform(key: Key, shape: Sequence[int], minval: Any = 0.0, maxval: Any = 1.0) -> Array:
+    """Returns samples from [minval, maxval), as `jax.random.uniform`."""
+    return jax.random.uniform(_unrolled(key), tuple(shape), minval=minval, maxval=maxval)
+
+
+def normal(key: Key, shape: Sequence[int]) -> Array:
+    """Returns standard normal samples, as `jax.random.normal`."""
+    return jax.random.normal(_unrolled(key), tuple(shape))
+
+
+def gumbel(key: Key, shape: Sequence[int]) -> Array:
+    """Returns samples of the standard Gumbel distribution, as `jax.random.gumbel`."""
+    return jax.random.gumbel(_unrolled(key), tuple(shape))
+
+
+def _unrolled(key: Key) -> Key:
+    """Returns a key of the same random numbers whose hash is straight-line code, on a CPU."""
+    straight = (
+        jax.default_backend() == "cpu"
+        and str(jax.random.key_impl(key)) == "threefry2x32"
+        and jax.config.jax_threefry_partitionable  # the older numbering of elements differs
+    )
+    if not straight:
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
+
+
+def _hashed_indices(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Threefry-2x32 of the index of each element of an array of fewer than 2^32 elements."""
+    size = math.prod(shape)
+    keys = key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(PARITY)
+    x, y = keys[0], jnp.arange(size, dtype=jnp.uint32).reshape(shape) + keys[1]
+    for i in range(5):
+        for rotation in ROTATIONS[i % 2]:
+            x = x + y
+            y = x ^ ((y << jnp.uint32(rotation)) | (y >> jnp.uint32(32 - rotation)))
+        x, y = x + keys[(i + 1) % 3], y + keys[(i + 2) % 3] + jnp.uint32(i + 1)
+    return x, y
+
+
+def _split(key: Array, shape: tuple[int, ...]) -> Array:
+    return jnp.stack(_hashed_indices(key, shape), axis=-1)
+
+
+def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
+    if bit_width != 32 or math.prod(shape) >= 2**32:
+        return extend.threefry_prng_impl.random_bits(key, bit_width, shape)
+    x, y = _hashed_indices(key, shape)
+    return x ^ y
+
+
+_IMPLEMENTATION = extend.define_prng_impl(
+    key_shape=(2,), seed=extend.threefry_prng_impl.seed, split=_split, random_bits=_random_bits,
+    fold_in=extend.threefry_prng_impl.fold_in, name="unrolled_threefry2x32", tag="unrolled",
+)  # fmt: skip
