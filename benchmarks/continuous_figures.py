@@ -139,7 +139,7 @@ def completed_episodes(agent: str, env_id: str) -> np.ndarray:
 
 def car() -> Figure:
     """The path of the car by the greedy policy of each seed."""
-    run = trained("td3", "rljax/Car2D")
+    run = trained("ddpg", "rljax/Car2D")
     plan = plan_from_record(run.config)
     env = plan.build_env(1)
     agent = plan.make_agent(plan.config, env)

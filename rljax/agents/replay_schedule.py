@@ -120,8 +120,10 @@ def target_is_due(config: ReplayConfig, number: Array) -> Array:
     """Whether the target network is updated after gradient step `number`, counted from 0.
 
     It is updated after the last gradient step of an update, in the first update at or after each
-    multiple of `target_update_interval` environment steps. With `config.policy_delay` it waits for
-    the next update of the policy: it is due if it was after one of the latest gradient steps.
+    multiple of `target_update_interval` environment steps. If that is every update, it is updated
+    after every gradient step, as in REDQ (Chen et al. 2021, https://arxiv.org/abs/2101.05982,
+    algorithm 1). With `config.policy_delay` it waits for the next update of the policy: it is due
+    if it was after one of the latest gradient steps.
     """
     latest = jnp.subtract.outer(number, jnp.arange(getattr(config, "policy_delay", 1)))
     return _is_due_without_delay(config, latest).any(axis=-1)
@@ -132,4 +134,6 @@ def _is_due_without_delay(config: ReplayConfig, number: Array) -> Array:
     env_steps = (_first_update(config) + update) * config.train_frequency
     interval = config.target_update_interval
     passed = env_steps // interval > (env_steps - config.train_frequency) // interval
+    if interval <= config.train_frequency:
+        return passed
     return passed & (within == config.gradient_steps - 1)

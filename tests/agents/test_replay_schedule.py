@@ -36,7 +36,9 @@ def plain_schedule(config):
             count += config.gradient_steps
             interval = config.target_update_interval
             previous = step - config.train_frequency
-            if any(s % interval == 0 for s in range(previous + 1, step + 1)):
+            if interval <= config.train_frequency:  # as in REDQ: after every gradient step
+                target_updates.extend(range(count - config.gradient_steps, count))
+            elif any(s % interval == 0 for s in range(previous + 1, step + 1)):
                 target_updates.append(count - 1)
         num_due.append(count)
     return num_due, target_updates

@@ -38,7 +38,7 @@ def test_variants_and_other_suites_are_told_apart():
     assert rljax.tuned("ppo", "partial/CartPole-v1")["memory"] == "gru"
     assert tuned.tuned_env_ids("ppo") == [
         "Breakout-MinAtar", "CartPole-v1", "MountainCarContinuous-v0", "Pendulum-v1",
-        "partial/CartPole-v1",
+        "partial/CartPole-v1", "rljax/Car2D", "rljax/TwoJointArm",
     ]  # fmt: skip
 
 
