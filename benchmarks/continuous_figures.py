@@ -22,7 +22,7 @@ import rljax
 from rljax.agents.continuous import make_critics
 from rljax.envs import car as car_task
 from rljax.envs.wrappers import innermost
-from rljax.experiment.plan import plan_from_record
+from rljax.experiment.plan import make_plan, plan_from_record
 from rljax.networks.continuous import critic_network
 from rljax.results.figures import GREY, PALETTE
 from rljax.results.statistics import iqm_curve
@@ -118,7 +118,8 @@ def completed_episodes(agent: str, env_id: str) -> np.ndarray:
 
     Of the episodes of each seed, as many as the seed with the fewest completed.
     """
-    plan = plan_from_record(rljax.tuned(agent, env_id))
+    settings = rljax.tuned(agent, env_id)
+    plan = make_plan(settings.pop("agent"), settings.pop("env"), **settings)
     env = plan.build_env(plan.config.num_envs)
     learner = make_learner(plan.make_agent(plan.config, env), env, plan.config.num_steps)
 
