@@ -60,7 +60,7 @@ def _unrolled(key: Key) -> Key:
     straight = (
         jax.default_backend() == "cpu"
         and str(jax.random.key_impl(key)) == "threefry2x32"
-        and jax.config.jax_threefry_partitionable  # the older numbering of elements differs
+        and getattr(jax.config, "jax_threefry_partitionable", True)  # else other numbers
     )
     if not straight:
         return key
