@@ -5,16 +5,17 @@ for.
 """
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rljax.config import convert, nearest
+from rljax.config import convert, kind_of, nearest
 from rljax.envs.checks import check_env, check_shapes
 from rljax.envs.wrappers import auto_reset, batched, record_episodes, time_limit
 from rljax.types import Env
 
 __all__ = [
     "SUITES", "auto_reset", "batched", "build", "check_env", "environment_ids", "make",
-    "record_episodes", "time_limit",
+    "record_episodes", "time_limit", "with_params",
 ]  # fmt: skip
 
 
@@ -23,7 +24,8 @@ class Suite(NamedTuple):
 
     Attributes:
       module: has `registered() -> names` and `from_id(name, **params) -> Env`; the `Env` does
-        not reset and takes `max_episode_steps`.
+        not reset and takes `max_episode_steps`. It may have `missing_data(name) -> sentence` for
+        environments that need files which are not there.
       requirement: argument of `pip install` that installs its package.
     """
 
@@ -39,13 +41,18 @@ SUITES = {  # ids are `suite/Name`; the prefix `gymnax/` may be omitted
 
 
 def environment_ids() -> list[str]:
-    """Returns all ids that `make` takes; suites whose package is not installed are left out."""
+    """Returns all ids that `make` takes.
+
+    Suites whose package is not installed and environments whose data are missing are left out.
+    """
     ids = []
     for suite in SUITES:
         try:
             names = _names_in(suite)
         except ImportError:
             continue
+        lacks = getattr(importlib.import_module(SUITES[suite].module), "missing_data", None)
+        names = [name for name in names if not (lacks and lacks(name))]
         ids += names if suite == "gymnax" else [f"{suite}/{name}" for name in names]
     return ids
 
@@ -54,8 +61,9 @@ def make(env: Any, **params: Any) -> Env:
     """Makes a single environment that resets itself.
 
     Args:
-      env: an id, such as "CartPole-v1" or "rljax/Maze"; a gymnax environment, or a pair of one
-        and its parameters; or an `Env` that resets itself, which is returned unchanged.
+      env: an id, such as "CartPole-v1" or "rljax/Maze"; a gymnax environment; a pair of one of
+        the two and the environment's parameters, as `gymnax.make` returns it; or an `Env` that
+        resets itself, which is returned unchanged.
       params: parameters of the environment by name. `max_episode_steps` sets the time limit of
         any environment.
 
@@ -68,6 +76,9 @@ def make(env: Any, **params: Any) -> Env:
       >>> env.spec.num_states, env.spec.num_actions, env.spec.max_episode_steps
       (16, 4, 50)
     """
+    if _is_pair(env) and isinstance(env[0], str):
+        env, changed = with_params(*env)
+        params = changed | params
     if "max_episode_steps" in params:
         limit = convert("max_episode_steps", params["max_episode_steps"], int)
         if limit < 1:
@@ -81,10 +92,45 @@ def make(env: Any, **params: Any) -> Env:
     else:
         from rljax.envs import gymnax
 
-        env, env_params = env if isinstance(env, tuple) and len(env) == 2 else (env, None)
+        env, env_params = env if _is_pair(env) else (env, None)
         made = gymnax.from_object(env, env_params, **params)
     check_shapes(made)  # before `auto_reset`, whose errors would come from JAX
     return auto_reset(made)
+
+
+def with_params(env: Any, env_params: Any = None) -> tuple[Any, dict[str, Any]]:
+    """Returns an environment as `make` takes it, and its parameters by name.
+
+    Args:
+      env: as for `make`.
+      env_params: parameters by name, or the parameter object of a gymnax environment.
+
+    Raises:
+      ValueError: `env_params` is neither, or both `env` and `env_params` have a parameter object.
+    """
+    if _is_pair(env) and isinstance(env[0], str):
+        if env_params is not None and not isinstance(env_params, Mapping):
+            raise ValueError("`env` is a pair with parameters: leave out `env_params`.")
+        env, changed = with_params(*env)
+        return env, changed | dict(env_params or {})
+    if env_params is None or isinstance(env_params, Mapping):
+        return env, dict(env_params or {})
+    from rljax.envs import gymnax
+
+    if isinstance(env, str):
+        suite, name = _split_id(env)
+        if suite == "gymnax":
+            return env, gymnax.changed_params(name, env_params)
+    elif not isinstance(env, Env | tuple):
+        return (env, env_params), {}
+    raise ValueError(
+        f"`env_params` is {kind_of(env_params)}, but it must be a mapping of names to values, "
+        'such as {"max_episode_steps": 200}.'
+    )
+
+
+def _is_pair(env: Any) -> bool:
+    return type(env) is tuple and len(env) == 2
 
 
 def build(env: Any, num_envs: int, **params: Any) -> Env:

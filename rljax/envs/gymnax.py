@@ -2,7 +2,8 @@
 
 gymnax's `step` computes a reset of every environment at every step. The adapter calls
 `step_env`, which does not reset, and leaves resets to `wrappers.auto_reset`. Truncation is
-gymnax's `is_truncated`.
+gymnax's `is_truncated`. Around a wrapped environment the wrappers stay: they step an environment
+that does not reset (`_SingleEpisode`).
 """
 
 import contextlib
@@ -13,17 +14,24 @@ import inspect
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.config import convert, unknown_key
+from rljax.config import convert, kind_of, unknown_key
 from rljax.envs.wrappers import time_limit
 from rljax.ops import random
 from rljax.types import Env, EnvSpec, Step, is_key
 
+INFO_OF_STEP = ("discount", "terminated", "truncated", "final_observation")  # also in `Step`
+MNIST = Path("/tmp/mnist")  # where gymnax looks for the data set
+MNIST_FILES = tuple(
+    f"{part}-{kind}.gz"
+    for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+)  # fmt: skip
 PLOTTING = ("matplotlib", "seaborn")  # libraries that gymnax imports only for rendering
 
 
@@ -76,6 +84,17 @@ def registered() -> list[str]:
     return list(load_gymnax().registered_envs)
 
 
+def missing_data(env_id: str) -> str:
+    """Returns what an environment lacks, as a sentence; empty if nothing.
+
+    gymnax would download it. rljax opens no network connection by itself.
+    """
+    missing = [name for name in MNIST_FILES if not (MNIST / name).is_file()]
+    if env_id != "MNISTBandit-bsuite" or not missing:
+        return ""
+    return f"{env_id} needs the data set MNIST: put {', '.join(missing)} into {MNIST}."
+
+
 def from_id(env_id: str, **params: Any) -> Env:
     """Returns a registered gymnax environment as an `Env` whose `step` does not reset.
 
@@ -86,24 +105,39 @@ def from_id(env_id: str, **params: Any) -> Env:
     Raises:
       ValueError: see `from_object`; or a data file of the environment is missing.
     """
+    if reason := missing_data(env_id):
+        raise ValueError(reason)
     gymnax = load_gymnax()
-    try:
-        env, env_params = gymnax.make(env_id)
-        known = inspect.signature(type(env).__init__).parameters
-        arguments = {
-            key: params.pop(key)
-            for key in list(params)
-            if key in known and not hasattr(env_params, key)
-        }
-        if arguments:
-            env, env_params = gymnax.make(env_id, **arguments)
-    except OSError as error:
-        raise ValueError(
-            f"{env_id} loads data that cannot be read ({error}). Put the four files of MNIST into "
-            "/tmp/mnist, where gymnax looks for them."
-        ) from None
+    env, env_params = gymnax.make(env_id)
+    known = inspect.signature(type(env).__init__).parameters
+    arguments = {
+        key: params.pop(key)
+        for key in list(params)
+        if key in known and not hasattr(env_params, key)
+    }
+    if arguments:
+        env, env_params = gymnax.make(env_id, **arguments)
     made = from_object(env, env_params, **params)
     return made._replace(spec=made.spec._replace(env_id=env_id))
+
+
+def changed_params(env_id: str, env_params: Any) -> dict[str, Any]:
+    """Returns the parameters that differ from the defaults of an environment, by name.
+
+    Raises:
+      ValueError: `env_params` is not a parameter object of this environment.
+    """
+    default = load_gymnax().make(env_id)[1]
+    if type(env_params) is not type(default):
+        raise ValueError(
+            f"`env_params` is {kind_of(env_params)}, but the parameters of {env_id} are "
+            f"{kind_of(default)}, or a mapping of names to values."
+        )
+    pairs = ((name, value, getattr(default, name)) for name, value in vars(env_params).items())
+    changed = {name: value for name, value, old in pairs if not np.array_equal(value, old)}
+    if "max_steps_in_episode" in changed:
+        changed["max_episode_steps"] = changed.pop("max_steps_in_episode")
+    return changed
 
 
 def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
@@ -130,21 +164,22 @@ def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
     env_params = _replace_params(name, env_params, params) if params else env_params
     spec = _spec_of(env, env_params, name)
 
+    single = _without_auto_reset(env)
+
     def reset(key):
-        obs, state = env.reset_env(key, env_params)
+        obs, state = single.reset(key, env_params)
         return _strongly_typed(state), _strongly_typed(obs)
 
     def step(state, action, key):
-        outputs = env.step_env(key, state, action, env_params)
-        if len(outputs) != 5:
+        outputs = single.step(key, state, action, env_params)
+        if len(outputs) != 6:
             raise ValueError(
-                f"`step_env` of {name} returns {len(outputs)} values, but it must return 5: "
-                "obs, state, reward, terminated, info."
+                f"`step` of {type(env).__name__} around {name} returns {len(outputs)} values, but "
+                "it must return 6: obs, state, reward, terminated, truncated, info."
             )
-        obs, state, reward, terminated, info = outputs
-        time_is_up = env.is_truncated(state, env_params)
+        obs, state, reward, terminated, time_is_up, info = outputs
         truncated = jnp.logical_and(time_is_up, jnp.logical_not(terminated))
-        info = {key: value for key, value in info.items() if key != "discount"}
+        info = {key: value for key, value in info.items() if key not in INFO_OF_STEP}
         reward, obs = jnp.asarray(reward, jnp.float32), _strongly_typed(obs)
         return _strongly_typed(state), Step(obs, reward, terminated, truncated, obs, info)
 
@@ -152,6 +187,47 @@ def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
     if limit is None or hasattr(env_params, "max_steps_in_episode"):
         return made
     return time_limit(made, limit)
+
+
+class _SingleEpisode:
+    """A gymnax environment with the interface of `reset` and `step`, which does not reset."""
+
+    def __init__(self, env: Any):
+        self._env = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def reset(self, key, params=None):
+        return self._env.reset_env(key, self._env.default_params if params is None else params)
+
+    def step(self, key, state, action, params=None):
+        params = self._env.default_params if params is None else params
+        outputs = self._env.step_env(key, state, action, params)
+        if len(outputs) != 5:
+            raise ValueError(
+                f"`step_env` of {_name_of(self._env)} returns {len(outputs)} values, but it must "
+                "return 5: obs, state, reward, terminated, info."
+            )
+        obs, state, reward, terminated, info = outputs
+        truncated = self._env.is_truncated(state, params)
+        ended = {"terminated": terminated, "truncated": truncated, "final_observation": obs}
+        return obs, state, reward, terminated, truncated, {**info, **ended}
+
+
+def _is_wrapper(env: Any) -> bool:
+    """Whether an object is a wrapper as gymnax has them: another environment is its `_env`."""
+    base = load_gymnax().environments.environment.Environment
+    return "_env" in vars(env) and not isinstance(env, base)
+
+
+def _without_auto_reset(env: Any) -> Any:
+    """Returns an environment, or a copy of its wrappers, in which no episode is reset."""
+    if not _is_wrapper(env):
+        return _SingleEpisode(env)
+    wrapper = object.__new__(type(env))  # `copy.copy` asks `__getattr__`, which needs `_env`
+    vars(wrapper).update(vars(env), _env=_without_auto_reset(env._env))
+    return wrapper
 
 
 def _strongly_typed(tree: Any) -> Any:
@@ -165,6 +241,10 @@ def _strongly_typed(tree: Any) -> Any:
     return jax.tree.map(convert_leaf, tree)
 
 
+def _name_of(env: Any) -> str:
+    return str(getattr(env, "name", type(env).__name__))
+
+
 def _check_object(env: Any) -> str:
     """Checks that an object has the methods of gymnax 1.0; returns its name."""
     if isinstance(env, type):
@@ -172,7 +252,7 @@ def _check_object(env: Any) -> str:
             f"`env` is the class {env.__name__}, but it must be an environment. Pass an instance, "
             f"`{env.__name__}()`."
         )
-    name = str(getattr(env, "name", type(env).__name__))
+    name = _name_of(env)
     methods = ("reset_env", "step_env", "action_space", "observation_space", "default_params")
     missing = [method for method in methods if not hasattr(env, method)]
     if not (hasattr(env, "reset_env") or hasattr(env, "step_env")):
@@ -185,6 +265,9 @@ def _check_object(env: Any) -> str:
             f"{name} has no `{missing[0]}`, which a gymnax environment must have. Add it, or pass "
             "an `rljax.Env`."
         )
+    while _is_wrapper(env):
+        _check_wrapper(env, name)
+        env = env._env
     base = load_gymnax().environments.environment.Environment
     # an environment for the old base class runs on the new one, but then reports the time limit
     # as termination
@@ -199,6 +282,17 @@ def _check_object(env: Any) -> str:
             "from `step_env`, and add `is_truncated(state, params)`."
         )
     return name
+
+
+def _check_wrapper(env: Any, name: str) -> None:
+    """Checks that `step` of a wrapper is called as that of gymnax."""
+    arguments = list(inspect.signature(env.step).parameters)[:4]
+    if arguments[1:] != ["state", "action", "params"]:
+        raise ValueError(
+            f"`step` of {type(env).__name__} around {name} takes ({', '.join(arguments)}), but "
+            "that of gymnax takes (key, state, action, params): pass the environment without this "
+            "wrapper."
+        )
 
 
 def _shorten(value: Any) -> str:
@@ -233,7 +327,7 @@ def _spec_of(env: Any, env_params: Any, name: str) -> EnvSpec:
     num_states = int(getattr(observation, "n", 0))
     pixels = getattr(observation, "dtype", None) == np.uint8
     spec = EnvSpec(
-        tuple(shape), num_states=num_states, max_episode_steps=limit, env_id=name,
+        tuple(map(int, shape)), num_states=num_states, max_episode_steps=limit, env_id=name,
         obs_dtype="uint8" if pixels else "float32",
     )  # fmt: skip
     if hasattr(action, "n"):

@@ -70,9 +70,12 @@ def inner_functions(env: Env) -> dict[str, Callable[[PyTree], Any] | None]:
 
 
 def innermost(state: PyTree) -> PyTree:
-    """Returns the state of the innermost environment, given that of its wrappers."""
-    while hasattr(state, "env"):
-        state = state.env
+    """Returns the state of the innermost environment, given that of its wrappers.
+
+    Wrappers hold it in `env`, those of gymnax in `env_state`.
+    """
+    while (inner := getattr(state, "env", getattr(state, "env_state", None))) is not None:
+        state = inner
     return state
 
 
@@ -182,10 +185,10 @@ def _over_all_copies(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     def over_all(size, batched, *args):
         def flatten(is_batched, x):
             x = x if is_batched else jnp.broadcast_to(x[None], (size, *x.shape))
-            return x.reshape(-1, *x.shape[2:])
+            return x.reshape(size * x.shape[1], *x.shape[2:])  # not -1: arrays may have size 0
 
         out = flat_function(*jax.tree.map(flatten, tuple(batched), args))
-        out = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), out)
+        out = jax.tree.map(lambda x: x.reshape(size, len(x) // size, *x.shape[1:]), out)
         return out, jax.tree.map(lambda _: True, out)
 
     return flat_function

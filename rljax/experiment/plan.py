@@ -166,7 +166,7 @@ class Plan(NamedTuple):
 
 def make_plan(
     agent: Any, env: Any, *, num_seeds: Any = 1, seed: Any = 0, num_reports: Any = 50,
-    env_params: Mapping[str, Any] | None = None, devices: Any = None, **hyperparameters: Any,
+    env_params: Any = None, devices: Any = None, **hyperparameters: Any,
 ) -> Plan:  # fmt: skip
     """Checks the arguments of `rljax.train` and builds the environment.
 
@@ -177,7 +177,7 @@ def make_plan(
     num_seeds = configs.at_least("num_seeds", num_seeds, 1)
     num_reports = configs.at_least("num_reports", num_reports, 1)
     seed = configs.at_least("seed", seed, 0)
-    params = dict(env_params or {})
+    env, params = envs.with_params(env, env_params)
     values, sweep, pieces = split_hyperparameters(name, row, hyperparameters)
     for setting in itertools.product(*sweep.values()):  # checks each setting of the sweep
         configs.from_mapping(row.config, values | dict(zip(sweep, setting, strict=True)))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def train(
     agent: Any, env: Any, *, num_seeds: int = 1, seed: int = 0, run_dir: str | Path | None = None,
     num_reports: int = 50, eval_episodes: int = 100, progress: bool | None = None,
     writers: Sequence[str | Writer] = ("jsonl",), save_seconds: float = 30.0,
-    env_params: Mapping[str, Any] | None = None, resume: bool = False, devices: int | None = None,
+    env_params: Any = None, resume: bool = False, devices: int | None = None,
     **hyperparameters: Any,
 ) -> Result:  # fmt: skip
     """Trains an agent with many seeds and settings at once, in one compiled program.
@@ -50,7 +50,8 @@ def train(
       writers: names of writers to the run directory, "jsonl", "tensorboard" or "wandb", and your
         own `rljax.experiment.writers.Writer` objects.
       save_seconds: minimum seconds between two checkpoints; the final state is always saved.
-      env_params: parameters of the environment, and `max_episode_steps`.
+      env_params: parameters of the environment and `max_episode_steps`, by name; or the parameter
+        object of a gymnax environment.
       resume: continue from the last checkpoint in `run_dir` (see `rljax.resume`).
       devices: number of devices that train each run together, each with a part of `num_envs`;
         gradients are averaged. None places whole runs on the available devices.

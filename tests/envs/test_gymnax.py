@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import urllib.error
 
 import gymnasium
 import jax
@@ -132,17 +131,22 @@ def test_every_registered_environment_runs(env_id):
         assert ((first >= 0) & (first < env.spec.num_states)).all()
 
 
-def test_missing_data_is_named(monkeypatch):
-    def offline(url, file):
-        raise urllib.error.URLError("offline")
-
+def test_missing_data_is_named_and_not_downloaded(monkeypatch, tmp_path):
     adapter.load_gymnax()
     from gymnax.utils import load_mnist
 
-    monkeypatch.setattr(load_mnist, "urlretrieve", offline)
-    monkeypatch.setattr(load_mnist.path, "isfile", lambda path: False)
-    with pytest.raises(ValueError, match="MNISTBandit-bsuite loads data that cannot be read"):
+    def urlretrieve(url, file):
+        raise AssertionError("a download was tried")
+
+    monkeypatch.setattr(load_mnist, "urlretrieve", urlretrieve)
+    monkeypatch.setattr(adapter, "MNIST", tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").touch()
+    with pytest.raises(ValueError, match="needs the data set MNIST: put train-labels-idx1-ubyte"):
         envs.make("MNISTBandit-bsuite")
+    assert "MNISTBandit-bsuite" not in envs.environment_ids()
+    for name in adapter.MNIST_FILES:
+        (tmp_path / name).touch()
+    assert "MNISTBandit-bsuite" in envs.environment_ids()
 
 
 SCRIPT = """

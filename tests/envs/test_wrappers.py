@@ -175,6 +175,25 @@ def test_vmap_over_keys_equals_separate_runs():
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), batch, single)
 
 
+def test_a_state_may_hold_an_array_of_size_zero():
+    """As the states of MuJoCo do for bodies without contacts."""
+    plain = walking()
+
+    def reset(key):
+        state, obs = plain.reset(key)
+        return (state, jnp.zeros((0, 3))), obs
+
+    def step(state, action, key):
+        inner, step = plain.step(state[0], action, key)
+        return (inner, state[1]), step
+
+    keys, actions = jax.random.split(KEY, 3), random_actions(40, 4)
+    envs_of = [wrappers.batched(wrappers.auto_reset(env), 4)
+               for env in (plain._replace(reset=reset, step=step), plain)]  # fmt: skip
+    given, expected = (jax.vmap(simulator(env), (0, None))(keys, actions) for env in envs_of)
+    jax.tree.map(np.testing.assert_array_equal, given, expected)
+
+
 def test_a_single_environment_equals_a_batch_of_one():
     env = wrappers.auto_reset(walking())
     actions = random_actions(30, 1)
