@@ -2,10 +2,9 @@
 
 The hash of `jax.random` is Threefry-2x32 with 20 rounds (Salmon et al. 2011,
 https://doi.org/10.1145/2063384.2063405). On a CPU, JAX compiles it to a loop with several small
-kernels per iteration. Here it is straight-line code, which XLA compiles to one kernel. An update of
-SAC then takes two thirds of the time (64-64 units, batch 100): XLA also shares a program between
-threads wherever many kernels are ready at the same time, and for small kernels this costs more
-than it saves.
+kernels per iteration. Here it is straight-line code, which XLA compiles to one kernel. That also
+keeps the number of kernels low that are ready at the same time; where there are more than eight,
+XLA divides them between threads, which takes longer than it saves if they are small.
 
 On other devices, and for keys of other implementations, the functions are those of `jax.random`.
 """
