@@ -76,9 +76,7 @@ def make(env: Any, **params: Any) -> Env:
       >>> env.spec.num_states, env.spec.num_actions, env.spec.max_episode_steps
       (16, 4, 50)
     """
-    if _is_pair(env) and isinstance(env[0], str):
-        env, changed = with_params(*env)
-        params = changed | params
+    env, params = with_params(env, params)
     if "max_episode_steps" in params:
         limit = convert("max_episode_steps", params["max_episode_steps"], int)
         if limit < 1:

@@ -89,10 +89,10 @@ def missing_data(env_id: str) -> str:
 
     gymnax would download it. rljax opens no network connection by itself.
     """
-    missing = [name for name in MNIST_FILES if not (MNIST / name).is_file()]
-    if env_id != "MNISTBandit-bsuite" or not missing:
+    if env_id != "MNISTBandit-bsuite":
         return ""
-    return f"{env_id} needs the data set MNIST: put {', '.join(missing)} into {MNIST}."
+    missing = ", ".join(name for name in MNIST_FILES if not (MNIST / name).is_file())
+    return missing and f"{env_id} needs the data set MNIST: put {missing} into {MNIST}."
 
 
 def from_id(env_id: str, **params: Any) -> Env:
@@ -163,7 +163,6 @@ def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
         params["max_steps_in_episode"] = limit
     env_params = _replace_params(name, env_params, params) if params else env_params
     spec = _spec_of(env, env_params, name)
-
     single = _without_auto_reset(env)
 
     def reset(key):
@@ -216,9 +215,8 @@ class _SingleEpisode:
 
 
 def _is_wrapper(env: Any) -> bool:
-    """Whether an object is a wrapper as gymnax has them: another environment is its `_env`."""
-    base = load_gymnax().environments.environment.Environment
-    return "_env" in vars(env) and not isinstance(env, base)
+    """Whether an object holds another environment as `_env` and has no `step_env` of its own."""
+    return "_env" in getattr(env, "__dict__", ()) and not hasattr(type(env), "step_env")
 
 
 def _without_auto_reset(env: Any) -> Any:

@@ -165,3 +165,23 @@ def test_a_wrapped_environment_is_drawn_as_the_bare_one(tmp_path):
     assert watch.watch(tmp_path / "run", env=env, max_steps=3).stat().st_size > 1_000
     state = adapter.from_object(env).reset(KEY)[0]
     assert hasattr(innermost(state), "theta")
+
+
+def test_an_environment_may_hold_another_one():
+    """A class with its own `step_env` is an environment, whatever it holds."""
+
+    class Doubled:
+        name = "Doubled"
+
+        def __init__(self):
+            self._env = cart_pole()
+
+        def __getattr__(self, name):
+            return getattr(self._env, name)
+
+        def step_env(self, key, state, action, params):
+            obs, state, reward, terminated, info = self._env.step_env(key, state, action, params)
+            return obs, state, 2 * reward, terminated, info
+
+    steps = steps_of(adapter.from_object(Doubled()), [1, 0])
+    np.testing.assert_array_equal(steps.reward, [2.0, 2.0])
