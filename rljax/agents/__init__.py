@@ -86,10 +86,10 @@ class AgentRow(NamedTuple):
         """
         kind = "discrete" if spec.num_actions else "continuous"
         if kind not in self.actions:
-            others = ", ".join(other for other, row in AGENTS.items() if kind in row.actions)
+            others = {"discrete": "dqn, ppo or discrete_sac", "continuous": "sac, td3 or ppo"}
             raise ValueError(
                 f"`{name}` needs {self.actions[0]} actions, but {spec.env_id} has {kind} actions: "
-                f"use one of {others}."
+                f"use an agent such as {others[kind]}. `rljax list` shows all agents."
             )
         if self.tabular and not spec.num_states:
             raise ValueError(
