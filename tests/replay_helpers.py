@@ -4,9 +4,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import replay
 from rljax.replay import ring
+from rljax.training import runs
 from rljax.types import Transition, sample_one
 
 
@@ -77,3 +79,25 @@ def equations(jaxpr):
             inner for jaxpr in jax.core.jaxprs_in_params(equation.params)
             for inner in equations(jaxpr)
         )  # fmt: skip
+
+
+def sizes_in_programs(plan, num_runs):
+    """Yields the sizes of a program that starts with `init`, and of one that starts with states.
+
+    Each is a list with the primitive and the size of the largest output of every equation.
+    """
+    make, inits = plan.make_learner(), plan.run_inits()
+
+    def init(init):
+        return runs.init_run(make, plan.config, init)
+
+    def advance(run):
+        return runs.advance_run(make, plan.config, run, jnp.int32(5), jnp.bool_(False))
+
+    states = jax.eval_shape(runs.over_runs(init, num_runs), inits)
+    new = runs.over_runs(lambda x: advance(init(x)), num_runs)
+    for program, argument in ((new, inits), (runs.over_runs(advance, num_runs), states)):
+        yield [
+            (equation.primitive.name, max((np.size(x.aval) for x in equation.outvars), default=0))
+            for equation in equations(jax.make_jaxpr(program)(argument).jaxpr)
+        ]

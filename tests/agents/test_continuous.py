@@ -22,13 +22,12 @@ from linear_networks import (
     updates,
 )
 from probes import bits, box, walk
-from replay_helpers import equations
+from replay_helpers import sizes_in_programs
 
 import rljax
 from rljax.agents import AGENTS, continuous
 from rljax.experiment.plan import make_plan
 from rljax.networks.continuous import Critic
-from rljax.training import runs
 from rljax.types import EnvSpec
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -211,21 +210,7 @@ def test_the_policy_delay_is_a_cond_and_the_ring_is_not_copied_in_many_runs(name
         noise="ornstein_uhlenbeck", critic_learning_rate=[0.001, 0.01, 0.03],
     )  # fmt: skip
     plan = make_plan(name, walk(continuous=True), **options)
-    make, inits = plan.make_learner(), plan.run_inits()
-
-    def init(init):
-        return runs.init_run(make, plan.config, init)
-
-    def advance(run):
-        return runs.advance_run(make, plan.config, run, jnp.int32(5), jnp.bool_(False))
-
-    states = jax.eval_shape(runs.over_runs(init, NUM_RUNS), inits)
-    new = runs.over_runs(lambda x: advance(init(x)), NUM_RUNS)
-    for program, argument in ((new, inits), (runs.over_runs(advance, NUM_RUNS), states)):
-        found = [
-            (equation.primitive.name, max((np.size(x.aval) for x in equation.outvars), default=0))
-            for equation in equations(jax.make_jaxpr(program)(argument).jaxpr)
-        ]
+    for found in sizes_in_programs(plan, NUM_RUNS):
         assert [name for name, _ in found].count("cond") == num_conds
         assert max(size for _, size in found) >= NUM_RUNS * CAPACITY  # the ring is among them
         assert max(size for name, size in found if name in ("select_n", "cond")) < CAPACITY

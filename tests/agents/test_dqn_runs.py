@@ -1,11 +1,8 @@
 """Agents with replay in programs of many runs: no copies of the buffer, and exact resumption."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from probes import bits, walk
-from replay_helpers import equations
+from replay_helpers import sizes_in_programs
 
 import rljax
 from rljax.experiment import checkpoint
@@ -30,23 +27,7 @@ def plan_of_three_runs():
 def test_no_cond_and_no_copy_of_the_ring_in_a_program_of_many_runs():
     """In a program that starts with `init`, and in one that starts with the states of runs."""
     plan = plan_of_three_runs()
-    make, inits = plan.make_learner(), plan.run_inits()
-
-    def init(init):
-        return runs.init_run(make, plan.config, init)
-
-    def advance(run):
-        return runs.advance_run(make, plan.config, run, jnp.int32(5), jnp.bool_(False))
-
-    states = jax.eval_shape(runs.over_runs(init, NUM_RUNS), inits)
-    new = runs.over_runs(lambda x: advance(init(x)), NUM_RUNS)
-    resumed = runs.over_runs(advance, NUM_RUNS)
-    for program, argument in ((new, inits), (resumed, states)):
-        jaxpr = jax.make_jaxpr(program)(argument).jaxpr
-        sizes = [
-            (equation.primitive.name, max(np.size(x.aval) for x in equation.outvars))
-            for equation in equations(jaxpr)
-        ]
+    for sizes in sizes_in_programs(plan, NUM_RUNS):
         names = [name for name, _ in sizes]
         assert "cond" not in names and "while" in names and "scatter" in names
         assert max(size for _, size in sizes) >= NUM_RUNS * CAPACITY  # the ring is among them
