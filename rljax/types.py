@@ -39,10 +39,14 @@ class Shared(NamedTuple):
 
 
 class EnvSpec(NamedTuple):
-    """The static description of an environment that an agent is built from."""
+    """The static description of an environment that an agent is built from.
 
-    obs_shape: tuple[int, ...] = ()
-    num_actions: int = 0  # discrete actions; 0 for continuous ones
+    Observations are one array or a tree of arrays (dict, tuple, NamedTuple); `obs_shape` is then
+    the same tree of shapes, and `obs_dtype` one dtype for all leaves or a tree of dtypes.
+    """
+
+    obs_shape: PyTree = ()
+    num_actions: Any = 0  # discrete actions, or (n_1, ..., n_K) for K at once; 0: continuous
     action_shape: tuple[int, ...] = ()  # of one continuous action
     action_low: Any = -1.0  # bounds of continuous actions, scalars or [*action_shape]
     action_high: Any = 1.0
@@ -51,7 +55,8 @@ class EnvSpec(NamedTuple):
     max_episode_steps: int = 0  # time limit; 0 if none is known
     env_id: str = "Env"  # name in messages and run directories
     model: Any = None  # exact `ops.planning.Model`, for environments that have one
-    obs_dtype: Any = "float32"  # in which replay stores observations, "uint8" for images
+    obs_dtype: PyTree = "float32"  # in which replay stores observations, "uint8" for images
+    action_mask: str = ""  # field of the observation with the legal actions, bool [A]
 
 
 class Transition(NamedTuple):
@@ -174,6 +179,12 @@ class Observe(Protocol):
         ...
 
 
+class Batch(Protocol):
+    def __call__(self, num_envs: int, /) -> "Env":
+        """Returns a batch of `num_envs` copies."""
+        ...
+
+
 class Env(NamedTuple):
     """An environment that resets itself: one, or a batch of `spec.num_envs`."""
 
@@ -183,6 +194,7 @@ class Env(NamedTuple):
     sample_noise: SampleNoise = jax.random.split  # (key, T) -> noise of T calls of `step`
     render: Render | None = None  # (state) -> text; None where there is no text form
     observe: Observe | None = None  # (state) -> obs, if obs depends on what `auto_reset` keeps
+    batch: Batch | None = None  # (num_envs) -> Env, for one that `vmap` cannot copy
 
 
 class Sample(NamedTuple):

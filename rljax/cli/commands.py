@@ -192,8 +192,10 @@ def watch(positionals: list[str], options: dict[str, str]) -> None:
 
 
 def list_all(positionals: list[str], options: dict[str, str]) -> None:
-    """`rljax list`: all agents and environments."""
-    expect(positionals, 0, "list", "none")
+    """`rljax list`: all agents and environments, or the environments of one suite."""
+    if positionals:
+        (suite,) = expect(positionals, 1, "list", "SUITE")
+        return print(listing.environments(suite))
     about = convert("about", options.get("about", "false"), bool)
     print(listing.properties() if about else listing.agents_and_environments())
 
@@ -248,7 +250,7 @@ COMMANDS = {
         },
     ),
     "list": Command(
-        list_all, "", "list all agents and environments",
+        list_all, "[SUITE]", "list all agents and environments, or those of one suite",
         {"about": "table of properties: on-policy, model-free, what is learned (false)"},
     ),
 }  # fmt: skip

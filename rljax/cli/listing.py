@@ -13,11 +13,14 @@ def agents_and_environments() -> str:
         f"{heading}\n{two_columns({name: row.about for name, row in rows.items()}, column)}"
         for heading, rows in about.groups().items()
     ]
-    suites: dict[str, list[str]] = {}
-    for env_id in envs.environment_ids():
-        suite = env_id.split("/")[0] if "/" in env_id else "gymnax"
-        suites.setdefault(suite, []).append(env_id)
-    sections += [f"Environments: {suite}\n{in_columns(ids)}" for suite, ids in suites.items()]
+    sections += [environments(suite) for suite in envs.ALWAYS_THERE]
+    rows = {}
+    for name, suite in envs.SUITES.items():
+        if suite.extra:
+            install = f"pip install '{suite.requirement}'"
+            command = f"rljax list {name}" if envs.is_installed(name) else install
+            rows[name] = f"{suite.about}: {command}"
+    sections.append(f"Further suites of environments\n{two_columns(rows, text_column(rows))}")
     sections.append(
         wrap(
             "`rljax train AGENT --help` shows the options of an agent, `rljax list --about` the "
@@ -25,6 +28,17 @@ def agents_and_environments() -> str:
         )
     )
     return "\n\n".join(sections)
+
+
+def environments(suite: str) -> str:
+    """Returns the ids of a suite, in columns.
+
+    Raises:
+      ValueError: there is no such suite, or it is not installed.
+    """
+    from rljax import envs
+
+    return f"Environments: {suite}\n{in_columns(envs.environment_ids(suite))}"
 
 
 def properties() -> str:

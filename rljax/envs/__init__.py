@@ -5,6 +5,7 @@ for.
 """
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,8 +15,8 @@ from rljax.envs.wrappers import auto_reset, batched, record_episodes, time_limit
 from rljax.types import Env
 
 __all__ = [
-    "SUITES", "auto_reset", "batched", "build", "check_env", "environment_ids", "make",
-    "record_episodes", "time_limit", "with_params",
+    "SUITES", "auto_reset", "batched", "build", "check_env", "environment_ids", "is_installed",
+    "make", "record_episodes", "time_limit", "with_params",
 ]  # fmt: skip
 
 
@@ -24,46 +25,74 @@ class Suite(NamedTuple):
 
     Attributes:
       module: has `registered() -> names` and `from_id(name, **params) -> Env`; the `Env` does
-        not reset and takes `max_episode_steps`. It may have `missing_data(name) -> sentence` for
-        environments that need files which are not there.
-      requirement: argument of `pip install` that installs its package.
+        not reset and takes `max_episode_steps`. It may have `from_object(env, env_params=None,
+        **params) -> Env` for environment objects of the package, and `missing_data(name) ->
+        sentence` for environments that need files which are not there.
+      package: name under which the package of the environments is imported.
+      about: the suite in a few words.
+      extra: `pip install "rljax-research[EXTRA]"` installs the package; empty for a dependency
+        of rljax.
     """
 
     module: str
-    requirement: str = "rljax-research"
+    package: str
+    about: str
+    extra: str = ""
+
+    @property
+    def requirement(self) -> str:
+        """Argument of `pip install` that installs the package of the suite."""
+        return f"rljax-research[{self.extra}]" if self.extra else "rljax-research"
 
 
 SUITES = {  # ids are `suite/Name`; the prefix `gymnax/` may be omitted
-    "gymnax": Suite("rljax.envs.gymnax"),
-    "rljax": Suite("rljax.envs.worlds"),
-    "partial": Suite("rljax.envs.partial"),
+    "gymnax": Suite("rljax.envs.gymnax", "gymnax", "classic control, bsuite, MinAtar"),
+    "rljax": Suite("rljax.envs.worlds", "rljax", "gridworlds, random walks, arms, a car"),
+    "partial": Suite("rljax.envs.partial", "rljax", "tasks with hidden velocities"),
+    "brax": Suite("rljax.envs.brax", "brax", "robots, rigid-body physics", "brax"),
+    "playground": Suite(
+        "rljax.envs.playground", "mujoco_playground", "DeepMind control, MuJoCo", "playground"
+    ),
+    "navix": Suite("rljax.envs.navix", "navix", "MiniGrid", "navix"),
+    "xminigrid": Suite("rljax.envs.xminigrid", "xminigrid", "XLand-MiniGrid", "xminigrid"),
+    "craftax": Suite("rljax.envs.craftax", "craftax", "Crafter and Craftax", "craftax"),
+    "jumanji": Suite("rljax.envs.jumanji", "jumanji", "combinatorial problems", "jumanji"),
+    "pgx": Suite("rljax.envs.pgx", "pgx", "games of one player", "pgx"),
 }
+ALWAYS_THERE = tuple(name for name, suite in SUITES.items() if not suite.extra)
 
 
-def environment_ids() -> list[str]:
-    """Returns all ids that `make` takes.
+def is_installed(suite: str) -> bool:
+    """Whether the package of a suite can be imported; it is not imported for this."""
+    return importlib.util.find_spec(SUITES[suite].package) is not None
 
-    Suites whose package is not installed and environments whose data are missing are left out.
+
+def environment_ids(suite: str | None = None) -> list[str]:
+    """Returns the ids that `make` takes, of one suite or of all that are installed.
+
+    Environments whose data are missing are left out. To list a suite imports its package, which
+    takes seconds for some.
+
+    Raises:
+      ValueError: there is no such suite, or it is not installed.
     """
-    ids = []
-    for suite in SUITES:
-        try:
-            names = _names_in(suite)
-        except ImportError:
-            continue
-        lacks = getattr(importlib.import_module(SUITES[suite].module), "missing_data", None)
-        names = [name for name in names if not (lacks and lacks(name))]
-        ids += names if suite == "gymnax" else [f"{suite}/{name}" for name in names]
-    return ids
+    if suite is None:
+        return [env_id for name in SUITES if is_installed(name) for env_id in environment_ids(name)]
+    if suite not in SUITES:
+        raise ValueError(f"there is no environment suite `{suite}`: {_suite_hint(suite)}")
+    module = _module_of(suite, suite)
+    lacks = getattr(module, "missing_data", None)
+    names = [name for name in module.registered() if not (lacks and lacks(name))]
+    return names if suite == "gymnax" else [f"{suite}/{name}" for name in names]
 
 
 def make(env: Any, **params: Any) -> Env:
     """Makes a single environment that resets itself.
 
     Args:
-      env: an id, such as "CartPole-v1" or "rljax/Maze"; a gymnax environment; a pair of one of
-        the two and the environment's parameters, as `gymnax.make` returns it; or an `Env` that
-        resets itself, which is returned unchanged.
+      env: an id, such as "CartPole-v1" or "rljax/Maze"; an environment of one of the suites; a
+        pair of one of the two and the environment's parameters, as `gymnax.make` returns it; or
+        an `Env` that resets itself, which is returned unchanged.
       params: parameters of the environment by name. `max_episode_steps` sets the time limit of
         any environment.
 
@@ -88,10 +117,11 @@ def make(env: Any, **params: Any) -> Env:
         suite, name = _split_id(env)
         made = importlib.import_module(SUITES[suite].module).from_id(name, **params)
     else:
-        from rljax.envs import gymnax
-
         env, env_params = env if _is_pair(env) else (env, None)
-        made = gymnax.from_object(env, env_params, **params)
+        module = importlib.import_module(SUITES[_suite_of_object(env)].module)
+        made = module.from_object(env, env_params, **params)
+    if made.batch is not None:  # it resets itself and runs on the host
+        return made
     check_shapes(made)  # before `auto_reset`, whose errors would come from JAX
     return auto_reset(made)
 
@@ -154,30 +184,53 @@ def _with_time_limit(env: Env, max_episode_steps: int | None = None, **params: A
     return auto_reset(time_limit(env, max_episode_steps)) if max_episode_steps else env
 
 
-def _names_in(suite: str) -> list[str]:
-    """Returns the names of a suite. Raises ImportError if its package is not installed."""
-    return importlib.import_module(SUITES[suite].module).registered()
+def _suite_of_object(env: Any) -> str:
+    """Returns the suite whose package the class of an object is from; gymnax if there is none.
+
+    A class of the user counts as from the package of the class that it is derived from.
+    """
+    packages = {suite.package: name for name, suite in SUITES.items() if suite.package != "rljax"}
+    for base in type(env).__mro__:
+        if name := packages.get(base.__module__.partition(".")[0]):
+            return name
+    return "gymnax"
+
+
+def _module_of(suite: str, env_id: str) -> Any:
+    """Imports the adapter of a suite. Raises ValueError if the package is not installed."""
+    try:
+        if is_installed(suite):
+            return importlib.import_module(SUITES[suite].module)
+        package = SUITES[suite].package
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    except ImportError as error:
+        raise ValueError(
+            f"`{env_id}` needs the package `{error.name}`, which cannot be imported. Install it "
+            f"with `pip install '{SUITES[suite].requirement}'`."
+        ) from error
+
+
+def _suite_hint(suite: str) -> str:
+    near = nearest(suite, SUITES)
+    return f"did you mean `{near}`?" if near else f"the suites are {', '.join(SUITES)}."
 
 
 def _split_id(env_id: str) -> tuple[str, str]:
     """Splits an id into its suite and its name there; raises ValueError for an unknown one."""
     suite, name = env_id.split("/", 1) if "/" in env_id else ("gymnax", env_id)
     if suite not in SUITES:
-        same_name = [each for each in environment_ids() if each.rpartition("/")[2] == name]
-        suites = ", ".join(SUITES)
-        cure = f"did you mean `{same_name[0]}`?" if same_name else f"the suites are {suites}."
+        known = [each for always in ALWAYS_THERE for each in environment_ids(always)]
+        same_name = [each for each in known if each.rpartition("/")[2] == name]
+        cure = f"did you mean `{same_name[0]}`?" if same_name else _suite_hint(suite)
         raise ValueError(f"there is no environment suite `{suite}` of `{env_id}`: {cure}")
-    try:
-        names = _names_in(suite)
-    except ImportError as error:
-        raise ValueError(
-            f"`{env_id}` needs the package `{error.name}`, which cannot be imported. Install it "
-            f"with `pip install '{SUITES[suite].requirement}'`."
-        ) from error
+    names = _module_of(suite, env_id).registered()
     if name not in names:
-        near = nearest(env_id.removeprefix("gymnax/"), environment_ids())
+        known = [each for always in ALWAYS_THERE for each in environment_ids(always)]
+        known = known if suite in ALWAYS_THERE else [f"{suite}/{name}" for name in names]
+        near = nearest(env_id.removeprefix("gymnax/"), known)
         hint = f"did you mean `{near}`? " if near else ""
         raise ValueError(
-            f"there is no environment `{env_id}`: {hint}`rljax list` shows all environments."
+            f"there is no environment `{env_id}`: {hint}`rljax list {suite}` shows those of the "
+            "suite."
         )
     return suite, name

@@ -11,6 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.ops.observations import (
+    action_struct,
+    field,
+    num_logits,
+    obs_structs,
+    split_mask,
+    state_index,
+)
 from rljax.types import Env, EnvSpec, Key, PyTree, Step, sample_one
 
 NUM_STEPS = 128  # random steps in `check_env`
@@ -25,7 +33,8 @@ def check_env(env: Env) -> None:
 
     Raises:
       ValueError: a fault of `check_shapes`; a NaN or infinite observation or reward; a state
-        index out of range; or an environment that does not reset itself.
+        index out of range; a state without a legal action; or an environment that does not reset
+        itself.
 
     Example:
       >>> from rljax.envs import make
@@ -57,7 +66,7 @@ def check_shapes(env: Env) -> None:
         _fail(spec, f"`reset` returns {_kind(output)}", "return a pair, `state, obs`")
     state, obs = output
     _check_obs(spec, obs)
-    action = _action_shape(spec)
+    action = action_struct(spec)
     noise = _check_noise(env, key)
     noise_text = ", ".join(map(_format, jax.tree.leaves(noise)))
     argument = f"an action {_format(action)} and noise {noise_text}"
@@ -83,14 +92,22 @@ def _check_spec(spec: EnvSpec) -> None:
         _fail(spec, fault, "pass a single environment, `batched` makes copies")
     num_actions, shape = spec.num_actions, tuple(spec.action_shape)
     actions = f"`num_actions` is {num_actions} and `action_shape` is {shape}"
-    if num_actions < 1 and not shape:
+    if isinstance(num_actions, tuple) and (not num_actions or min(num_actions) < 1):
+        _fail(spec, actions, "give the number of choices of each discrete action, such as (3, 5)")
+    if not isinstance(num_actions, tuple) and num_actions < 1 and not shape:
         cure = "set `num_actions` for discrete actions, or `action_shape` for continuous ones"
         _fail(spec, actions, cure)
     if num_actions and shape:
         _fail(spec, actions, "set only one of them: actions are either discrete or continuous")
-    if spec.num_states and spec.obs_shape:
+    obs, mask = split_mask(spec, obs_structs(spec))
+    if mask is not None and mask.shape != (num_logits(num_actions),):
         _fail(
-            spec, f"`num_states` is {spec.num_states} and `obs_shape` is {tuple(spec.obs_shape)}",
+            spec, f"the field `{spec.action_mask}` of `obs_shape` is {mask.shape}, and {actions}",
+            f"make it ({num_logits(num_actions)},), one entry for each discrete action",
+        )  # fmt: skip
+    if spec.num_states and [x.shape for x in jax.tree.leaves(obs)] != [()]:
+        _fail(
+            spec, f"`num_states` is {spec.num_states} and `obs_shape` is {spec.obs_shape}",
             "set `obs_shape=()`, since the observation is the index of the state",
         )  # fmt: skip
     if shape:
@@ -117,12 +134,6 @@ def _check_action_bounds(spec: EnvSpec, shape: tuple[int, ...]) -> None:
         _fail(spec, fault, "set each lower bound below its upper bound")
 
 
-def _action_shape(spec: EnvSpec) -> jax.ShapeDtypeStruct:
-    """Returns the shape and dtype of one action."""
-    dtype = jnp.int32 if spec.num_actions else jnp.float32
-    return jax.ShapeDtypeStruct(() if spec.num_actions else tuple(spec.action_shape), dtype)
-
-
 def _trace(spec: EnvSpec, name: str, argument: str, function: Callable, *args: Any) -> PyTree:
     """Returns the shapes of a function's outputs; an error in the function names it."""
     try:
@@ -136,21 +147,33 @@ def _trace(spec: EnvSpec, name: str, argument: str, function: Callable, *args: A
 
 
 def _check_obs(spec: EnvSpec, obs: PyTree) -> None:
-    leaves = jax.tree.leaves(obs)
-    if not leaves:
-        _fail(spec, "`obs` of `reset` contains no array", "return an array")
-    if obs is not leaves[0]:  # a pytree of arrays: left to an agent that is made for it
-        return
-    if obs.shape != tuple(spec.obs_shape):
+    """Checks that an observation has the structure, the shapes and the dtypes of the spec."""
+    if not jax.tree.leaves(obs):
+        _fail(spec, "`obs` of `reset` contains no array", "return an array, or a tree of arrays")
+    wanted = obs_structs(spec)
+    structure = jax.tree.structure(obs)
+    if structure != jax.tree.structure(wanted):
         _fail(
-            spec,
-            f"`obs` of `reset` has shape {obs.shape}, but `obs_shape` is {tuple(spec.obs_shape)}",
-            "make them equal",
-        )
-    if spec.num_states and not jnp.issubdtype(obs.dtype, jnp.integer):
+            spec, f"`obs` of `reset` is {_shorten(structure)}, but `obs_shape` is "
+            f"{spec.obs_shape}", "set `obs_shape` to the same tree, with the shape of each array",
+        )  # fmt: skip
+    pairs = zip(jax.tree_util.tree_leaves_with_path(obs), jax.tree.leaves(wanted), strict=True)
+    for (path, given), leaf in pairs:
+        if given.shape != leaf.shape:
+            name = f"obs{jax.tree_util.keystr(path)}"
+            fault = f"`{name}` of `reset` has shape {given.shape}, but `obs_shape` is {leaf.shape}"
+            _fail(spec, fault, "make them equal")
+    obs, mask = split_mask(spec, obs)
+    dtype = jax.tree.leaves(obs)[0].dtype
+    if spec.num_states and not jnp.issubdtype(dtype, jnp.integer):
         _fail(
-            spec, f"`num_states` is {spec.num_states}, but `obs` is {obs.dtype}",
+            spec, f"`num_states` is {spec.num_states}, but `obs` is {dtype}",
             "return the index of the state, an int32",
+        )  # fmt: skip
+    if mask is not None and mask.dtype != bool:
+        _fail(
+            spec, f"the action mask `{spec.action_mask}` is {mask.dtype}",
+            "return a bool, True where an action is legal",
         )  # fmt: skip
 
 
@@ -203,14 +226,20 @@ def _kind(x: Any) -> str:
     return f"a {type(x).__name__}" + (f" of {len(x)}" if isinstance(x, (tuple, list, dict)) else "")
 
 
-def _shorten(structure: Any) -> str:
-    text = str(structure).removeprefix("PyTreeDef(").removesuffix(")")
+def _shorten(value: Any) -> str:
+    text = " ".join(str(value).removeprefix("PyTreeDef(").removesuffix(")").split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _random_action(spec: EnvSpec, key: Key) -> jax.Array:
+def _random_action(spec: EnvSpec, obs: PyTree, key: Key) -> jax.Array:
+    """Returns a random action, a legal one where the observation has an action mask."""
     if spec.num_actions:
-        return jax.random.randint(key, (), 0, spec.num_actions)
+        sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (spec.num_actions,)
+        noise = jax.random.uniform(key, (num_logits(spec.num_actions),))
+        if spec.action_mask:
+            noise = jnp.where(field(obs, spec.action_mask), noise, -1.0)
+        actions = [x.argmax() for x in jnp.split(noise, np.cumsum(sizes)[:-1])]
+        return jnp.stack(actions) if isinstance(spec.num_actions, tuple) else actions[0]
     low, high = (
         jnp.broadcast_to(jnp.float32(bound), spec.action_shape)
         for bound in (spec.action_low, spec.action_high)
@@ -225,15 +254,16 @@ def _check_values(env: Env) -> None:
     def simulate(key):
         reset_key, key = jax.random.split(key)
         states, starts = jax.vmap(env.reset)(jax.random.split(reset_key, NUM_RESETS))
-        state = jax.tree.map(lambda x: x[0], states)
+        first = jax.tree.map(lambda x: x[0], (states, starts))
 
-        def random_step(state, key):
+        def random_step(carry, key):
+            state, obs = carry
             action_key, step_key = jax.random.split(key)
             noise = sample_one(env.sample_noise, step_key)
-            state, step = env.step(state, _random_action(spec, action_key), noise)
-            return state, step._replace(info={})
+            state, step = env.step(state, _random_action(spec, obs, action_key), noise)
+            return (state, step.obs), step._replace(info={})
 
-        steps = jax.lax.scan(random_step, state, jax.random.split(key, NUM_STEPS))[1]
+        steps = jax.lax.scan(random_step, first, jax.random.split(key, NUM_STEPS))[1]
         return starts, steps
 
     # the program runs once, so it is compiled without optimization, in half the time
@@ -244,14 +274,34 @@ def _check_values(env: Env) -> None:
     _check_finite(spec, "obs", steps.obs, "{} random steps")
     _check_finite(spec, "reward", steps.reward, "{} random steps")
     if spec.num_states:
-        indices = np.concatenate([np.ravel(x) for x in (starts, steps.obs, steps.next_obs)])
+        each = (state_index(spec, obs) for obs in (starts, steps.obs, steps.next_obs))
+        indices = np.concatenate([np.ravel(x) for x in each])
         out_of_range = indices[(indices < 0) | (indices >= spec.num_states)]
         if out_of_range.size:
             _fail(
                 spec, f"`obs` is {out_of_range[0]}, but `num_states` is {spec.num_states}",
                 f"return indices from 0 to {spec.num_states - 1}",
             )  # fmt: skip
+    _check_legal(spec, starts, "`reset`")
+    _check_legal(spec, steps.obs, "{} random steps")
     _check_resets(spec, steps, starts)
+
+
+def _check_legal(spec: EnvSpec, obs: PyTree, when: str) -> None:
+    """Checks that each observation to act on has a legal action; for each of several actions."""
+    rest, mask = split_mask(spec, obs)
+    if mask is None:
+        return
+    sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (spec.num_actions,)
+    parts = np.split(np.asarray(mask), np.cumsum(sizes)[:-1], axis=-1)
+    stuck = np.any([~part.any(axis=-1) for part in parts], axis=0)
+    if stuck.any():
+        row = int(stuck.argmax())
+        values = jax.tree.map(lambda x: np.asarray(x[row]), rest)
+        _fail(
+            spec, f"the observation after {when.format(row + 1)} has no legal action "
+            f"({_shorten(values)})", "end the episode, `terminated`, where no action is legal",
+        )  # fmt: skip
 
 
 def _check_finite(spec: EnvSpec, name: str, tree: PyTree, when: str) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from rljax.ops import random
+from rljax.ops.observations import obs_structs
 from rljax.types import Array, Env, Key, PyTree
 
 
@@ -249,8 +250,9 @@ def record_episodes(env: Env) -> Env:
 
     def reset(key):
         state, obs = env.reset(key)
-        first = jax.tree.leaves(obs)[0]  # `num_envs` is 1 for a single one and for a batch of one
-        zero = jnp.zeros(first.shape[: first.ndim - len(env.spec.obs_shape)])
+        # `num_envs` is 1 for a single environment and for a batch of one
+        first, wanted = jax.tree.leaves(obs)[0], jax.tree.leaves(obs_structs(env.spec))[0]
+        zero = jnp.zeros(first.shape[: first.ndim - len(wanted.shape)])
         return EpisodeStatisticsState(state, zero, zero.astype(jnp.int32)), obs
 
     def step(state, action, noise):
@@ -289,6 +291,8 @@ def batched(env: Env, num_envs: int) -> Env:
     if num_envs < 1:
         raise ValueError(f"`num_envs` is {num_envs}, but it must be at least 1.")
     _check_single(env)
+    if env.batch is not None:
+        return env.batch(num_envs)
 
     def reset(key):
         return jax.vmap(env.reset)(jax.random.split(key, num_envs))

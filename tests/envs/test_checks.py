@@ -63,10 +63,13 @@ def ring(size, first=0, **spec):
 
 
 def two_arrays():
-    """Observations are two arrays, as for a custom agent; episodes never end."""
+    """Observations are a tuple of two arrays; episodes never end."""
     obs = jnp.ones(2), jnp.int32(0)
     output = Step(obs, jnp.float32(0), jnp.bool(False), jnp.bool(False), obs)
-    return valid_env(reset=lambda key: (0, obs), step=lambda state, action, key: (state, output))
+    return valid_env(
+        SPEC._replace(obs_shape=((2,), ())),
+        reset=lambda key: (0, obs), step=lambda state, action, key: (state, output),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_ids():
     [
         ("cartpole", "no environment `cartpole`: did you mean `CartPole-v1`?"),
         ("CartPole-v2", "no environment `CartPole-v2`: did you mean `CartPole-v1`?"),
-        ("gymnax/Breakout", "did you mean `Breakout-MinAtar`? `rljax list` shows all"),
+        ("gymnax/Breakout", "did you mean `Breakout-MinAtar`? `rljax list gymnax` shows"),
         ("gymnacks/CartPole-v1", "suite `gymnacks` of `gymnacks/CartPole-v1`: did you mean `Cart"),
         ("gymnacks/ant", "suite `gymnacks` of `gymnacks/ant`: the suites are gymnax, rljax"),
         ("CartPole/v1", "no environment suite `CartPole` of `CartPole/v1`: the suites are"),
@@ -48,7 +48,7 @@ def test_unknown_ids_name_the_nearest(env_id, message):
 @pytest.fixture
 def missing_suite(monkeypatch):
     """Registers a suite whose package is not installed."""
-    suite = envs.Suite("no_such_package.envs", "rljax-research[missing]")
+    suite = envs.Suite("no_such_package.envs", "no_such_package", "an example", "missing")
     monkeypatch.setitem(envs.SUITES, "missing", suite)
 
 
