@@ -90,7 +90,9 @@ from rljax.agents.td3 import td3 as td3
 from rljax.agents.trpo import TRPOConfig as TRPOConfig
 from rljax.agents.trpo import trpo as trpo
 from rljax.config import option as option
+from rljax.envs import EnvReport as EnvReport
 from rljax.envs import build as build
+from rljax.envs import check_env as check_env
 from rljax.envs import environment_ids as environment_ids
 from rljax.envs import make as make
 from rljax.experiment.evaluation import evaluate as evaluate

@@ -14,11 +14,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: the words after `rljax`; None takes those of the process.
 
     Returns:
-      The exit code: 0 success, 1 NaN or infinity in training, 2 wrong arguments, 130 Ctrl-C.
+      The exit code: 0 success; 1 NaN or infinity in training, or a fault that `check-env` found;
+      2 wrong arguments; 130 Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _run(words)
+        return _run(words) or 0
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -33,15 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str]) -> int | None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(help.overview(commands.COMMANDS))
-        return
+        return None
     if words[0] == "--version":
         from rljax import __version__
 
         print(__version__)
-        return
+        return None
     name, command = words[0], commands.COMMANDS.get(words[0])
     if command is None:
         raise parser.unknown(name, commands.COMMANDS, "rljax", "command")
@@ -49,12 +50,16 @@ def _run(words: list[str]) -> None:
     if "help" in options:
         named = name == "train" and positionals and not positionals[0].endswith(".toml")
         print(help.command_page(name, command, positionals[0] if named else None))
-        return
+        return None
     if not command.takes_hyperparameters:
         for option in options:
-            if option not in command.options:
+            if option not in command.options and not _is_env_param(option, command):
                 raise parser.unknown(option, command.options, f"`rljax {name}`", "option")
-    command.run(positionals, options)
+    return command.run(positionals, options)
+
+
+def _is_env_param(option: str, command: parser.Command) -> bool:
+    return option.startswith("env_params.") and "env_params.NAME" in command.options
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ class Step(NamedTuple):
     terminated: Array  # bool: the episode ended in a terminal state
     truncated: Array  # bool: a time limit ended the episode
     next_obs: PyTree  # observation reached by the step, before any reset
-    info: Mapping[str, Array] = {}  # further quantities, by name
+    info: Mapping[str, Array] = {}  # further quantities; returns sum `unclipped_reward`, if any
 
 
 class EnvReset(Protocol):
@@ -200,8 +200,8 @@ class Env(NamedTuple):
 class Sample(NamedTuple):
     """A batch sampled from replay."""
 
-    transitions: PyTree  # [N, ...]
-    indices: Array  # [N] int32, slots of the transitions in the buffer
+    transitions: PyTree  # [N, ...], of sequences [L, N, ...]
+    indices: Array  # [N] int32, slots in the buffer, of sequences those of their first steps
     probability: Array  # [N], probability with which each was sampled
     min_probability: Array  # [], smallest sampling probability of any item in the buffer
 
@@ -214,7 +214,10 @@ class ReplayInit(Protocol):
 
 class ReplayAdd(Protocol):
     def __call__(self, state: PyTree, items: PyTree, skip: Any = 0, /) -> PyTree:
-        """Stores `items[T, B]` except the first `skip` of the flattened `T * B`."""
+        """Stores `items[T, B]` except the first `skip` of the flattened `T * B`.
+
+        Items are `Transition`s, whose extras hold whatever the agent stores beside them.
+        """
         ...
 
 
@@ -291,6 +294,11 @@ def sample_one(sample_noise: SampleNoise, key: Key) -> PyTree:
       (3,)
     """
     return jax.tree.map(lambda x: x[0], sample_noise(key, 1))
+
+
+def unclipped_reward(step: Step) -> Array:
+    """Returns the reward of the task, where the environment clips the one to learn from."""
+    return step.info.get("unclipped_reward", step.reward)
 
 
 def params_of(agent_state: PyTree) -> PyTree:

@@ -19,11 +19,16 @@ class Acting(NamedTuple):
 
 
 def check_discrete(spec: EnvSpec) -> None:
-    """Checks that an environment has discrete actions.
+    """Checks that an environment has one discrete action.
 
     Raises:
-      ValueError: the actions are continuous.
+      ValueError: the actions are continuous, or several discrete actions at once.
     """
+    if isinstance(spec.num_actions, tuple):
+        raise ValueError(
+            f"action values need one discrete action, but {spec.env_id} has several at once, "
+            f"{spec.num_actions}: use an agent with a policy, such as ppo."
+        )
     if not spec.num_actions:
         raise ValueError(
             f"action values need discrete actions, but {spec.env_id} has continuous actions: use "

@@ -6,6 +6,7 @@ with the other five extensions of DQN; its defaults here are smaller than the pa
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import optax
 from rljax.agents.dqn import Objective, QConfig, QLoss, dqn
 from rljax.config import config, option
 from rljax.ops import distributional, td
+from rljax.ops.observations import legal_values
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
 
@@ -46,11 +48,15 @@ class RainbowConfig(C51Config):
     )
 
 
-def categorical_objective(support: Array, bootstrap: Callable[[Array, Array], Array]) -> Objective:
+def categorical_objective(
+    support: Array, bootstrap: Callable[[Array, Array], Array], spec: EnvSpec
+) -> Objective:
     """Cross-entropy of the logits of the returns in `support[K]` to the projected target.
 
     The priority is the Kullback-Leibler divergence from the target, as in Rainbow.
     """
+
+    legal = partial(legal_values, spec)
 
     def action_values(logits):
         return (jax.nn.softmax(logits) * support.reshape(*(1,) * (logits.ndim - 1), -1)).sum(-1)
@@ -59,7 +65,8 @@ def categorical_objective(support: Array, bootstrap: Callable[[Array, Array], Ar
         logits = td.chosen(online(transitions.obs), transitions.action)
         next_logits = target(transitions.next_obs)
         next_action = bootstrap(
-            action_values(online(transitions.next_obs)), action_values(next_logits)
+            legal(transitions.next_obs, action_values(online(transitions.next_obs))),
+            legal(transitions.next_obs, action_values(next_logits)),
         )
         projection = distributional.categorical_projection(
             jax.nn.softmax(td.chosen(next_logits, next_action)), transitions.reward,
@@ -91,7 +98,9 @@ def c51(
       ValueError: as `dqn`.
     """
     support = jnp.linspace(config.v_min, config.v_max, config.num_atoms)
-    objective = categorical_objective(support, bootstrap or td.action_selection(config.double))
+    objective = categorical_objective(
+        support, bootstrap or td.action_selection(config.double), spec
+    )
     return dqn(
         config, spec, network=network, optimizer=optimizer, replay=replay, objective=objective,
         average=average,

@@ -13,7 +13,8 @@ from rljax.agents.acting import ActionNoise, gaussian, ornstein_uhlenbeck
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.config import config, option
 from rljax.networks import continuous as networks
-from rljax.networks.layers import ACTIVATIONS, example_obs
+from rljax.networks.encoder import example_obs
+from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, td
 from rljax.types import Array, EnvSpec, PyTree
 

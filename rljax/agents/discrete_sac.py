@@ -19,8 +19,9 @@ from rljax.config import config, option
 from rljax.networks import policies
 from rljax.networks.action_values import q_network
 from rljax.networks.continuous import check_network
-from rljax.networks.layers import example_obs
+from rljax.networks.encoder import example_obs
 from rljax.ops import td
+from rljax.ops.observations import legal_logits, split_mask
 from rljax.types import Agent, EnvSpec, PyTree, Replay, identity
 
 
@@ -68,7 +69,14 @@ def discrete_sac(
     check_network("policy", policy, inputs, outputs)
     check_network("critic", critic, inputs, outputs)
     critics = continuous.make_critics(critic, num_critics=2)
-    target_entropy = config.target_entropy_scale * math.log(spec.num_actions)
+
+    def target_entropy(batch):
+        """A fraction of the entropy of the uniform policy over the legal actions."""
+        mask = split_mask(spec, batch.transitions.obs)[1]
+        if mask is None:
+            return config.target_entropy_scale * math.log(spec.num_actions)
+        return config.target_entropy_scale * jnp.log(mask.sum(axis=-1).astype(jnp.float32)).mean()
+
     learn = soft_actor_critic(config, target_entropy, actor_optimizer, critic_optimizer, average)
     loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average)
 
@@ -79,7 +87,8 @@ def discrete_sac(
 
     def log_policy(actor_params, obs):
         """Returns the probabilities of all actions and their logarithms, `[N, A]` each."""
-        log_prob = jax.nn.log_softmax(policy.apply(actor_params, obs))
+        mask = split_mask(spec, obs)[1]
+        log_prob = jax.nn.log_softmax(legal_logits(policy.apply(actor_params, obs), mask))
         return jnp.exp(log_prob), log_prob
 
     def gradient_step(learned, batch):
@@ -113,15 +122,18 @@ def discrete_sac(
     def logits(state, obs):
         return policy.apply(state.params.actor, loop.standardize(state, obs))
 
+    def most_probable(logits, obs):
+        return legal_logits(logits, split_mask(spec, obs)[1]).argmax(axis=-1)
+
     def sample_noise(key, num_steps):
         return policies.policy_noise(spec, key, num_steps)
 
     def act(state, obs, gumbel):
         warmup = state.env_steps.value < config.learning_starts
-        return (jnp.where(warmup, 0.0, logits(state, obs)) + gumbel).argmax(axis=-1), ()
+        return most_probable(jnp.where(warmup, 0.0, logits(state, obs)) + gumbel, obs), ()
 
     def greedy(state, obs, key):
         del key
-        return logits(state, obs).argmax(axis=-1)
+        return most_probable(logits(state, obs), obs)
 
     return Agent(init, act, greedy, update, sample_noise)

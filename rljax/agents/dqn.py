@@ -6,6 +6,7 @@ from the paper: Adam for RMSProp; target updates are counted in environment step
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,8 +20,10 @@ from rljax.agents.replay_schedule import ReplayConfig
 from rljax.config import config, option
 from rljax.networks import action_values
 from rljax.networks.action_values import check_q_network
-from rljax.networks.layers import ACTIVATIONS, example_obs
+from rljax.networks.encoder import example_obs
+from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, random, td
+from rljax.ops.observations import legal_values
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, Transition, identity
 
 
@@ -115,14 +118,19 @@ class Objective(NamedTuple):
 
 
 def td_objective(
-    bootstrap: Callable[[Array, Array], Array], loss: Callable[[Array], Array]
-) -> Objective:
-    """The TD error to `r + gamma Q_target(s', a')`, where `bootstrap` selects a'."""
+    bootstrap: Callable[[Array, Array], Array], loss: Callable[[Array], Array],
+    spec: EnvSpec,
+) -> Objective:  # fmt: skip
+    """The TD error to `r + gamma Q_target(s', a')`, where `bootstrap` selects a legal a'."""
+    legal = partial(legal_values, spec)
 
     def q_loss(online, target, transitions, discount):
         q = td.chosen(online(transitions.obs), transitions.action)
         next_q = target(transitions.next_obs)
-        next_action = bootstrap(online(transitions.next_obs), next_q)
+        next_action = bootstrap(
+            legal(transitions.next_obs, online(transitions.next_obs)),
+            legal(transitions.next_obs, next_q),
+        )
         td_target = td.td_target(
             transitions.reward, transitions.terminated, discount, td.chosen(next_q, next_action)
         )
@@ -164,7 +172,7 @@ def dqn(
     """
     check_discrete(spec)
     objective = objective or td_objective(
-        bootstrap or td.action_selection(config.double), loss or td.LOSSES[config.loss]
+        bootstrap or td.action_selection(config.double), loss or td.LOSSES[config.loss], spec
     )
     if network is None:
         network = q_network(config, spec, objective.num_outputs)
@@ -181,7 +189,7 @@ def dqn(
 
     def q_values(state, obs, noise):
         q = q_function(state.params, noise)
-        return objective.action_values(q(loop.standardize(state, obs)))
+        return legal_values(spec, obs, objective.action_values(q(loop.standardize(state, obs))))
 
     def init(key):
         params = network.init(key, example_obs(spec))

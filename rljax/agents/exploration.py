@@ -14,9 +14,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax.agents.normalize import scale_rewards, standardize_obs, without_memory
-from rljax.networks.layers import MLP, ConvTorso, example_obs, flat_features, orthogonal, torso_of
+from rljax.agents.normalize import (
+    init_obs_moments,
+    normalizes,
+    scale_rewards,
+    standardize_obs,
+    update_obs_moments,
+)
+from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
+from rljax.networks.layers import MLP, orthogonal
 from rljax.ops import moments as running
+from rljax.ops.observations import environment_obs
 from rljax.types import Agent, Array, EnvSpec, PyTree, identity
 
 CLIP = 5.0  # of standardized observations (section 2.4 of the paper)
@@ -28,24 +36,16 @@ class Features(nn.Module):
     Attributes:
       hidden_sizes: units of each hidden layer; the activation is ReLU.
       num_features: number of outputs.
-      image: a convolution over the image comes first.
-      obs_rank: number of axes of an observation.
-      num_states: number of states if observations are state indices, else 0.
+      inputs: the observations; images go through a convolution first.
     """
 
     hidden_sizes: Sequence[int] = (64,)
     num_features: int = 64
-    image: bool = False
-    obs_rank: int = 1
-    num_states: int = 0
+    inputs: Inputs = Inputs()
 
     @nn.compact
     def __call__(self, obs):
-        if self.image:
-            x = ConvTorso(hidden_sizes=self.hidden_sizes)(obs)
-        else:
-            x = flat_features(obs, self.obs_rank, self.num_states)
-            x = MLP(self.hidden_sizes, "relu")(x)
+        x = MLP(self.hidden_sizes, "relu")(Encoder(self.inputs)(obs))
         return nn.Dense(self.num_features, kernel_init=orthogonal())(x)
 
 
@@ -57,7 +57,8 @@ class DistillationState(NamedTuple):
       predictor: parameters of the predictor.
       target: parameters of the target network, which are random and never change.
       opt_state: state of the predictor's optimizer.
-      obs: moments of the observations; () for numbered states, which become one-hot vectors.
+      obs: moments of each array of the observations; () for numbered states, which become one-hot
+        vectors.
       error: moments of the discounted sums of prediction errors (`returns.discounted_sums`).
       running_return: discounted sums at the end of the last rollout, `[B]`.
     """
@@ -104,10 +105,7 @@ def random_network_distillation(
       >>> spec = EnvSpec(obs_shape=(4,), num_actions=2)
       >>> agent = random_network_distillation(dqn(DQNConfig(), spec), spec, coefficient=0.1)
     """
-    network: Any = Features(
-        tuple(hidden_sizes), num_features, torso_of(spec) == "conv", len(spec.obs_shape),
-        spec.num_states,
-    )  # fmt: skip
+    network: Any = Features(tuple(hidden_sizes), num_features, inputs_of(spec))
     optimizer = optax.adam(learning_rate)
 
     def init(key):
@@ -116,7 +114,7 @@ def random_network_distillation(
             network.init(key, example_obs(spec)) for key in (predictor_key, target_key)
         )
         opt_state = optimizer.init(predictor)
-        obs_moments = () if spec.num_states else running.init_moments(spec.obs_shape)
+        obs_moments = init_obs_moments(spec) if normalizes(spec) else ()
         return DistillationState(
             agent.init(agent_key), predictor, target, opt_state, obs_moments,
             running.init_moments(()), jnp.zeros(spec.num_envs),
@@ -142,9 +140,9 @@ def random_network_distillation(
         return error, state._replace(predictor=predictor, opt_state=opt_state)
 
     def update(state, trajectory, key):
-        obs = without_memory(trajectory.next_obs)
-        if not spec.num_states:
-            state = state._replace(obs=running.update_moments(state.obs, obs, average))
+        obs = environment_obs(trajectory.next_obs)
+        if normalizes(spec):
+            state = state._replace(obs=update_obs_moments(spec, state.obs, obs, average))
             obs = standardize_obs(obs, state.obs, CLIP)
         error, state = distill(state, obs)
         done = trajectory.terminated | trajectory.truncated

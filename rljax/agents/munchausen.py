@@ -4,6 +4,7 @@ The policy is the softmax of the target network's values; the target is that of 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import optax
 from rljax.agents.dqn import DQNConfig, Objective, QLoss, dqn
 from rljax.config import config, option
 from rljax.ops import td
+from rljax.ops.observations import legal_values
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
 
@@ -36,16 +38,21 @@ class MunchausenConfig(DQNConfig):
 
 
 def munchausen_objective(
-    temperature: Any, coefficient: Any, log_policy_floor: Any, loss: Callable[[Array], Array]
-) -> Objective:
+    temperature: Any, coefficient: Any, log_policy_floor: Any, loss: Callable[[Array], Array],
+    spec: EnvSpec,
+) -> Objective:  # fmt: skip
     """`r + alpha max(tau log pi(a|s), l0) + gamma sum_a' pi(a'|s') (Q - tau log pi)(s', a')`."""
+
+    legal = partial(legal_values, spec)
 
     def q_loss(online, target, transitions, discount):
         q = td.chosen(online(transitions.obs), transitions.action)
         bonus = td.munchausen_bonus(
-            target(transitions.obs), transitions.action, temperature, log_policy_floor
-        )
-        next_value = td.soft_value(target(transitions.next_obs), temperature)
+            legal(transitions.obs, target(transitions.obs)), transitions.action, temperature,
+            log_policy_floor,
+        )  # fmt: skip
+        next_q = legal(transitions.next_obs, target(transitions.next_obs))
+        next_value = td.soft_value(next_q, temperature)
         reward = transitions.reward + coefficient * bonus
         td_target = td.td_target(reward, transitions.terminated, discount, next_value)
         td_error = jax.lax.stop_gradient(td_target) - q
@@ -73,7 +80,7 @@ def munchausen(
     """
     objective = munchausen_objective(
         config.temperature, config.munchausen_coef, config.munchausen_clip,
-        loss or td.LOSSES[config.loss],
+        loss or td.LOSSES[config.loss], spec,
     )  # fmt: skip
     return dqn(
         config, spec, network=network, optimizer=optimizer, replay=replay, objective=objective,

@@ -8,10 +8,12 @@ observations at time limits are normalized like the others, and evaluation chang
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from rljax.ops import moments as running
 from rljax.ops import returns
+from rljax.ops.observations import environment_obs, obs_structs, split_mask
 from rljax.types import Agent, Array, EnvSpec, PyTree, RecurrentObs, identity
 
 CLIP = 10.0
@@ -22,13 +24,13 @@ class NormalizedState(NamedTuple):
 
     Attributes:
       agent: state of the inner agent.
-      obs: moments of the observations.
+      obs: moments of each array of the observations; () if they are not normalized.
       reward: moments of the discounted sums of rewards (`returns.discounted_sums`).
       running_return: discounted sums at the end of the last rollout, `[B]`.
     """
 
     agent: PyTree
-    obs: running.Moments
+    obs: PyTree
     reward: running.Moments
     running_return: Array
 
@@ -43,15 +45,44 @@ def normalized_by_config(
     )  # fmt: skip
 
 
-def without_memory(obs: PyTree) -> Array:
-    """Returns the observations of the environment, also of an agent that carries a memory."""
-    return obs.obs if isinstance(obs, RecurrentObs) else obs
+def normalizes(spec: EnvSpec) -> bool:
+    """Whether the observations of an environment can be normalized; state indices cannot."""
+    return not spec.num_states
 
 
-def standardize_obs(obs: PyTree, moments: running.Moments, clip: float = CLIP) -> PyTree:
+def init_obs_moments(spec: EnvSpec) -> PyTree:
+    """Returns the moments of no observations, one `Moments` for each array.
+
+    An action mask has no moments; None is in its place.
+    """
+    obs, _ = split_mask(spec, obs_structs(spec))
+    return jax.tree.map(lambda x: running.init_moments(x.shape), obs)
+
+
+def _map_arrays(function: Callable[[running.Moments, Array], Any], moments: PyTree, obs: PyTree):
+    """Applies a function to the moments and the values of each array; keeps an action mask."""
+
+    def is_leaf(x):
+        return x is None or isinstance(x, running.Moments)
+
+    def apply(moments, x):
+        return x if moments is None else function(moments, x)
+
+    return jax.tree.map(apply, moments, obs, is_leaf=is_leaf)
+
+
+def update_obs_moments(
+    spec: EnvSpec, moments: PyTree, obs: PyTree, average: Callable[[PyTree], PyTree] = identity
+) -> PyTree:
+    """Merges observations `[..., *obs_shape]` into their running moments."""
+    obs, _ = split_mask(spec, environment_obs(obs))
+    return _map_arrays(lambda m, x: running.update_moments(m, x, average), moments, obs)
+
+
+def standardize_obs(obs: PyTree, moments: PyTree, clip: float = CLIP) -> PyTree:
     """Returns observations standardized by `moments` and clipped to +-`clip`.
 
-    The hidden state of a `RecurrentObs` is unchanged.
+    The hidden state of a `RecurrentObs` and an action mask are unchanged.
 
     Example:
       >>> moments = running.Moments(jnp.float32(2.0), jnp.float32(4.0), jnp.float32(9.0))
@@ -60,7 +91,7 @@ def standardize_obs(obs: PyTree, moments: running.Moments, clip: float = CLIP) -
     """
     if isinstance(obs, RecurrentObs):
         return obs._replace(obs=standardize_obs(obs.obs, moments, clip))
-    return jnp.clip(running.standardize(obs, moments), -clip, clip)
+    return _map_arrays(lambda m, x: jnp.clip(running.standardize(x, m), -clip, clip), moments, obs)
 
 
 def normalized(
@@ -94,7 +125,7 @@ def normalized(
       >>> spec = EnvSpec(obs_shape=(4,), num_actions=2)
       >>> agent = normalized(ppo(PPOConfig(), spec), spec, gamma=0.9)
     """
-    obs = obs and not spec.num_states
+    obs = obs and normalizes(spec)
     if not (obs or reward):
         return agent
 
@@ -102,9 +133,9 @@ def normalized(
         return standardize_obs(x, state.obs) if obs else x
 
     def init(key):
-        obs_moments, reward_moments = (running.init_moments(x) for x in (spec.obs_shape, ()))
+        obs_moments = init_obs_moments(spec) if obs else ()
         return NormalizedState(
-            agent.init(key), obs_moments, reward_moments, jnp.zeros(spec.num_envs)
+            agent.init(key), obs_moments, running.init_moments(()), jnp.zeros(spec.num_envs)
         )
 
     def act(state, observation, noise):
@@ -127,8 +158,8 @@ def normalized(
             inputs = inputs._replace(reward=scaled)
         agent_state, metrics = agent.update(state.agent, inputs, key)
         if obs:
-            samples = without_memory(trajectory.obs)
-            state = state._replace(obs=running.update_moments(state.obs, samples, average))
+            moments = update_obs_moments(spec, state.obs, trajectory.obs, average)
+            state = state._replace(obs=moments)
         return state._replace(agent=agent_state), metrics
 
     return agent._replace(init=init, act=act, greedy=greedy, update=update)

@@ -5,18 +5,23 @@ loop stores the rollout, decides how many gradient steps are due, samples, weigh
 standardizes observations and sums metrics.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from rljax.agents import replay_schedule as schedule
-from rljax.agents.normalize import standardize_obs
+from rljax.agents.normalize import (
+    init_obs_moments,
+    normalizes,
+    standardize_obs,
+    update_obs_moments,
+)
 from rljax.agents.replay_schedule import ReplayConfig
-from rljax.networks.layers import example_obs
-from rljax.ops import moments as running
+from rljax.networks.encoder import example_obs
 from rljax.ops import random, td
+from rljax.ops.observations import action_struct, environment_obs
 from rljax.replay import check_memory, check_replay
 from rljax.types import (
     Array,
@@ -125,7 +130,7 @@ class OffPolicyLoop(NamedTuple):
 
 def off_policy_loop(
     config: ReplayConfig, spec: EnvSpec, *, replay: Replay | None = None,
-    average: Callable[[PyTree], PyTree] = identity,
+    average: Callable[[PyTree], PyTree] = identity, extras: Mapping[str, Any] | tuple[()] = (),
 ) -> OffPolicyLoop:  # fmt: skip
     """Makes the learning loop of an algorithm with experience replay.
 
@@ -134,25 +139,27 @@ def off_policy_loop(
       spec: description of the environment.
       replay: default uniform or prioritized replay of n-step returns, by `config`.
       average: mean over workers; each worker has its own replay buffer.
+      extras: the extras of one step that replay stores beside the transition, a dict of arrays or
+        shapes without batch axes; `act` must return at least these. By default none are stored.
 
     Raises:
       ValueError: `replay` is not a `Replay`, or its items need more memory than the machine has.
     """
-    item = example_transition(spec)
+    item = example_transition(spec)._replace(extras=extras)
     if replay is None:
         check_memory(config.buffer_size, item, "buffer_size")
         replay = schedule.make_replay(config)
     check_replay(replay)
     buffer = replay
-    normalizes = getattr(config, "normalize_obs", False) and not spec.num_states
+    normalized = getattr(config, "normalize_obs", False) and normalizes(spec)
 
     def init(learned):
-        moments = running.init_moments(spec.obs_shape) if normalizes else ()
+        moments = init_obs_moments(spec) if normalized else ()
         return OffPolicyState(learned, buffer.init(item), Shared(jnp.int32(0)), moments)
 
     def standardize(state, obs):
-        obs = obs.obs if isinstance(obs, RecurrentObs) else obs
-        return standardize_obs(obs, state.moments) if normalizes else obs
+        obs = environment_obs(obs)
+        return standardize_obs(obs, state.moments) if normalized else obs
 
     def learn(state, trajectory, key, gradient_step, sample_noise=None):
         items = as_items(trajectory, item)
@@ -188,8 +195,8 @@ def off_policy_loop(
         learned, replay_state, sums = jax.lax.fori_loop(first, last, body, carry)
 
         moments = state.moments
-        if normalizes:
-            moments = running.update_moments(moments, items.obs, average)
+        if normalized:
+            moments = update_obs_moments(spec, moments, items.obs, average)
         count = (last - first).astype(jnp.float32)
         metrics = {
             name: total if isinstance(total, Mean) else Mean(total, count)
@@ -218,12 +225,13 @@ def precomputed(
 def example_transition(spec: EnvSpec) -> Transition:
     """Returns one transition of zeros, without batch axes, for `Replay.init`."""
     obs = example_obs(spec, batch_shape=())
-    action = jnp.zeros(spec.action_shape) if not spec.num_actions else jnp.int32(0)
+    struct = action_struct(spec)
+    action = jnp.zeros(struct.shape, struct.dtype)
     return Transition(obs, action, jnp.float32(0), jnp.bool_(False), jnp.bool_(False), obs)
 
 
 def as_items(trajectory: Transition, item: Transition) -> Transition:
-    """Returns a trajectory as replay stores it: without extras, in the dtypes of `item`.
+    """Returns a trajectory as replay stores it: with the extras and in the dtypes of `item`.
 
     The memory of an agent that carries one (see `envs.memory`) is left out.
 
@@ -234,13 +242,16 @@ def as_items(trajectory: Transition, item: Transition) -> Transition:
         trajectory = trajectory._replace(
             obs=trajectory.obs.obs, next_obs=trajectory.next_obs.obs, action=trajectory.action[0]
         )
-    given, stored = trajectory.obs.dtype, item.obs.dtype
-    if not jnp.can_cast(given, stored, "same_kind"):
-        raise ValueError(
-            f"observations are {given}, but the spec says that replay stores them as {stored}: set "
-            f'`obs_dtype` of the EnvSpec to "{given}".'
-        )
-    trajectory = trajectory._replace(extras=())
+    paths = jax.tree_util.tree_leaves_with_path(trajectory.obs)
+    for (path, given), stored in zip(paths, jax.tree.leaves(item.obs), strict=True):
+        if not jnp.can_cast(given.dtype, stored.dtype, "same_kind"):
+            field = f" of `obs{jax.tree_util.keystr(path)}`" if path else ""
+            raise ValueError(
+                f"observations{field} are {given.dtype}, but the spec says that replay stores them "
+                f'as {stored.dtype}: set `obs_dtype` of the EnvSpec to "{given.dtype}".'
+            )
+    extras = {name: trajectory.extras[name] for name in item.extras} if item.extras else ()
+    trajectory = trajectory._replace(extras=extras)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), trajectory, item)
 
 

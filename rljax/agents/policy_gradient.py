@@ -12,6 +12,7 @@ from rljax.agents.minibatches import gradient_steps_per_update
 from rljax.config import RunConfig, config, option
 from rljax.networks import actor_critic, policies, recurrent
 from rljax.networks.layers import ACTIVATIONS
+from rljax.networks.masking import masked
 from rljax.ops import optimizers, returns
 from rljax.types import Array, EnvSpec, Metrics, PyTree, Transition, identity
 
@@ -74,12 +75,14 @@ def default_network(config: Any, spec: EnvSpec, share: bool = True) -> Any:
 def network_or_default(network: Any, config: Any, spec: EnvSpec, share: bool = True) -> Any:
     """Returns `network` after checking it, or the default network if it is None.
 
+    Where observations have an action mask, the policy gives illegal actions the probability 0.
+
     Raises:
       ValueError: it is not an actor-critic for `spec` (see `networks.check_actor_critic`), or the
         size of its hidden state is not that of the config.
     """
     if network is None:
-        return default_network(config, spec, share)
+        return masked(default_network(config, spec, share), spec)
     actor_critic.check_actor_critic(network, spec)
     given, expected = actor_critic.memory_size_of(network), memory_size(config)
     if given != expected:
@@ -88,7 +91,7 @@ def network_or_default(network: Any, config: Any, spec: EnvSpec, share: bool = T
             f'{expected}: set memory="gru" and memory_size={given} for a recurrent network (a2c, '
             "a3c, ppo and dppo have these options), or give a network that matches."
         )
-    return network
+    return masked(network, spec)
 
 
 def default_optimizer(config: Any, eps: Any = 1e-5) -> optax.GradientTransformation:

@@ -21,8 +21,10 @@ from rljax.agents.minibatches import (
 from rljax.config import RunConfig, config, option
 from rljax.networks import action_values
 from rljax.networks.action_values import check_q_network
-from rljax.networks.layers import ACTIVATIONS, example_obs
+from rljax.networks.encoder import example_obs
+from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, returns, td
+from rljax.ops.observations import legal_values
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
 
 
@@ -85,7 +87,7 @@ def pqn(
 
     def q_values(state, obs, noise=None):
         del noise
-        return network.apply(state.params, obs)
+        return legal_values(spec, obs, network.apply(state.params, obs))
 
     def init(key):
         params = network.init(key, example_obs(spec))

@@ -1,6 +1,7 @@
 """QR-DQN, https://arxiv.org/abs/1710.10044 (algorithm 1): DQN with quantile regression."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from rljax.agents.dqn import Objective, QConfig, QLoss, dqn
 from rljax.config import config, option
 from rljax.ops import distributional, td
+from rljax.ops.observations import legal_values
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
 
@@ -19,10 +21,13 @@ class QRDQNConfig(QConfig):
 
 
 def quantile_objective(
-    num_quantiles: int, kappa: Any, bootstrap: Callable[[Array, Array], Array]
-) -> Objective:
+    num_quantiles: int, kappa: Any, bootstrap: Callable[[Array, Array], Array],
+    spec: EnvSpec,
+) -> Objective:  # fmt: skip
     """The quantile Huber loss of the quantiles of Q(s, a) to `r + gamma theta(s', a')`."""
     midpoints = distributional.quantile_midpoints(num_quantiles)
+
+    legal = partial(legal_values, spec)
 
     def action_values(quantiles):
         return quantiles.mean(axis=-1)
@@ -31,7 +36,8 @@ def quantile_objective(
         quantiles = td.chosen(online(transitions.obs), transitions.action)
         next_quantiles = target(transitions.next_obs)
         next_action = bootstrap(
-            action_values(online(transitions.next_obs)), action_values(next_quantiles)
+            legal(transitions.next_obs, action_values(online(transitions.next_obs))),
+            legal(transitions.next_obs, action_values(next_quantiles)),
         )
         td_target = jax.vmap(td.td_target, (None, None, None, 1), 1)(
             transitions.reward, transitions.terminated, discount,
@@ -63,7 +69,7 @@ def qr_dqn(
       ValueError: as `dqn`.
     """
     objective = quantile_objective(
-        config.num_quantiles, config.kappa, bootstrap or td.action_selection(config.double)
+        config.num_quantiles, config.kappa, bootstrap or td.action_selection(config.double), spec
     )
     return dqn(
         config, spec, network=network, optimizer=optimizer, replay=replay, objective=objective,

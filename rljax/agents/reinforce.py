@@ -144,8 +144,9 @@ def empty_window(
     """
     longest_episode = spec.max_episode_steps or config.num_steps
     length = -(-longest_episode // config.num_steps) * config.num_steps
-    # float32, as observations may be standardized
-    obs = example_obs(spec._replace(obs_dtype="float32"), (spec.num_envs,))
+    # standardized observations are float32
+    obs_dtype = "float32" if config.normalize_obs else spec.obs_dtype
+    obs = example_obs(spec._replace(obs_dtype=obs_dtype), (spec.num_envs,))
     action, extras = acting.act(state, obs, sample_one(acting.sample_noise, key))
     reward, no = jnp.zeros(spec.num_envs), jnp.zeros(spec.num_envs, bool)
     step = Window(Transition(obs, action, reward, no, no, obs, extras), state.time, no)

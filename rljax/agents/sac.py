@@ -103,7 +103,9 @@ def sac(
     policy = squashed_gaussian_policy(policy, config, spec)
     critics = continuous.make_critics(critic_network(critic, config, spec), num_critics=2)
     target_entropy = config.target_entropy_per_dimension * action_size(spec)
-    learn = soft_actor_critic(config, target_entropy, actor_optimizer, critic_optimizer, average)
+    learn = soft_actor_critic(
+        config, lambda batch: target_entropy, actor_optimizer, critic_optimizer, average
+    )
     loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average)
 
     def init(key):
@@ -169,13 +171,14 @@ def sac(
 
 
 def soft_actor_critic(
-    config: EntropyConfig, target_entropy: Any, actor_optimizer: Any, critic_optimizer: Any,
-    average: Callable[[PyTree], PyTree],
+    config: EntropyConfig, target_entropy: Callable[[off_policy.Batch], Any], actor_optimizer: Any,
+    critic_optimizer: Any, average: Callable[[PyTree], PyTree],
 ) -> SoftActorCritic:  # fmt: skip
     """Makes the gradient steps that SAC takes for continuous and for discrete actions.
 
     The critics take one step, then the policy by the new critics, then the temperature alpha,
-    which falls where the entropy is above its target (equation 18); then the target critics move.
+    which falls where the entropy is above `target_entropy(batch)` (equation 18); then the target
+    critics move.
     """
     optimizer = Parameters(
         *continuous.make_optimizers(config, actor_optimizer, critic_optimizer),
@@ -202,7 +205,7 @@ def soft_actor_critic(
             optimizer.actor, average(grads), opt_state.actor, params.actor
         )
         alpha = jnp.exp(params.log_alpha)
-        grads = alpha * (entropy - target_entropy)
+        grads = alpha * (entropy - target_entropy(batch))
         log_alpha, alpha_state = apply_gradients(
             optimizer.log_alpha, average(grads), opt_state.log_alpha, params.log_alpha
         )

@@ -13,6 +13,7 @@ import optax
 from rljax.agents.sac import SACConfig, sac
 from rljax.config import config, option
 from rljax.networks.continuous import action_size
+from rljax.networks.encoder import inputs_of
 from rljax.networks.residual import ResidualCritic, ResidualPolicy, ResidualTorso
 from rljax.types import Agent, EnvSpec, PyTree, Replay, identity
 
@@ -74,7 +75,7 @@ def simba(
     """
 
     def torso(hidden_sizes):
-        return ResidualTorso(hidden_sizes, config.activation, len(spec.obs_shape), spec.num_states)
+        return ResidualTorso(hidden_sizes, config.activation, inputs_of(spec))
 
     def adamw(learning_rate):
         return optax.adamw(learning_rate, weight_decay=config.weight_decay)

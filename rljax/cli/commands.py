@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rljax.cli import devices, listing
-from rljax.cli.help import with_default
+from rljax.cli.help import with_default, wrap
 from rljax.cli.parser import Command, expect
 from rljax.config import at_least, convert, field_types, load, unknown_key
 from rljax.experiment.options import RUN_OPTIONS, read_record
@@ -25,12 +25,7 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
 
     from rljax.experiment import directory, plan, run
 
-    env_params = {
-        name.removeprefix("env_params."): _parameter(options.pop(name))
-        for name in list(options)
-        if name.startswith("env_params.")
-    }
-    if env_params:
+    if env_params := _env_params(options):
         record["env_params"] = record.get("env_params", {}) | env_params
     record |= _with_sweeps(record["agent"], options)
     if several:
@@ -100,6 +95,15 @@ def _with_sweeps(agent: str, options: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def _env_params(options: dict[str, str]) -> dict[str, Any]:
+    """Removes and returns the parameters of the environment, options `env_params.NAME`."""
+    return {
+        name.removeprefix("env_params."): _parameter(options.pop(name))
+        for name in list(options)
+        if name.startswith("env_params.")
+    }
+
+
 def _parameter(text: str) -> Any:
     """Returns a parameter of an environment as a bool, an int, a float, or the text itself."""
     if text.lower() in ("true", "false"):
@@ -151,9 +155,11 @@ def evaluate(positionals: list[str], options: dict[str, str]) -> None:
     seed = convert("seed", options["seed"], int) if "seed" in options else None
     greedy = not convert("sample", options.get("sample", "false"), bool)
 
-    from rljax.experiment.evaluation import evaluate_states, load_states
+    from rljax.experiment.evaluation import evaluate_states, in_suite, load_states
 
     plan, states = load_states(run_dir)
+    if "in" in options:
+        plan = in_suite(plan, options["in"])
     evaluation = evaluate_states(plan, states.agent, num_episodes, seed, greedy)
     returns = evaluation["returns"].reshape(plan.num_runs, -1)
     unfinished = evaluation["unfinished"].reshape(-1)
@@ -189,6 +195,18 @@ def watch(positionals: list[str], options: dict[str, str]) -> None:
         run_dir, run=options.get("run", 0), seed=options.get("seed", 0),
         max_steps=options.get("max_steps", 1000), output=options.get("output"),
     )  # fmt: skip
+
+
+def check_env(positionals: list[str], options: dict[str, str]) -> int:
+    """`rljax check-env ENV`: a report; returns 1 if it has a fault."""
+    (env_id,) = expect(positionals, 1, "check-env", "ENV")
+
+    from rljax import envs
+
+    report = envs.check_env(env_id, **_env_params(options))
+    lines = str(report).splitlines()
+    print("\n".join(wrap(line, hanging="  ") for line in lines))
+    return 0 if report.ok else 1
 
 
 def list_all(positionals: list[str], options: dict[str, str]) -> None:
@@ -231,6 +249,7 @@ COMMANDS = {
             "num_episodes": "number of episodes of each policy (100)",
             "seed": "random seed of the environments (the seed of the run)",
             "sample": "sample actions instead of taking the most probable (false)",
+            "in": "evaluate in the environment of the same name in another suite, `gymnasium`",
         },
     ),
     "plot": Command(
@@ -248,6 +267,10 @@ COMMANDS = {
             "max_steps": "maximum number of steps of the episode (1000)",
             "output": "animation file, a .gif; also -o (RUN_DIR/watch.gif)",
         },
+    ),
+    "check-env": Command(
+        check_env, "ENV", "check an environment with random actions and measure its speed",
+        {"env_params.NAME": "parameter NAME of the environment"},
     ),
     "list": Command(
         list_all, "[SUITE]", "list all agents and environments, or those of one suite",

@@ -16,14 +16,14 @@ class Command(NamedTuple):
     """One command of `rljax`.
 
     Attributes:
-      run: `(positionals, options) -> None`.
+      run: `(positionals, options) -> exit code`; None is 0.
       positionals: the arguments before the options, for the usage line.
       about: what the command does, one line.
       options: `name -> help` of its options, with the default in parentheses.
       takes_hyperparameters: it also takes the options of an agent.
     """
 
-    run: Callable[[list[str], dict[str, str]], None]
+    run: Callable[[list[str], dict[str, str]], int | None]
     positionals: str
     about: str
     options: dict[str, str]

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rljax.config import convert, kind_of, nearest
-from rljax.envs.checks import check_env, check_shapes
+from rljax.envs.checks import check_shapes
+from rljax.envs.report import EnvReport, check_env
+from rljax.envs.value_checks import validate
 from rljax.envs.wrappers import auto_reset, batched, record_episodes, time_limit
 from rljax.types import Env
 
 __all__ = [
-    "SUITES", "auto_reset", "batched", "build", "check_env", "environment_ids", "is_installed",
-    "make", "record_episodes", "time_limit", "with_params",
+    "SUITES", "EnvReport", "auto_reset", "batched", "build", "check_env", "environment_ids",
+    "is_installed", "make", "record_episodes", "time_limit", "validate", "with_params",
 ]  # fmt: skip
 
 
@@ -26,17 +28,19 @@ class Suite(NamedTuple):
     Attributes:
       module: has `registered() -> names` and `from_id(name, **params) -> Env`; the `Env` does
         not reset and takes `max_episode_steps`. It may have `from_object(env, env_params=None,
-        **params) -> Env` for environment objects of the package, and `missing_data(name) ->
-        sentence` for environments that need files which are not there.
-      package: name under which the package of the environments is imported.
+        **params) -> Env` for environment objects of the package, and `unavailable(name) ->
+        reason` for environments that cannot be made, such as those that need files which are not
+        there; the reason is a sentence, or empty.
+      package: name under which the package of the environments is imported; "rljax" if they need
+        none.
       about: the suite in a few words.
       extra: `pip install "rljax-research[EXTRA]"` installs the package; empty for a dependency
         of rljax.
     """
 
     module: str
-    package: str
-    about: str
+    package: str = "rljax"
+    about: str = ""
     extra: str = ""
 
     @property
@@ -58,6 +62,8 @@ SUITES = {  # ids are `suite/Name`; the prefix `gymnax/` may be omitted
     "craftax": Suite("rljax.envs.craftax", "craftax", "Crafter and Craftax", "craftax"),
     "jumanji": Suite("rljax.envs.jumanji", "jumanji", "combinatorial problems", "jumanji"),
     "pgx": Suite("rljax.envs.pgx", "pgx", "games of one player", "pgx"),
+    "gymnasium": Suite("rljax.envs.gymnasium", "gymnasium", "Gymnasium, on the host", "gymnasium"),
+    "atari": Suite("rljax.envs.atari", "ale_py", "Atari 2600, preprocessed", "atari"),
 }
 ALWAYS_THERE = tuple(name for name, suite in SUITES.items() if not suite.extra)
 
@@ -70,8 +76,8 @@ def is_installed(suite: str) -> bool:
 def environment_ids(suite: str | None = None) -> list[str]:
     """Returns the ids that `make` takes, of one suite or of all that are installed.
 
-    Environments whose data are missing are left out. To list a suite imports its package, which
-    takes seconds for some.
+    Environments that cannot be made, such as those whose data are missing, are left out. To list
+    a suite imports its package, which takes seconds for some.
 
     Raises:
       ValueError: there is no such suite, or it is not installed.
@@ -81,8 +87,8 @@ def environment_ids(suite: str | None = None) -> list[str]:
     if suite not in SUITES:
         raise ValueError(f"there is no environment suite `{suite}`: {_suite_hint(suite)}")
     module = _module_of(suite, suite)
-    lacks = getattr(module, "missing_data", None)
-    names = [name for name in module.registered() if not (lacks and lacks(name))]
+    unavailable = getattr(module, "unavailable", None)
+    names = [name for name in module.registered() if not (unavailable and unavailable(name))]
     return names if suite == "gymnax" else [f"{suite}/{name}" for name in names]
 
 
@@ -98,7 +104,7 @@ def make(env: Any, **params: Any) -> Env:
 
     Raises:
       ValueError: an unknown id or parameter (the message names the nearest known one), a suite
-        that is not installed, or an environment that is not well-formed (see `check_env`).
+        that is not installed, or an environment that is not well-formed (see `check_shapes`).
 
     Example:
       >>> env = make("rljax/Maze", max_episode_steps=50)

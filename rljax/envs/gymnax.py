@@ -84,8 +84,8 @@ def registered() -> list[str]:
     return list(load_gymnax().registered_envs)
 
 
-def missing_data(env_id: str) -> str:
-    """Returns what an environment lacks, as a sentence; empty if nothing.
+def unavailable(env_id: str) -> str:
+    """Returns why an environment cannot be made, as a sentence; empty if it can.
 
     gymnax would download it. rljax opens no network connection by itself.
     """
@@ -105,7 +105,7 @@ def from_id(env_id: str, **params: Any) -> Env:
     Raises:
       ValueError: see `from_object`; or a data file of the environment is missing.
     """
-    if reason := missing_data(env_id):
+    if reason := unavailable(env_id):
         raise ValueError(reason)
     gymnax = load_gymnax()
     env, env_params = gymnax.make(env_id)

@@ -53,10 +53,16 @@ def carry_memory(env: Env, initial: Array) -> Env:
     def step(state, action, noise):
         action, memory = action
         inner, step = env.step(state.env, action, noise)
-        next_memory = jnp.where(step.terminated | step.truncated, initial, memory)
+        done = (step.terminated | step.truncated)[..., None]
+        next_memory = jnp.where(done, initial, memory)
         obs = RecurrentObs(step.obs, next_memory)
         next_obs = RecurrentObs(step.next_obs, memory)
         return MemoryState(inner, next_memory), step._replace(obs=obs, next_obs=next_obs)
 
+    def copies(num_envs):
+        return jnp.broadcast_to(initial, (num_envs, *initial.shape))
+
+    on_host = env.batch
+    batch = on_host and (lambda num_envs: carry_memory(on_host(num_envs), copies(num_envs)))
     render = inner_functions(env)["render"]
-    return env._replace(reset=reset, step=step, render=render, observe=None)
+    return env._replace(reset=reset, step=step, render=render, observe=None, batch=batch)

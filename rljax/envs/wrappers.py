@@ -13,7 +13,7 @@ from jax.custom_batching import custom_vmap
 
 from rljax.ops import random
 from rljax.ops.observations import obs_structs
-from rljax.types import Array, Env, Key, PyTree
+from rljax.types import Array, Env, Key, PyTree, unclipped_reward
 
 
 class AutoResetState(NamedTuple):
@@ -114,6 +114,7 @@ def auto_reset(env: Env) -> Env:
       (True, 2, 0)
     """
     _check_single(env)
+    _check_not_on_host(env)
 
     def draw_reserves(keys):
         """`keys[N] -> (reserve[N], next keys[N])`."""
@@ -159,6 +160,14 @@ def _check_single(env: Env) -> None:
         raise ValueError(
             f"{env.spec.env_id} is already a batch of {env.spec.num_envs} environments, but this "
             "wrapper needs a single one. Apply `batched` last."
+        )
+
+
+def _check_not_on_host(env: Env) -> None:
+    if env.batch is not None:
+        raise ValueError(
+            f"{env.spec.env_id} runs on the host, where it has its own time limit and resets "
+            "itself: pass `max_episode_steps` where it is made, with its id."
         )
 
 
@@ -213,6 +222,7 @@ def time_limit(env: Env, max_episode_steps: int) -> Env:
     """
     if max_episode_steps < 1:
         raise ValueError(f"`max_episode_steps` is {max_episode_steps}, but it must be at least 1.")
+    _check_not_on_host(env)
 
     def reset(key):
         state, obs = env.reset(key)
@@ -257,13 +267,16 @@ def record_episodes(env: Env) -> Env:
 
     def step(state, action, noise):
         inner, step = env.step(state.env, action, noise)
-        total, length = state.episode_return + step.reward, state.episode_length + 1
+        total = state.episode_return + unclipped_reward(step)
+        length = state.episode_length + 1
         done = step.terminated | step.truncated
         info = {**step.info, "episode_return": total, "episode_length": length}
         total, length = jnp.where(done, 0.0, total), jnp.where(done, 0, length)
         return EpisodeStatisticsState(inner, total, length), step._replace(info=info)
 
-    return env._replace(reset=reset, step=step, **inner_functions(env))
+    on_host = env.batch
+    batch = on_host and (lambda num_envs: record_episodes(on_host(num_envs)))
+    return env._replace(reset=reset, step=step, batch=batch, **inner_functions(env))
 
 
 def batched(env: Env, num_envs: int) -> Env:

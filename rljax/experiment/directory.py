@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rljax import config as configs
+from rljax.envs import host
 from rljax.experiment import checkpoint
 from rljax.experiment.writers import Rows
 from rljax.training import distributed
@@ -100,6 +101,7 @@ def restore(directory: RunDirectory | None, runs: Runs) -> tuple[Rows, int]:
     if text is None:
         return [], 0
     runs.restore(distributed.broadcast(like if state is None else state))
+    host.close(like.state.env)
     num_updates, listed = json.loads(text)
     return rows_from_json(listed), num_updates
 

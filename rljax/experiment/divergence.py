@@ -30,7 +30,10 @@ def check_params(
       FloatingPointError: a parameter is NaN or infinite.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params_of(agent_states)):
-        finite = np.isfinite(np.asarray(leaf)).reshape(plan.num_runs, -1).all(axis=1)
+        leaf = np.asarray(leaf)
+        # in a table, -inf marks the illegal actions of an action mask
+        is_marked = np.isneginf(leaf) & (plan.row.tabular and bool(plan.env.spec.action_mask))
+        finite = (np.isfinite(leaf) | is_marked).reshape(plan.num_runs, -1).all(axis=1)
         if not finite.all():
             name = f"params{jax.tree_util.keystr(path)}"
             raise _error(plan, name, num_updates, int(finite.argmin()), directory)

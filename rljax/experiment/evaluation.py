@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from rljax import config as configs
+from rljax import envs
+from rljax.envs.memory import carry_memory
 from rljax.experiment import checkpoint
 from rljax.experiment.options import read_record
 from rljax.experiment.plan import Plan, plan_from_record
@@ -21,7 +23,7 @@ EVALUATION_STREAM = 1_000_003  # folded into the key of a run, so evaluation has
 
 def evaluate(
     run: Result | str | Path, num_episodes: int = 100, *, seed: int | None = None,
-    greedy: bool = True, env: Any = None, **pieces: Any,
+    greedy: bool = True, env: Any = None, suite: str | None = None, **pieces: Any,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Evaluates the policies of a run on the first episode of each of many new environments.
 
@@ -31,6 +33,7 @@ def evaluate(
       seed: random seed of the environments; None uses that of the run.
       greedy: act greedily; False samples from the policy.
       env: the environment, if it is your own object.
+      suite: evaluate in the environment of the same name in another suite, such as "gymnasium".
       pieces: the pieces that the run was made with, such as `network=`, and `agent=` if it is
         your own.
 
@@ -39,7 +42,7 @@ def evaluate(
       `[*sweep, seeds]`: the number of episodes that reached the limit of steps.
 
     Raises:
-      ValueError: there is no state to evaluate, or a piece is missing.
+      ValueError: there is no state to evaluate, a piece is missing, or see `in_suite`.
 
     Example:
       >>> import rljax
@@ -60,7 +63,38 @@ def evaluate(
     else:
         plan, train_states = load_states(run, env, **pieces)
         states = train_states.agent
+    if suite is not None:
+        plan = in_suite(plan, suite)
     return evaluate_states(plan, states, num_episodes, seed, greedy)
+
+
+def in_suite(plan: Plan, suite: str) -> Plan:
+    """Returns the plan with the environment of the same name in another suite.
+
+    Raises:
+      ValueError: there is none, its observations or actions differ, or it does not have a
+        parameter that the environment of the run was made with.
+
+    Example:
+      >>> from rljax.experiment.plan import make_plan
+      >>> in_suite(make_plan("dqn", "partial/CartPole-v1"), "gymnax")  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      ValueError: policies of partial/CartPole-v1 cannot act in gymnax/CartPole-v1: ...
+    """
+    env_id = f"{suite}/{plan.env_id.rpartition('/')[2]}"
+    env = envs.make(env_id, **plan.env_params)
+    fields = ("obs_shape", "num_states", "num_actions", "action_shape", "action_low", "action_high")
+    for name in fields:
+        old, new = getattr(plan.env.spec, name), getattr(env.spec, name)
+        is_bound = name in ("action_low", "action_high")
+        if not (np.all(np.equal(old, new)) if is_bound else old == new):
+            raise ValueError(
+                f"policies of {plan.env_id} cannot act in {env_id}: its `{name}` is {new}, and "
+                f"that of {plan.env_id} is {old}."
+            )
+    memory = plan.row.initial_memory(plan.config, env.spec)
+    env = env if memory is None else carry_memory(env, memory)
+    return plan._replace(env=env, env_id=env_id)
 
 
 def evaluate_states(

@@ -185,7 +185,7 @@ def make_plan(
     custom_env = not isinstance(env, str)
     single = envs.make(env, **params)
     if custom_env:
-        envs.check_env(single)
+        envs.validate(single)
     row.check(name, single.spec)
     workers = 1 if devices is None else configs.at_least("devices", devices, 1)
     if workers > 1 and "average" not in inspect.signature(row.make).parameters:

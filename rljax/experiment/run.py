@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 from rljax import config as configs
+from rljax.envs import host
 from rljax.experiment.directory import RunDirectory, restore
 from rljax.experiment.evaluation import evaluate_states
 from rljax.experiment.loop import TrainingLoop
@@ -21,7 +23,7 @@ from rljax.experiment.signals import interruptible, resume_hint
 from rljax.experiment.writers import Rows, Writer, check_writers, open_writers
 from rljax.results.result import Result
 from rljax.training import distributed, parallel
-from rljax.training.runs import Runs, RunState
+from rljax.training.runs import Runs, RunState, over_runs
 from rljax.types import params_of
 
 SMALL_UPDATE = 2048  # steps of an update up to which matrix products are faster on one core
@@ -87,6 +89,9 @@ def train(
 def resume(run_dir: str | Path, env: Any = None, agent: Any = None, **options: Any) -> Result:
     """Continues an interrupted run to its end, with the same bits as an uninterrupted run.
 
+    Environments on the host, such as those of gymnasium, cannot be restored: such a run continues
+    from a reset, and says so in a warning.
+
     Args:
       run_dir: the run directory.
       env: the environment, if it is your own object.
@@ -136,6 +141,10 @@ def run_plan(
         interrupt = on_exit.enter_context(interruptible())
         runs = _compile(plan)
         rows, num_updates = restore(directory, runs)
+        if plan.env.batch is not None:
+            if 0 < num_updates < plan.config.num_updates:
+                _reset_environments(plan, runs)
+            on_exit.callback(host.close, runs.snapshot().state.env)
         bar.compiled(runs.compile_seconds, start=num_updates * plan.steps_per_update)
         path = directory.path if directory else None
         opened = open_writers(writers if is_first else (), path, rows, plan.record())
@@ -174,6 +183,22 @@ def _compile(plan: Plan) -> Runs:
         plan.make_learner(), plan.config, plan.worker_inits(), placement, cache_key,
         one_thread=plan.steps_per_update <= SMALL_UPDATE,
     )  # fmt: skip
+
+
+def _reset_environments(plan: Plan, runs: Runs) -> None:
+    """Resets the environments of restored runs, whose state on the host is lost."""
+    warnings.warn(
+        f"{plan.env_id} runs on the host and cannot be restored: the run continues from a reset of "
+        "its environments, and its results differ from those of an uninterrupted run.",
+        stacklevel=3,
+    )  # fmt: skip
+    snapshot = runs.snapshot()
+    keys = jax.vmap(jax.random.split)(snapshot.state.key)
+    env = plan.build_env(plan.config.num_envs // plan.workers)
+    env_state, obs = jax.jit(over_runs(env.reset, len(keys)))(keys[:, 0])
+    episodes = jax.tree.map(np.zeros_like, snapshot.state.episodes)
+    state = snapshot.state._replace(env=env_state, obs=obs, key=keys[:, 1], episodes=episodes)
+    runs.restore(snapshot._replace(state=state))
 
 
 def _result(

@@ -7,16 +7,11 @@ from rljax.networks.actor_critic import (
     actor_critic_network,
     check_actor_critic,
 )
-from rljax.networks.layers import (
-    ACTIVATIONS,
-    MLP,
-    ConvTorso,
-    example_obs,
-    flat_features,
-    orthogonal,
-    torso_of,
-)
+from rljax.networks.convolutions import MinAtarConvolution, NatureConvolution
+from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
+from rljax.networks.layers import ACTIVATIONS, MLP, orthogonal
 from rljax.networks.policies import (
+    MultiCategorical,
     from_box,
     like,
     normal,
@@ -28,8 +23,9 @@ from rljax.networks.policies import (
 from rljax.networks.recurrent import GRU, RecurrentActorCritic, recurrent_actor_critic_network
 
 __all__ = [
-    "ACTIVATIONS", "GRU", "MLP", "STDS", "ActorCritic", "ConvTorso", "NoisyDense", "QNetwork",
-    "RecurrentActorCritic", "actor_critic_network", "check_actor_critic", "check_q_network",
-    "example_obs", "flat_features", "from_box", "like", "normal", "orthogonal", "parameters",
-    "policy_noise", "q_network", "recurrent_actor_critic_network", "sample", "to_box", "torso_of",
+    "ACTIVATIONS", "GRU", "MLP", "STDS", "ActorCritic", "Encoder", "Inputs", "MinAtarConvolution",
+    "MultiCategorical", "NatureConvolution", "NoisyDense", "QNetwork", "RecurrentActorCritic",
+    "actor_critic_network", "check_actor_critic", "check_q_network", "example_obs", "from_box",
+    "inputs_of", "like", "normal", "orthogonal", "parameters", "policy_noise", "q_network",
+    "recurrent_actor_critic_network", "sample", "to_box",
 ]  # fmt: skip

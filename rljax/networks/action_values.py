@@ -10,14 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.networks.layers import (
-    ACTIVATIONS,
-    ConvTorso,
-    example_obs,
-    flat_features,
-    orthogonal,
-    torso_of,
-)
+from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
+from rljax.networks.layers import ACTIVATIONS, orthogonal
 from rljax.types import EnvSpec
 
 
@@ -84,8 +78,7 @@ class QNetwork(nn.Module):
 
     All hidden layers but the last form the torso; the last one and a linear layer form a stream.
     Dueling (https://arxiv.org/abs/1511.06581, eq. 9) has two streams, `V + A - mean_a A`. In a
-    noisy network the layers of the streams are noisy. Images get a convolution first
-    (`networks.ConvTorso`).
+    noisy network the layers of the streams are noisy. Images go through a convolution first.
     """
 
     num_actions: int
@@ -95,17 +88,13 @@ class QNetwork(nn.Module):
     dueling: bool = False
     noisy: bool = False
     layer_norm: bool = False
-    image: bool = False
-    obs_rank: int = 1  # axes of an observation
-    num_states: int = 0  # where observations are state indices
+    inputs: Inputs = Inputs()
 
     @nn.compact
     def __call__(self, obs):
-        if self.image:
-            x = ConvTorso(hidden_sizes=(), activation=self.activation)(obs)
-            x = nn.LayerNorm()(x) if self.layer_norm else x
-        else:
-            x = flat_features(obs, self.obs_rank, self.num_states)
+        x = Encoder(self.inputs, self.activation, name="encoder")(obs)
+        if self.inputs.has_images and self.layer_norm:
+            x = nn.LayerNorm()(x)
         x = Layers(self.hidden_sizes[:-1], self.activation, layer_norm=self.layer_norm)(x)
         advantage = self.stream(x, self.num_actions, "advantage" if self.dueling else "value")
         if not self.dueling:
@@ -152,8 +141,7 @@ def q_network(
     """
     return QNetwork(
         spec.num_actions, hidden_sizes=tuple(hidden_sizes), activation=activation,
-        image=torso_of(spec) == "conv", obs_rank=len(spec.obs_shape), num_states=spec.num_states,
-        **options,
+        inputs=inputs_of(spec), **options,
     )  # fmt: skip
 
 
@@ -168,12 +156,13 @@ def check_q_network(network: Any, spec: EnvSpec, num_outputs: int = 0) -> None:
     Raises:
       ValueError: it is no flax linen module, or its outputs have the wrong form.
     """
+    obs = example_obs(spec, (2,))
+    shapes = ", ".join(str(list(x.shape)) for x in jax.tree.leaves(obs))
     shape = (2, spec.num_actions, num_outputs)[: 3 if num_outputs else 2]
-    wanted = f"a Q-network maps obs{[2, *spec.obs_shape]} to an array {list(shape)}"
+    wanted = f"a Q-network maps observations {shapes} to an array {list(shape)}"
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise ValueError(f"`network` is a {kind}, but it must be a flax linen module: {wanted}.")
-    obs = example_obs(spec, (2,))
     outputs = jax.eval_shape(lambda key: network.init_with_output(key, obs)[0], jax.random.key(0))
     if not isinstance(outputs, jax.ShapeDtypeStruct):
         raise ValueError(

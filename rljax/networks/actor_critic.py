@@ -13,15 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.networks.layers import (
-    MLP,
-    ConvTorso,
-    example_obs,
-    flat_features,
-    orthogonal,
-    torso_of,
-)
-from rljax.networks.policies import normal, parameters
+from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
+from rljax.networks.layers import MLP, orthogonal
+from rljax.networks.policies import MultiCategorical, normal, parameters, split
+from rljax.ops.observations import num_logits
 from rljax.types import EnvSpec
 
 STDS = ("free", "softplus", "variance")
@@ -30,31 +25,28 @@ STDS = ("free", "softplus", "variance")
 class ActorCritic(nn.Module):
     """Policy and value: `[..., *obs_shape] -> (policy over actions, value[...])`.
 
-    Discrete actions have a Categorical policy, continuous actions a diagonal Gaussian policy in
-    units of half the action range (see `to_box`).
+    Discrete actions have a Categorical policy, several discrete actions at once a
+    `MultiCategorical` one. Continuous actions have a diagonal Gaussian policy in units of half the
+    action range (see `to_box`).
 
     Attributes:
-      num_actions: number of discrete actions; 0 for continuous actions.
+      num_actions: number of discrete actions, or a tuple of them; 0 for continuous actions.
       action_shape: shape of a continuous action.
       hidden_sizes: units of each hidden layer.
       activation: a name in `ACTIVATIONS`.
-      torso: "mlp" has separate hidden layers for policy and value over the flattened observation;
-        "conv" has a convolution over the image, shared or not.
-      obs_rank: number of axes of an observation.
-      num_states: number of states if observations are state indices, else 0.
+      inputs: the observations; images go through a convolution before the hidden layers.
       std: standard deviation of the Gaussian: a "free" parameter that does not depend on the
         observation, the "softplus" of a linear layer, or the square root of that softplus, which
         is then the "variance" (as in A3C).
-      share: policy and value share the convolution.
+      share: policy and value share convolution and hidden layers if there are images; without
+        images each has its own hidden layers.
     """
 
-    num_actions: int = 0
+    num_actions: Any = 0
     action_shape: Sequence[int] = ()
     hidden_sizes: Sequence[int] = (64, 64)
     activation: str = "tanh"
-    torso: str = "mlp"
-    obs_rank: int = 1
-    num_states: int = 0
+    inputs: Inputs = Inputs()
     std: str = "free"
     share: bool = True
 
@@ -62,17 +54,21 @@ class ActorCritic(nn.Module):
     def __call__(self, obs):
         import distrax  # imported here because it takes two seconds
 
-        if self.torso == "conv":
-            torso = {"hidden_sizes": self.hidden_sizes, "activation": self.activation}
-            actor = ConvTorso(**torso)(obs)
-            critic = actor if self.share else ConvTorso(**torso)(obs)
+        share = self.share and self.inputs.has_images
+        features = Encoder(self.inputs, self.activation, name="encoder")(obs)
+        actor = MLP(self.hidden_sizes, self.activation, name="actor")(features)
+        if share:
+            critic = actor
         else:
-            obs = flat_features(obs, self.obs_rank, self.num_states)
-            actor = MLP(self.hidden_sizes, self.activation, name="actor")(obs)
-            critic = MLP(self.hidden_sizes, self.activation, name="critic")(obs)
+            if self.inputs.has_images:
+                features = Encoder(self.inputs, self.activation, name="critic_encoder")(obs)
+            critic = MLP(self.hidden_sizes, self.activation, name="critic")(features)
         value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(critic)
         if self.num_actions:
-            logits = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01), name="logits")(actor)
+            size = num_logits(self.num_actions)
+            logits = nn.Dense(size, kernel_init=orthogonal(0.01), name="logits")(actor)
+            if isinstance(self.num_actions, tuple):
+                return MultiCategorical(split(logits, self.num_actions)), jnp.squeeze(value, -1)
             return distrax.Categorical(logits=logits), jnp.squeeze(value, -1)
         size = math.prod(self.action_shape)
         mean = nn.Dense(size, kernel_init=orthogonal(0.01), name="mean")(actor)
@@ -98,7 +94,7 @@ def actor_critic_network(
       torso: "mlp", "conv", or "auto", which uses a convolution for images.
 
     Raises:
-      ValueError: "conv" for observations that are not images `[H, W, C]` of at least 3 x 3.
+      ValueError: "conv" for observations without an image `[H, W, C]` of at least 3 x 3.
 
     Example:
       >>> network = actor_critic_network(EnvSpec(obs_shape=(4,), num_actions=2), (8,))
@@ -107,10 +103,9 @@ def actor_critic_network(
       >>> policy.probs.shape, value.shape
       ((5, 2), (5,))
     """
-    torso = torso_of(spec, torso)
     return ActorCritic(
-        spec.num_actions, spec.action_shape, tuple(hidden_sizes), activation, torso,
-        len(spec.obs_shape), spec.num_states, std, share,
+        spec.num_actions, spec.action_shape, tuple(hidden_sizes), activation,
+        inputs_of(spec, torso), std, share,
     )  # fmt: skip
 
 
@@ -164,7 +159,7 @@ def _problem_of(outputs: Any, spec: EnvSpec, batch_shape: tuple[int, ...]) -> st
             "action values belongs to an agent such as dqn."
         )
     policy, value = outputs
-    if not isinstance(policy, distrax.Distribution):
+    if not isinstance(policy, distrax.Distribution | MultiCategorical):
         return (
             f"`network` returns {_described(policy)} as the policy, but it must return a distrax "
             "distribution: for logits, distrax.Categorical(logits=logits)."
@@ -173,20 +168,46 @@ def _problem_of(outputs: Any, spec: EnvSpec, batch_shape: tuple[int, ...]) -> st
         arrays = parameters(policy)
     except ValueError as error:
         return str(error)
-    num_actions = spec.num_actions or math.prod(spec.action_shape)
-    kind = "discrete" if spec.num_actions else "continuous"
-    if (len(arrays) == 1) != (spec.num_actions > 0):
-        cure = "distrax.Categorical" if spec.num_actions else "rljax.networks.normal(mean, std)"
+    return _problem_of_policy(policy, arrays, spec, batch_shape) or _problem_of_value(
+        value, batch_shape
+    )
+
+
+def _problem_of_policy(policy: Any, arrays: Any, spec: EnvSpec, batch_shape: Any) -> str | None:
+    kinds = {int: "Categorical", tuple: "MultiCategorical"}
+    wanted = kinds[type(spec.num_actions)] if spec.num_actions else "Normal"
+    given = {1: "Categorical", 2: "Normal"}[len(arrays)]
+    given = "MultiCategorical" if isinstance(policy, MultiCategorical) else given
+    if given != wanted:
+        cures = {
+            "Categorical": "distrax.Categorical", "Normal": "rljax.networks.normal(mean, std)",
+            "MultiCategorical": "rljax.networks.MultiCategorical(logits)",
+        }  # fmt: skip
+        kind = "discrete" if spec.num_actions else "continuous"
+        kind = "several discrete" if isinstance(spec.num_actions, tuple) else kind
         return (
             f"`network` returns the policy {type(policy).__name__}, but {spec.env_id} has {kind} "
-            f"actions: return a {cure}."
+            f"actions: return a {cures[wanted]}."
         )
-    if arrays[0].shape != (*batch_shape, num_actions):
-        return (
-            f"`network` returns a policy with parameters of shape {arrays[0].shape} for "
-            f"observations of batch shape {batch_shape}, but the shape must be "
-            f"{(*batch_shape, num_actions)}: {spec.env_id} has {num_actions} {kind} actions."
-        )
+    sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (
+        spec.num_actions or math.prod(spec.action_shape),
+    )  # fmt: skip
+    shapes = [x.shape for x in jax.tree.leaves(arrays[0])]
+    needed = [(*batch_shape, size) for size in sizes]
+    if shapes == needed:
+        return None
+    if isinstance(spec.num_actions, tuple):
+        given, must, actions = shapes, needed, f"{spec.num_actions} discrete actions"
+    else:
+        kind = "discrete" if spec.num_actions else "continuous"
+        given, must, actions = shapes[0], needed[0], f"{sizes[0]} {kind} actions"
+    return (
+        f"`network` returns a policy with parameters of shape {given} for observations of batch "
+        f"shape {batch_shape}, but the shape must be {must}: {spec.env_id} has {actions}."
+    )
+
+
+def _problem_of_value(value: Any, batch_shape: Any) -> str | None:
     if jnp.shape(value) != batch_shape:
         last_axis = jnp.shape(value) == (*batch_shape, 1)
         cure = "squeeze its last axis, value[..., 0]" if last_axis else "keep the batch axes"

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from rljax.config import kind_of
-from rljax.networks.layers import MLP, example_obs, flat_features, orthogonal
+from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
+from rljax.networks.layers import MLP, orthogonal
 from rljax.types import Array, EnvSpec
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # as in the code of Haarnoja et al. 2018
@@ -24,12 +25,11 @@ class DeterministicPolicy(nn.Module):
     action_size: int
     hidden_sizes: Sequence[int] = (256, 256)
     activation: str = "relu"
-    obs_rank: int = 1
-    num_states: int = 0
+    inputs: Inputs = Inputs()
 
     @nn.compact
     def __call__(self, obs):
-        x = flat_features(obs, self.obs_rank, self.num_states)
+        x = Encoder(self.inputs, self.activation)(obs)
         x = MLP(self.hidden_sizes, self.activation)(x)
         return jnp.tanh(nn.Dense(self.action_size, kernel_init=orthogonal(0.01))(x))
 
@@ -40,12 +40,11 @@ class SquashedGaussianPolicy(nn.Module):
     action_size: int
     hidden_sizes: Sequence[int] = (256, 256)
     activation: str = "relu"
-    obs_rank: int = 1
-    num_states: int = 0
+    inputs: Inputs = Inputs()
 
     @nn.compact
     def __call__(self, obs):
-        x = flat_features(obs, self.obs_rank, self.num_states)
+        x = Encoder(self.inputs, self.activation)(obs)
         x = MLP(self.hidden_sizes, self.activation)(x)
         out = nn.Dense(2 * self.action_size, kernel_init=orthogonal(0.01))(x)
         mean, log_std = jnp.split(out, 2, axis=-1)
@@ -57,12 +56,11 @@ class Critic(nn.Module):
 
     hidden_sizes: Sequence[int] = (256, 256)
     activation: str = "relu"
-    obs_rank: int = 1
-    num_states: int = 0
+    inputs: Inputs = Inputs()
 
     @nn.compact
     def __call__(self, obs, action):
-        x = flat_features(obs, self.obs_rank, self.num_states)
+        x = Encoder(self.inputs, self.activation)(obs)
         x = MLP(self.hidden_sizes, self.activation)(jnp.concatenate([x, action], axis=-1))
         return jnp.squeeze(nn.Dense(1, kernel_init=orthogonal(1.0))(x), -1)
 
@@ -164,6 +162,7 @@ def critic_network(critic: Any, config: Any, spec: EnvSpec) -> nn.Module:
 
 def _fields(config: Any, spec: EnvSpec) -> dict[str, Any]:
     return {
-        "hidden_sizes": config.hidden_sizes, "activation": config.activation,
-        "obs_rank": len(spec.obs_shape), "num_states": spec.num_states,
-    }  # fmt: skip
+        "hidden_sizes": config.hidden_sizes,
+        "activation": config.activation,
+        "inputs": inputs_of(spec),
+    }

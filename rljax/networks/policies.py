@@ -1,26 +1,79 @@
 """Policies as distrax distributions, and actions in the environment's box.
 
-A policy is a `distrax.Categorical` over discrete actions, or a diagonal Gaussian over raw actions:
-continuous actions in units of half the action range, before they are clipped (see `to_box`).
+A policy is a `distrax.Categorical` over discrete actions, a `MultiCategorical` over several at
+once, or a diagonal Gaussian over raw actions: continuous actions in units of half the action range,
+before they are clipped (see `to_box`).
 """
 
+import functools
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from rljax.ops import random
+from rljax.ops.observations import legal_logits, num_logits
 from rljax.types import Array, EnvSpec, Key, PyTree
+
+
+class MultiCategorical:
+    """Independent Categorical distributions over K discrete actions, a MultiDiscrete action.
+
+    Actions are int32 `[..., K]`. Log-probability, entropy and KL divergence are sums over them.
+
+    Attributes:
+      factors: the K distributions, `distrax.Categorical`s.
+
+    Example:
+      >>> policy = MultiCategorical((jnp.zeros((5, 2)), jnp.zeros((5, 3))))
+      >>> policy.mode().shape, round(float(jnp.exp(policy.entropy()[0])), 4)
+      ((5, 2), 6.0)
+    """
+
+    def __init__(self, logits: Sequence[Array]):
+        """Takes the logits of each factor, `[..., n_k]`."""
+        import distrax
+
+        self.factors = [distrax.Categorical(logits=x) for x in logits]
+
+    def log_prob(self, value: Array) -> Array:
+        """Returns the log-probability of actions, `[..., K] -> [...]`."""
+        pairs = zip(self.factors, jnp.moveaxis(value, -1, 0), strict=True)
+        return _sum(factor.log_prob(action) for factor, action in pairs)
+
+    def entropy(self) -> Array:
+        """Returns the entropy, `[...]`."""
+        return _sum(factor.entropy() for factor in self.factors)
+
+    def kl_divergence(self, other: "MultiCategorical") -> Array:
+        """Returns KL(self || other), `[...]`."""
+        pairs = zip(self.factors, other.factors, strict=True)
+        return _sum(mine.kl_divergence(its) for mine, its in pairs)
+
+    def mode(self) -> Array:
+        """Returns the most probable actions, int32 `[..., K]`."""
+        return jnp.stack([factor.mode() for factor in self.factors], axis=-1).astype(jnp.int32)
+
+
+def _sum(parts: Iterable[Any]) -> Array:
+    return functools.reduce(jnp.add, parts)
+
+
+def split(x: Array, sizes: Sequence[int]) -> tuple[Array, ...]:
+    """Splits the last axis into K parts of these sizes, `[..., n_1 + ... + n_K] -> [..., n_k]`."""
+    return tuple(jnp.split(x, np.cumsum(sizes)[:-1], axis=-1))
 
 
 def policy_noise(spec: EnvSpec, key: Key, num_steps: int) -> Array:
     """Returns the random numbers for `num_steps` actions of each environment, `[T, B, A]`.
 
-    They are Gumbel noise for discrete actions and standard normals for continuous ones; see
-    `sample`.
+    They are Gumbel noise for discrete actions (A is the number of logits) and standard normals for
+    continuous ones; see `sample`.
     """
     if spec.num_actions:
-        return random.gumbel(key, (num_steps, spec.num_envs, spec.num_actions))
+        return random.gumbel(key, (num_steps, spec.num_envs, num_logits(spec.num_actions)))
     return random.normal(key, (num_steps, spec.num_envs, math.prod(spec.action_shape)))
 
 
@@ -39,7 +92,8 @@ def normal(mean: Array, std: Array) -> PyTree:
 def parameters(policy: PyTree) -> tuple[Any, ...]:
     """Returns the arrays that define a policy, which can be stored, gathered and given to `like`.
 
-    They are the logits of a Categorical, or the mean and standard deviation of a diagonal Gaussian.
+    They are the logits of a Categorical, a tuple of logits of a MultiCategorical, or the mean and
+    standard deviation of a diagonal Gaussian.
 
     Raises:
       ValueError: the policy is another kind of distribution.
@@ -53,13 +107,16 @@ def parameters(policy: PyTree) -> tuple[Any, ...]:
 
     if isinstance(policy, distrax.Categorical):
         return (policy.logits,)
+    if isinstance(policy, MultiCategorical):
+        return (tuple(factor.logits for factor in policy.factors),)
     if isinstance(policy, distrax.Independent) and isinstance(policy.distribution, distrax.Normal):
         return policy.distribution.loc, policy.distribution.scale
     if isinstance(policy, distrax.MultivariateNormalDiag):
         return policy.loc, policy.scale_diag
     raise ValueError(
         f"the network's policy is a {type(policy).__name__}, but it must be a distrax Categorical, "
-        "a MultivariateNormalDiag, or an Independent Normal (`rljax.networks.normal`)."
+        "a MultivariateNormalDiag, an Independent Normal (`rljax.networks.normal`) or a "
+        "`rljax.networks.MultiCategorical`."
     )
 
 
@@ -72,20 +129,45 @@ def like(arrays: tuple[Any, ...]) -> PyTree:
     """
     import distrax
 
-    return distrax.Categorical(logits=arrays[0]) if len(arrays) == 1 else normal(*arrays)
+    if len(arrays) == 2:
+        return normal(*arrays)
+    logits = arrays[0]
+    return MultiCategorical(logits) if isinstance(logits, tuple) else distrax.Categorical(logits)
+
+
+def with_legal_actions(policy: PyTree, mask: Array) -> PyTree:
+    """Returns a policy over discrete actions whose illegal actions have probability 0.
+
+    Args:
+      policy: a Categorical, or a MultiCategorical over K actions.
+      mask: legal actions, bool `[..., A]` or `[..., n_1 + ... + n_K]`.
+
+    Example:
+      >>> with_legal_actions(like((jnp.zeros(3),)), jnp.array([True, False, True])).probs
+      Array([0.5, 0. , 0.5], dtype=float32)
+    """
+    (logits,) = parameters(policy)
+    if not isinstance(logits, tuple):
+        return like((legal_logits(logits, mask),))
+    masks = split(mask, [x.shape[-1] for x in logits])
+    return like((tuple(map(legal_logits, logits, masks)),))
 
 
 def sample(policy: PyTree, noise: Array) -> Array:
     """Returns a sample of a policy, computed from noise drawn by `policy_noise`.
 
-    Categorical: `argmax(logits + noise)`, `[..., A] -> [...]`. Gaussian: `mean + std * noise`,
-    `[..., A] -> [..., A]`.
+    Categorical: `argmax(logits + noise)`, `[..., A] -> [...]`. MultiCategorical: the same for each
+    of K actions, `[..., K]`. Gaussian: `mean + std * noise`, `[..., A] -> [..., A]`.
 
     Example:
       >>> sample(normal(jnp.ones(2), 2.0 * jnp.ones(2)), noise=jnp.array([0.0, -1.0]))
       Array([ 1., -1.], dtype=float32)
     """
     arrays = parameters(policy)
+    if len(arrays) == 1 and isinstance(arrays[0], tuple):
+        parts = zip(arrays[0], split(noise, [x.shape[-1] for x in arrays[0]]), strict=True)
+        actions = [jnp.argmax(logits + part, axis=-1) for logits, part in parts]
+        return jnp.stack(actions, axis=-1).astype(jnp.int32)
     if len(arrays) == 1:
         return jnp.argmax(arrays[0] + noise, axis=-1)
     mean, std = arrays

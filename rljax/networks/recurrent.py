@@ -14,14 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from rljax.networks.actor_critic import ActorCritic, memory_size_of
-from rljax.networks.layers import (
-    MLP,
-    ConvTorso,
-    example_obs,
-    flat_features,
-    orthogonal,
-    torso_of,
-)
+from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
+from rljax.networks.layers import MLP, orthogonal
 from rljax.types import Array, EnvSpec, PyTree, RecurrentObs, Transition
 
 
@@ -86,22 +80,18 @@ class RecurrentActorCritic(nn.Module):
       memory_size: size H of the hidden state.
       encoder_sizes: units of each hidden layer before the GRU.
       activation: a name in `ACTIVATIONS`.
-      torso: "mlp" or "conv", the kind of the encoder.
-      obs_rank: number of axes of an observation.
-      num_states: number of states if observations are state indices, else 0.
+      inputs: the observations; images go through a convolution first.
     """
 
     head: ActorCritic
     memory_size: int
     encoder_sizes: Sequence[int] = (64,)
     activation: str = "tanh"
-    torso: str = "mlp"
-    obs_rank: int = 1
-    num_states: int = 0
+    inputs: Inputs = Inputs()
 
     def setup(self):
-        torso = ConvTorso if self.torso == "conv" else MLP
-        self.encoder = torso(hidden_sizes=self.encoder_sizes, activation=self.activation)
+        self.features = Encoder(self.inputs, self.activation)
+        self.encoder = MLP(hidden_sizes=self.encoder_sizes, activation=self.activation)
         self.gru = GRU(self.memory_size)
 
     def __call__(self, inputs):
@@ -124,9 +114,7 @@ class RecurrentActorCritic(nn.Module):
         return jax.lax.scan(one_step, inputs.memory[0], steps)[1]
 
     def _gates(self, obs):
-        if self.torso != "conv":
-            obs = flat_features(obs, self.obs_rank, self.num_states)
-        return self.gru.gates(self.encoder(obs))
+        return self.gru.gates(self.encoder(self.features(obs)))
 
 
 def recurrent_actor_critic_network(
@@ -151,9 +139,8 @@ def recurrent_actor_critic_network(
     """
     head = ActorCritic(spec.num_actions, spec.action_shape, (), activation, std=std)
     return RecurrentActorCritic(
-        head, memory_size, tuple(hidden_sizes), activation, torso_of(spec, torso),
-        len(spec.obs_shape), spec.num_states,
-    )  # fmt: skip
+        head, memory_size, tuple(hidden_sizes), activation, inputs_of(spec, torso)
+    )
 
 
 class WithMemory(Protocol):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from rljax.networks.layers import ACTIVATIONS, flat_features, orthogonal
+from rljax.networks.encoder import Encoder, Inputs
+from rljax.networks.layers import ACTIVATIONS, orthogonal
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0  # as in the code of Lee et al. 2024
 EXPANSION = 4  # units of the hidden layer of a block, divided by its width
@@ -35,12 +36,11 @@ class ResidualTorso(nn.Module):
 
     hidden_sizes: Sequence[int] = (512, 512)
     activation: str = "relu"
-    obs_rank: int = 1
-    num_states: int = 0
+    inputs: Inputs = Inputs()
 
     @nn.compact
     def __call__(self, obs, *action):
-        x = flat_features(obs, self.obs_rank, self.num_states)
+        x = Encoder(self.inputs, self.activation)(obs)
         x = jnp.concatenate([x, *action], axis=-1)
         x = nn.Dense(self.hidden_sizes[0], kernel_init=orthogonal())(x)
         for _ in self.hidden_sizes:

@@ -92,7 +92,8 @@ def split_mask(spec: EnvSpec, obs: PyTree) -> tuple[PyTree, Array | None]:
     """
     if not spec.action_mask:
         return obs, None
-    return with_field(obs, spec.action_mask, None), field(obs, spec.action_mask)
+    mask = field(obs, spec.action_mask)
+    return with_field(obs, spec.action_mask, None), mask
 
 
 def environment_obs(obs: PyTree) -> PyTree:

@@ -83,8 +83,30 @@ def epsilon_greedy_value(q: Array, epsilon: float | Array) -> Array:
     """Returns the expectation of q over its epsilon-greedy policy. `[..., A] -> [...]`.
 
     sum_a pi(a|s) q(s, a) = (1 - epsilon) max_a q(s, a) + epsilon mean_a q(s, a)
+
+    Illegal actions, of value -inf, are left out of the mean.
+
+    Example:
+      >>> epsilon_greedy_value(jnp.array([1.0, 3.0, -jnp.inf]), 0.5)
+      Array(2.5, dtype=float32)
     """
-    return (1 - epsilon) * q.max(axis=-1) + epsilon * q.mean(axis=-1)
+    legal = q > -jnp.inf
+    mean = jnp.where(legal, q, 0.0).sum(axis=-1) / legal.sum(axis=-1)
+    return (1 - epsilon) * q.max(axis=-1) + epsilon * mean
+
+
+def epsilon_greedy_policy(q: Array, epsilon: float | Array) -> Array:
+    """Returns the epsilon-greedy policy of action values; greedy actions share its probability.
+
+    `[S, A] -> [S, A]`. Illegal actions, of value -inf, have probability 0.
+
+    Example:
+      >>> epsilon_greedy_policy(jnp.array([[1.0, 3.0, -jnp.inf]]), 0.5).tolist()
+      [[0.25, 0.75, 0.0]]
+    """
+    legal = q > -jnp.inf
+    uniform = legal / legal.sum(axis=-1, keepdims=True)
+    return (1 - epsilon) * greedy(q) + epsilon * uniform
 
 
 def policy_improvement(policy: Array, q: Array) -> Array:

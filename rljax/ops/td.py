@@ -160,7 +160,8 @@ def epsilon_schedule(
 def epsilon_greedy(values: Array, epsilon: Array | float, explore: Array, order: Array) -> Array:
     """Epsilon-greedy actions: `P(a) = epsilon / A`, plus `1 - epsilon` for the greedy action.
 
-    Ties between greedy actions are broken uniformly at random.
+    Ties between greedy actions are broken uniformly at random. An action of value -inf is illegal
+    and never taken; A then counts the others.
 
     Args:
       values: action values, `[..., A]`.
@@ -183,7 +184,7 @@ def epsilon_greedy(values: Array, epsilon: Array | float, explore: Array, order:
     chex.assert_shape(explore, values.shape[:-1])
     chex.assert_type([values, explore, order], float)
     greedy = values >= values.max(axis=-1, keepdims=True)
-    allowed = greedy | (explore < epsilon)[..., None]
+    allowed = (greedy | (explore < epsilon)[..., None]) & (values > -jnp.inf)
     return jnp.where(allowed, order, -1.0).argmax(axis=-1).astype(jnp.int32)
 
 

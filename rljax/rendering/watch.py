@@ -65,7 +65,7 @@ def watch(
       The path of the GIF.
 
     Raises:
-      ValueError: there is no such run, or no checkpoint yet.
+      ValueError: there is no such run or no checkpoint yet, or the environment is on the host.
 
     Example:
       >>> import rljax, tempfile
@@ -83,6 +83,11 @@ def watch(
     index, seed = at_least("run", run, 0), at_least("seed", seed, 0)
     max_steps = at_least("max_steps", max_steps, 1)
     plan, states = load_states(run_dir, env, **pieces)
+    if plan.env.batch is not None:
+        raise ValueError(
+            f"{plan.env_id} runs on the host, and rljax draws only environments in JAX: use its "
+            "own `render`."
+        )
     if index >= plan.num_runs:
         raise ValueError(
             f"`run` is {index}, but {run_dir} has {plan.num_runs} runs. Choose one from 0 to "

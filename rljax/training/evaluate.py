@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rljax.envs import host
 from rljax.ops import random
-from rljax.types import Agent, Array, Env, Key, PyTree, sample_one
+from rljax.types import Agent, Array, Env, Key, PyTree, sample_one, unclipped_reward
 
 
 class Evaluation(NamedTuple):
@@ -69,11 +70,13 @@ def evaluate(
         # after its last episode an environment's index is out of bounds: its writes are dropped
         index = (env_index, count)
         episodes = Evaluation(
-            episodes.returns.at[index].add(step.reward, mode="drop"),
+            episodes.returns.at[index].add(unclipped_reward(step), mode="drop"),
             episodes.lengths.at[index].add(1, mode="drop"),
             episodes.finished.at[index].set(done, mode="drop"),
         )
         return time + 1, env_state, step.obs, count + done, episodes
 
     carry = (jnp.int32(0), env_state, obs, jnp.zeros(shape[0], jnp.int32), no_episodes)
-    return jax.lax.while_loop(is_unfinished, step_once, carry)[-1]
+    _, env_state, *_, episodes = jax.lax.while_loop(is_unfinished, step_once, carry)
+    host.close(env_state)
+    return episodes

@@ -32,7 +32,7 @@ def rollout(
     obs: PyTree,
     key: Key,
     num_steps: int,
-) -> tuple[PyTree, PyTree, Transition]:
+) -> tuple[PyTree, PyTree, Transition, Array]:
     """Collects `num_steps` steps of interaction in every environment.
 
     The random numbers of all steps are drawn before the loop, in one vectorized call.
@@ -47,7 +47,8 @@ def rollout(
       num_steps: length of the rollout, T.
 
     Returns:
-      The new environment states, the next observations and the trajectory `[T, B]`.
+      The new environment states, the next observations, the trajectory `[T, B]`, and the rewards
+      `[T, B]` before any clipping.
     """
     act_key, env_key = random.split(key)
     noise = agent.sample_noise(act_key, num_steps), env.sample_noise(env_key, num_steps)
@@ -60,10 +61,10 @@ def rollout(
         transition = Transition(
             obs, action, step.reward, step.terminated, step.truncated, step.next_obs, extras
         )
-        return (env_state, step.obs), transition
+        return (env_state, step.obs), (transition, step.info.get("unclipped_reward"))
 
-    (env_state, obs), trajectory = jax.lax.scan(act_once, (env_state, obs), noise)
-    return env_state, obs, trajectory
+    (env_state, obs), (trajectory, unclipped) = jax.lax.scan(act_once, (env_state, obs), noise)
+    return env_state, obs, trajectory, trajectory.reward if unclipped is None else unclipped
 
 
 def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
@@ -97,11 +98,12 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
 
     def step(state):
         act_key, update_key, key = random.split(state.key, 3)
-        env_state, obs, trajectory = rollout(
+        env_state, obs, trajectory, reward = rollout(
             env, agent, state.agent, state.env, state.obs, act_key, num_steps
         )
         agent_state, metrics = agent.update(state.agent, trajectory, update_key)
-        episodes, episode_charts = episode_metrics(trajectory, state.episodes)
+        unclipped = trajectory._replace(reward=reward)
+        episodes, episode_charts = episode_metrics(unclipped, state.episodes)
         state = TrainState(agent_state, env_state, obs, key, episodes, state.num_updates + 1)
         return state, {**episode_charts, **metrics}
 

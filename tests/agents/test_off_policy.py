@@ -13,7 +13,7 @@ from rljax.agents import replay_schedule as schedule
 from rljax.agents.off_policy import off_policy_loop
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.config import config, option
-from rljax.replay import n_step, ring, uniform
+from rljax.replay import n_step, ring, sequence_priority, sequences, uniform
 from rljax.types import EnvSpec, RecurrentObs, Transition
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -201,3 +201,32 @@ def test_items_have_neither_a_memory_nor_the_action_that_carries_it():
     np.testing.assert_array_equal(items.obs, obs)
     np.testing.assert_array_equal(items.next_obs, obs + 1)
     np.testing.assert_array_equal(items.action, np.full((4, 2, 1), 0.5))
+
+
+def test_sequences_with_the_extras_that_are_asked_for_are_replayed():
+    config = dataclasses.replace(CONFIG, learning_starts=24)
+    replay = sequences(60, batch_size=4, length=3, num_envs=3, exponent=0.6)
+    loop = off_policy_loop(config, SPEC, replay=replay, extras={"log_prob": jnp.float32(0)})
+
+    def gradient_step(batches, batch):
+        steps = batch.transitions
+        values = {
+            "reward_gap": jnp.diff(steps.reward, axis=0).mean(),  # 3 environments: 3 steps apart
+            "extras": jnp.abs(steps.extras["log_prob"] + steps.reward).max(),
+        }
+        assert set(steps.extras) == {"log_prob"}
+        assert steps.obs.shape == (3, 4, 2) and batch.discount.shape == (3, 4)
+        assert batch.weight.shape == (4,)
+        return batches, sequence_priority(steps.reward), values
+
+    @jax.jit
+    def learn(state, trajectory, key):
+        return loop.learn(state, trajectory, key, gradient_step)
+
+    state = loop.init(jnp.float32(0))
+    for update in range(6):
+        steps = rollout_of(update)
+        steps = steps._replace(extras={"log_prob": -steps.reward, "unused": steps.obs})
+        state, metrics = learn(state, steps, jax.random.key(update))
+    assert float(metrics["reward_gap"].total / metrics["reward_gap"].weight) == 3.0
+    assert float(metrics["extras"].total) == 0.0

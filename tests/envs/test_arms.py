@@ -86,7 +86,7 @@ def reference_step(kind, angles, goal, count, action):
 def test_every_arm_passes_the_checks(kind):
     name, params = ARMS[kind]
     env = envs.make(f"rljax/{name}", **params)
-    envs.check_env(env)
+    envs.validate(env)
     spec = env.spec
     assert (spec.env_id, spec.max_episode_steps) == (f"rljax/{name}", 200)
     assert (spec.action_shape, spec.action_low, spec.action_high) == ((2,), -1, 1)

@@ -135,7 +135,7 @@ def test_steering_between_the_walls_drives_600_steps_without_a_collision():
 
 def test_the_car_passes_the_checks():
     env = envs.make("rljax/Car2D")
-    envs.check_env(env)
+    envs.validate(env)
     spec = env.spec
     assert (spec.env_id, spec.max_episode_steps, spec.obs_shape) == ("rljax/Car2D", 600, (5,))
     assert (spec.action_shape, spec.action_low, spec.action_high) == ((1,), -1, 1)

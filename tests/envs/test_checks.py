@@ -1,4 +1,4 @@
-"""The errors of `check_env`, on environments with one fault each."""
+"""The errors of `validate`, on environments with one fault each."""
 
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ def valid_env(spec=SPEC, reset=None, step=None, **changes):
 
 def error_message(env):
     with pytest.raises(ValueError) as error:
-        envs.check_env(env)
+        envs.validate(env)
     text = str(error.value)
     assert text.startswith("Mine: ")
     assert text.endswith(".")
@@ -84,7 +84,7 @@ def two_arrays():
     ids=["vector", "continuous", "one action", "states", "several arrays"],
 )
 def test_valid_environments_pass(env):
-    envs.check_env(env)
+    envs.validate(env)
 
 
 @pytest.mark.parametrize(
@@ -287,4 +287,4 @@ def test_environments_whose_next_obs_is_the_reset_observation():
 
 def test_registered_environments_pass():
     with jax.numpy_rank_promotion("allow"):
-        envs.check_env(envs.make("FrozenLake-misc", max_episode_steps=5))
+        envs.validate(envs.make("FrozenLake-misc", max_episode_steps=5))

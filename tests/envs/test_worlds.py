@@ -38,7 +38,7 @@ def all_steps(env, num_states, clock=(), repeats=1):
 @pytest.mark.parametrize("name", worlds.WORLDS)
 def test_every_environment_passes_the_checks(name):
     env = envs.make(f"rljax/{name}")
-    envs.check_env(env)
+    envs.validate(env)
     assert env.spec.env_id == f"rljax/{name}"
     assert (env.spec.model is not None) == (
         name not in ("MazeDQN", "BlockingMaze", "ShortcutMaze", "ShortCorridor")

@@ -1,4 +1,4 @@
-"""Layers: orthogonal initialization against the Haar distribution, and the torsos."""
+"""Layers: orthogonal initialization against the Haar distribution, and hidden layers."""
 
 from functools import partial
 
@@ -9,7 +9,6 @@ import pytest
 import scipy.stats
 
 from rljax import networks
-from rljax.types import EnvSpec, RecurrentObs
 
 KEY = jax.random.key(0)
 
@@ -109,34 +108,3 @@ def test_mlp_uses_the_named_activation():
         params = network.init(KEY, x)
         kernel = params["params"]["Dense_0"]["kernel"]
         np.testing.assert_allclose(network.apply(params, x), function(x @ kernel), atol=1e-5)
-
-
-def test_the_torso_of_images_is_a_convolution():
-    torso = networks.ConvTorso(channels=5, hidden_sizes=(7,))
-    images = jax.random.normal(jax.random.key(0), (2, 3, 10, 9, 4))
-    params = torso.init(jax.random.key(1), images)["params"]
-    kernel = params["conv"]["kernel"].reshape(3, 3, 4, 5)
-    x = jax.lax.conv_general_dilated(
-        images.reshape(6, 10, 9, 4), kernel, (1, 1), "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
-    x = jax.nn.relu(x + params["conv"]["bias"][None, None, None])
-    dense = params["MLP_0"]["Dense_0"]
-    expected = jax.nn.relu(x.reshape(2, 3, -1) @ dense["kernel"] + dense["bias"][None, None])
-    np.testing.assert_allclose(torso.apply({"params": params}, images), expected, atol=1e-4)
-
-
-def test_images_have_a_convolution_by_default():
-    image, vector = EnvSpec(obs_shape=(10, 10, 4)), EnvSpec(obs_shape=(3,), env_id="Cart")
-    assert networks.torso_of(image) == "conv" and networks.torso_of(vector) == "mlp"
-    assert networks.torso_of(image, "mlp") == "mlp"
-    with pytest.raises(ValueError, match=r"`torso` is 'conv', .* of Cart have shape \(3,\)"):
-        networks.torso_of(vector, "conv")
-
-
-def test_example_observations_have_the_shape_and_dtype_of_the_spec():
-    obs = networks.example_obs(EnvSpec(obs_shape=(4, 4, 1), obs_dtype="uint8"), (2, 3))
-    assert obs.shape == (2, 3, 4, 4, 1) and obs.dtype == jnp.uint8
-    assert networks.example_obs(EnvSpec(num_states=5)).dtype == jnp.int32
-    obs = networks.example_obs(EnvSpec(obs_shape=(3,)), memory_size=6)
-    assert isinstance(obs, RecurrentObs) and obs.memory.shape == (1, 6)

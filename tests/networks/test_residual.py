@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rljax.networks.encoder import Inputs
 from rljax.networks.residual import ResidualBlock, ResidualCritic, ResidualPolicy, ResidualTorso
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -83,15 +84,15 @@ def test_policies_scale_the_log_standard_deviation_to_its_range():
 
 
 @pytest.mark.parametrize(
-    ("obs", "fields"),
+    ("obs", "inputs"),
     [
-        (jnp.ones((N, 2, 3)), {"obs_rank": 2}),
-        (jnp.zeros(N, jnp.int32), {"obs_rank": 0, "num_states": 4}),
+        (jnp.ones((N, 2, 3)), Inputs((2,), ("",))),
+        (jnp.zeros(N, jnp.int32), Inputs((0,), ("",), num_states=4)),
     ],
     ids=["matrix", "numbered"],
 )
-def test_observations_of_any_form_are_flattened(obs, fields):
-    module = ResidualTorso(SIZES, **fields)
+def test_observations_of_any_form_are_flattened(obs, inputs):
+    module = ResidualTorso(SIZES, inputs=inputs)
     features = jax.eval_shape(lambda key: module.init_with_output(key, obs)[0], jax.random.key(0))
     assert features.shape == (N, 6)
 

@@ -47,7 +47,7 @@ def test_next_obs_is_before_the_reset_and_obs_after_it():
     env = wrappers.batched(counting(), 1)
     agent = drift(DriftConfig(), env.spec)
     env_state, obs = env.reset(KEY)
-    _, obs, trajectory = loop.rollout(env, agent, agent.init(KEY), env_state, obs, KEY, 4)
+    _, obs, trajectory, _ = loop.rollout(env, agent, agent.init(KEY), env_state, obs, KEY, 4)
     np.testing.assert_array_equal(trajectory.obs[:, 0, 0], [0, 1, 2, 0])
     np.testing.assert_array_equal(trajectory.next_obs[:, 0, 0], [1, 2, 3, 1])
     np.testing.assert_array_equal(trajectory.reward[:, 0], [1, 2, 3, 1])
@@ -67,7 +67,7 @@ def test_every_step_of_a_rollout_gets_its_own_row_of_noise():
         None, lambda state, obs, row: (jnp.full(B, row), {"row": row}), None, None,
         sample_noise=lambda key, T: jnp.arange(20, 20 + T),
     )  # fmt: skip
-    _, _, trajectory = loop.rollout(env, agent, (), (), obs, KEY, 4)
+    _, _, trajectory, _ = loop.rollout(env, agent, (), (), obs, KEY, 4)
     np.testing.assert_array_equal(trajectory.extras["row"], [20, 21, 22, 23])
     np.testing.assert_array_equal(trajectory.reward[:, 0], [20, 21, 22, 23])
 
@@ -75,7 +75,7 @@ def test_every_step_of_a_rollout_gets_its_own_row_of_noise():
         act=lambda state, obs, key: (jax.random.randint(key, (B,), 0, 3), jax.random.bits(key))
     )
     env_state, obs = ENV.reset(KEY)
-    _, _, trajectory = loop.rollout(ENV, keyed, keyed.init(KEY), env_state, obs, KEY, 50)
+    _, _, trajectory, _ = loop.rollout(ENV, keyed, keyed.init(KEY), env_state, obs, KEY, 50)
     assert len(set(np.asarray(trajectory.extras).tolist())) == 50
     assert len(np.unique(np.asarray(trajectory.next_obs), axis=0)) == 50
 

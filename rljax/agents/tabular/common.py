@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from rljax.agents.acting import Acting
 from rljax.config import RunConfig, config, option
 from rljax.ops import random, td
+from rljax.ops.observations import field, legal_values, obs_structs, split_mask, state_index
 from rljax.types import (
     Agent,
     Array,
@@ -51,7 +52,7 @@ class ControlConfig(TableConfig):
 
 
 class QTable(NamedTuple):
-    """Action values."""
+    """Action values; -inf for actions that an action mask showed to be illegal."""
 
     q: Array  # [S, A]
 
@@ -111,7 +112,8 @@ def epsilon_greedy(config: ControlConfig, spec: EnvSpec) -> Acting:
         return random.uniform(key, (num_steps, spec.num_envs, spec.num_actions + 1))
 
     def select_action(state, obs, noise, epsilon):
-        return td.epsilon_greedy(state.params.q[obs], epsilon, noise[..., 0], noise[..., 1:])
+        q = legal_values(spec, obs, state.params.q[state_index(spec, obs)])
+        return td.epsilon_greedy(q, epsilon, noise[..., 0], noise[..., 1:])
 
     def act(state, obs, noise):
         return select_action(state, obs, noise, current_epsilon(config, state)), ()
@@ -174,7 +176,9 @@ def tabular_agent(
     Raises:
       ValueError: the states are not numbered, or the actions are continuous.
     """
-    if not spec.num_states or not spec.num_actions or spec.obs_shape:
+    shapes = [x.shape for x in jax.tree.leaves(split_mask(spec, obs_structs(spec))[0])]
+    is_discrete = bool(spec.num_actions) and not isinstance(spec.num_actions, tuple)
+    if not spec.num_states or not is_discrete or shapes != [()]:
         raise ValueError(
             "a tabular agent needs numbered states and discrete actions, but "
             f"{spec.env_id} has {spec.num_states} numbered states, {spec.num_actions} discrete "
@@ -193,7 +197,11 @@ def tabular_agent(
 
     def learn_from_environment(state, inputs):
         episode, step, noise = inputs
-        state, metric = learn(state._replace(episode=episode), step, noise)
+        params = with_illegal_actions(spec, state.params, step)
+        step = step._replace(
+            obs=state_index(spec, step.obs), next_obs=state_index(spec, step.next_obs)
+        )
+        state, metric = learn(state._replace(episode=episode, params=params), step, noise)
         return state._replace(episode=()), (state.episode, metric)
 
     def learn_from_time_step(state, inputs):
@@ -214,6 +222,31 @@ def tabular_agent(
     return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
 
 
+def with_illegal_actions(spec: EnvSpec, params: PyTree, step: Transition) -> PyTree:
+    """Sets the values of illegal actions in the two states of a step to -inf.
+
+    They are then left out of every maximum and expectation. Without an action mask nothing changes.
+
+    Args:
+      spec: description of the environment.
+      params: tables of action values `[..., S, A]`; tables of state values are not changed.
+      step: a transition of one environment.
+    """
+    if not spec.action_mask:
+        return params
+
+    def mark(table):
+        if table.ndim < 2:  # state values
+            return table
+        for obs, has_actions in ((step.obs, True), (step.next_obs, ~step.terminated)):
+            is_illegal = ~field(obs, spec.action_mask) & has_actions
+            index = (..., state_index(spec, obs), slice(None))
+            table = table.at[index].set(jnp.where(is_illegal, -jnp.inf, table[index]))
+        return table
+
+    return jax.tree.map(mark, params)
+
+
 def _scan(function: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
     """`lax.scan`, without a loop where there is a single step."""
     return jax.lax.scan(function, carry, xs, unroll=len(jax.tree.leaves(xs)[-1]) == 1)
@@ -223,4 +256,10 @@ def _add_mean_change(old: PyTree, new: PyTree, average: Callable[[PyTree], PyTre
     """Returns the old table plus the mean over workers of its change."""
     if average is identity:  # saves a pass over the whole table
         return new
-    return jax.tree.map(lambda old, new: old + average(new - old), old, new)
+
+    def add(old, new):
+        legal = new > -jnp.inf
+        change = average(jnp.where(legal, new - old, 0.0))
+        return jnp.where(average(legal.astype(jnp.float32)) < 1.0, -jnp.inf, old + change)
+
+    return jax.tree.map(add, old, new)

@@ -145,7 +145,7 @@ def _dyna(config, spec, *, by_pairs, average, all_actions=False):
         visited = Visited(jnp.zeros(num_items, jnp.int32), zero, zero, last_tried)
         return initial_state(q_table(config, spec), model=model, planner=visited)
 
-    def observe(model, visited, step):
+    def observe(q, model, visited, step):
         obs, action = step.obs, step.action
         is_new = ~(model.is_known[obs, action] if by_pairs else model.is_known[obs].any())
         item = obs * spec.num_actions + action if by_pairs else obs
@@ -157,7 +157,7 @@ def _dyna(config, spec, *, by_pairs, average, all_actions=False):
         )  # fmt: skip
         model = updated_model(model, step)
         if all_actions:
-            model = model._replace(is_known=model.is_known.at[obs].set(True))
+            model = model._replace(is_known=model.is_known.at[obs].set(q[obs] > -jnp.inf))
         return model, visited
 
     def sample_pair(model, visited, noise):
@@ -176,7 +176,7 @@ def _dyna(config, spec, *, by_pairs, average, all_actions=False):
         q, metric = q_learning_update(
             state.params.q, index, step.reward, step.terminated, step.next_obs
         )
-        model, visited = observe(state.model, state.planner, step)
+        model, visited = observe(q, state.model, state.planner, step)
 
         def plan(q, noise):
             index = sample_pair(model, visited, noise)

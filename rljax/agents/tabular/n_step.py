@@ -228,10 +228,11 @@ def tree_backup_returns(
       epsilon: of the epsilon-greedy target policy; 0 is the greedy policy.
       gamma: discount factor.
     """
-    policy = planning.epsilon_soft(planning.greedy(q[window.obs]), epsilon)  # [n, A]
+    policy = planning.epsilon_greedy_policy(q[window.obs], epsilon)  # [n, A]
     taken_probability = jnp.take_along_axis(policy, window.action[:, None], axis=-1)[:, 0]
     is_taken = jax.nn.one_hot(window.action, q.shape[-1], dtype=bool)
-    others = jnp.where(is_taken, 0.0, policy * q[window.obs]).sum(axis=-1)
+    is_other = ~is_taken & (policy > 0)
+    others = jnp.where(is_other, policy * q[window.obs], 0.0).sum(axis=-1)
 
     def backward(next_v, inputs):  # next_v: backed-up value of the state that the step reached
         reward, others, taken_probability = inputs

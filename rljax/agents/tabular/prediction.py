@@ -29,6 +29,7 @@ from rljax.agents.tabular.n_step import (
 from rljax.agents.tabular.traces import updated_trace
 from rljax.config import config, option
 from rljax.ops import random
+from rljax.ops.observations import split_mask, state_index
 from rljax.ops.td import td_target
 from rljax.types import Agent, Array, EnvSpec, PyTree, Transition, identity, sample_one
 
@@ -60,6 +61,9 @@ class TDLambdaConfig(TrueOnlineTDLambdaConfig):
 def follow_policy(spec: EnvSpec, policy: Any) -> Acting:
     """Acts by a table of action probabilities `[S, A]`; None is the uniform policy.
 
+    Where observations have an action mask, the probabilities are those given that the action is
+    legal.
+
     Raises:
       ValueError: the table has another shape, or a row is not a probability distribution.
     """
@@ -80,14 +84,19 @@ def follow_policy(spec: EnvSpec, policy: Any) -> Acting:
                 f"`policy` is {table[state].tolist()} in state {state}, but it must be a "
                 "probability distribution: no entry below 0, and a sum of 1."
             )
-    cumulative = jnp.cumsum(jnp.asarray(policy, jnp.float32), axis=-1)[:, :-1]
+    probabilities = jnp.asarray(policy, jnp.float32)
 
     def sample_noise(key, num_steps):
         return random.uniform(key, (num_steps, spec.num_envs))
 
     def act(state, obs, noise):
         del state
-        return (noise[:, None] >= cumulative[obs]).sum(axis=-1).astype(jnp.int32), ()
+        probability, mask = probabilities[state_index(spec, obs)], split_mask(spec, obs)[1]
+        if mask is not None:
+            probability = jnp.where(mask, probability, 0.0)
+            probability /= probability.sum(axis=-1, keepdims=True)
+        cumulative = jnp.cumsum(probability, axis=-1)[:, :-1]
+        return (noise[:, None] >= cumulative).sum(axis=-1).astype(jnp.int32), ()
 
     def greedy(state, obs, key):
         return act(state, obs, sample_one(sample_noise, key))[0]
