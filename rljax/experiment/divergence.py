@@ -42,15 +42,18 @@ def check_params(
 def _error(
     plan: Plan, name: str, update: int, run: int, directory: RunDirectory | None
 ) -> FloatingPointError:
+    step = f"step {update * plan.steps_per_update} (update {update}, {plan.run_name(run)})"
+    saved = "Nothing was saved."
+    if directory:
+        saved = f"The last checkpoint in {directory.path} is finite."
+    if name == "charts/legal_actions":
+        return FloatingPointError(
+            f"{plan.env_id} reached a state without a legal action at {step}: end the episode, "
+            f"`terminated`, where no action is legal. {saved}"
+        )
     names = ("learning_rate", "max_grad_norm")
     lower = " or ".join(f"`{name}`" for name in names if hasattr(plan.config, name))
     has_option = hasattr(plan.config, "normalize_reward")
     scale = "scale the rewards" + (", for example with normalize_reward=True" if has_option else "")
     cure = f"Lower {lower}, or {scale}." if lower else f"{scale.capitalize()}."
-    saved = "Nothing was saved."
-    if directory:
-        saved = f"The last checkpoint in {directory.path} is finite."
-    return FloatingPointError(
-        f"`{name}` is NaN or infinite at step {update * plan.steps_per_update} (update {update}, "
-        f"{plan.run_name(run)}). {cure} {saved}"
-    )
+    return FloatingPointError(f"`{name}` is NaN or infinite at {step}. {cure} {saved}")

@@ -145,6 +145,26 @@ def legal_logits(logits: Array, mask: Array | None) -> Array:
     return logits if mask is None else jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
 
 
+def mean_legal_actions(spec: EnvSpec, obs: PyTree) -> Array:
+    """Returns the mean number of legal actions; NaN if there is a state without any.
+
+    Args:
+      spec: description of an environment with an action mask.
+      obs: observations `[..., *obs_shape]`.
+
+    Example:
+      >>> spec = EnvSpec({"x": (1,), "legal": (2,)}, 2, action_mask="legal")
+      >>> obs = {"x": jnp.zeros((2, 1)), "legal": jnp.array([[True, True], [True, False]])}
+      >>> float(mean_legal_actions(spec, obs))
+      1.5
+    """
+    mask = field(environment_obs(obs), spec.action_mask)
+    sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (spec.num_actions,)
+    parts = [part.sum(axis=-1) for part in jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)]
+    counts = jnp.stack(parts).astype(jnp.float32)
+    return jnp.where((counts > 0).all(), counts.sum(axis=0).mean(), jnp.nan)
+
+
 def num_logits(num_actions: Any) -> int:
     """Returns the number of logits of a policy: A, or n_1 + ... + n_K for K actions at once."""
     return sum(num_actions) if isinstance(num_actions, tuple) else num_actions

@@ -4,12 +4,13 @@ One loop serves on-policy and off-policy agents, because an agent's `update` dec
 with a rollout. Training is a loop over `Learner.step`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rljax.ops import random
+from rljax.ops.observations import mean_legal_actions
 from rljax.types import (
     Agent,
     Array,
@@ -103,14 +104,16 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
         )
         agent_state, metrics = agent.update(state.agent, trajectory, update_key)
         unclipped = trajectory._replace(reward=reward)
-        episodes, episode_charts = episode_metrics(unclipped, state.episodes)
+        episodes, charts = episode_metrics(unclipped, state.episodes)
+        if env.spec.action_mask:
+            charts |= {"charts/legal_actions": mean_legal_actions(env.spec, trajectory.obs)}
         state = TrainState(agent_state, env_state, obs, key, episodes, state.num_updates + 1)
-        return state, {**episode_charts, **metrics}
+        return state, {**charts, **metrics}
 
     return Learner(init, jax.jit(step, inline=True))  # traced once for all its callers
 
 
-def episode_metrics(trajectory: Transition, episodes: PyTree) -> tuple[PyTree, Metrics]:
+def episode_metrics(trajectory: Transition, episodes: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """Returns the return and length of episodes that ended in a trajectory, and the mean reward.
 
     They are computed in one short scan after the rollout, which keeps the environment loop small.

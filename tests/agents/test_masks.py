@@ -137,6 +137,23 @@ def test_a_state_without_a_legal_action_is_named():
         rljax.train("ppo", env._replace(reset=reset), progress=False)
 
 
+@pytest.mark.parametrize("name", ["ppo", "dqn", "sarsa"])
+def test_a_state_without_a_legal_action_stops_training(name, monkeypatch):
+    env = masked_process()
+
+    def step(state, action, noise):
+        state, step = env.step(state, action, noise)
+        is_late = state.env.time > 15
+        legal = step.obs["legal"] & ~is_late
+        reward = jnp.nan_to_num(step.reward)  # the last action is illegal
+        return state, step._replace(obs=step.obs | {"legal": legal}, reward=reward)
+
+    options = {"num_envs": 4, "total_timesteps": 4_000, "eval_episodes": 0, "progress": False}
+    monkeypatch.setattr(rljax.envs, "validate", lambda env: None)  # as for a suite
+    with pytest.raises(FloatingPointError, match="masked reached a state without a legal action"):
+        rljax.train(name, env._replace(step=step), **options)
+
+
 # Several discrete actions at once
 
 
