@@ -90,7 +90,8 @@ def check_env(env: Any, **params: Any) -> EnvReport:
       time limit, repeatability, ranges of observations and rewards, and steps per second.
 
     Raises:
-      ValueError: an unknown id or parameter, or a suite that is not installed.
+      ValueError: an unknown id or parameter, a suite that is not installed, or an object that is
+        not an environment.
 
     Example:
       >>> report = check_env("rljax/Treasure")
@@ -235,8 +236,8 @@ def _obs_facts(spec: EnvSpec, trial: Trial) -> list[str]:
 
 def _reward_facts(trial: Trial) -> list[str]:
     reward = trial.reward[:, AT_BOUNDS:]
-    if not reward.any():
-        return [f"All rewards of {reward.size:,} random steps are 0."]
+    if reward.min() == reward.max():
+        return [f"All rewards of {reward.size:,} random steps are {reward.min():g}."]
     rate = float((reward != 0).mean())
     return [
         f"Rewards of random actions are from {reward.min():g} to {reward.max():g}, "

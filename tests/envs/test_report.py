@@ -258,12 +258,15 @@ def test_every_warning_is_found(name):
 def test_facts():
     report = rljax.check_env("CartPole-v1", max_episode_steps=15)
     text = "\n".join(report.facts)
+    reward_fact = next(x for x in rljax.check_env("rljax/Maze").facts if x.startswith("Rewards"))
+    assert reward_fact.startswith("Rewards of random actions are from -1 to 1, ")
+    assert reward_fact.endswith("% are not 0.")
     for words in (
         "`obs` is float32 [4], from -",
         "Actions are discrete, 2.",
         "episodes ended in 512 random steps of 16 copies",
         "15.0 steps on average" if "0 terminated" in text else "truncated",
-        "Rewards of random actions are from 1 to 1, 1 on average; 100.0% are not 0.",
+        "All rewards of 6,144 random steps are 1.",
         "The state of one copy has ",
         "steps a second on cpu, after ",
     ):
@@ -274,9 +277,7 @@ def test_facts():
     )
 
 
-@pytest.mark.parametrize(
-    "env_id", ["CartPole-v1", "Pendulum-v1", "rljax/Maze", "rljax/Treasure", "partial/CartPole-v1"]
-)
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "partial/CartPole-v1"])
 def test_environments_of_rljax_pass(env_id):
     report = rljax.check_env(env_id)
     assert report.ok and not report.warnings, str(report)
