@@ -7,8 +7,10 @@ in every dimension. `backend` chooses the physics: "generalized", "positional", 
 
 import inspect
 import warnings
+from importlib import metadata
 from typing import Any
 
+import jax.numpy as jnp
 from brax import envs
 from brax.envs.wrappers import training
 
@@ -26,6 +28,16 @@ def registered() -> list[str]:
     return [name for name in envs._envs if name != "fast"]  # a stub for brax's own tests
 
 
+def unavailable(name: str) -> str:
+    """Returns why an environment cannot be made, as a sentence; empty if it can."""
+    if name != "swimmer" or "a_min" in inspect.signature(jnp.clip).parameters:
+        return ""
+    return (
+        f"brax/swimmer of brax {metadata.version('brax')} calls `jnp.clip(a_min=...)`, which this "
+        "version of JAX no longer has. playground/SwimmerSwimmer6 is a similar task."
+    )
+
+
 def from_id(name: str, **params: Any) -> Env:
     """Returns a registered environment of brax as an `Env` whose `step` does not reset.
 
@@ -35,8 +47,10 @@ def from_id(name: str, **params: Any) -> Env:
         `max_episode_steps`.
 
     Raises:
-      ValueError: an unknown parameter or backend.
+      ValueError: an unknown parameter or backend, or an environment that JAX cannot run.
     """
+    if reason := unavailable(name):
+        raise ValueError(reason)
     limit = params.pop("max_episode_steps", TIME_LIMIT)
     arguments = inspect.signature(envs._envs[name]).parameters.values()
     known = {x.name: x.default for x in arguments if x.kind == x.POSITIONAL_OR_KEYWORD}

@@ -36,7 +36,8 @@ def length_faults(spec: EnvSpec, trial: Trial) -> tuple[list[str], list[str]]:
     if limit and at_limit >= FEW and not (truncated == limit).any():
         faults.append(
             f"{at_limit} episodes are terminated after exactly {limit} steps, the time limit; "
-            "return `truncated` there, so that agents bootstrap from the last observation."
+            "return `truncated` there, so that agents bootstrap from the last observation. If the "
+            "task itself ends there, set `max_episode_steps` to 0 in the spec."
         )
     if limit and (truncated == limit).any() and (truncated == 1).sum() > (truncated > 1).sum():
         faults.append(

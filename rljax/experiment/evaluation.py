@@ -9,6 +9,7 @@ import numpy as np
 
 from rljax import config as configs
 from rljax import envs
+from rljax.envs import host
 from rljax.envs.memory import carry_memory
 from rljax.experiment import checkpoint
 from rljax.experiment.options import read_record
@@ -110,7 +111,7 @@ def evaluate_states(
     def evaluate_one(run, config):
         state, key, swept = run
         agent = plan.make_agent(dataclasses.replace(config, **swept), env)
-        return evaluate_agent(agent, env, state, key, greedy=greedy)
+        return evaluate_agent(agent, env, state, key, greedy=greedy, close=host.close)
 
     shards = placement.split((states, keys, inits.swept))
     program = runs.over_runs(evaluate_one, placement.width)

@@ -1,7 +1,9 @@
 """A canvas in the coordinates of a scene, and the colors of all frames."""
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,9 +51,37 @@ class Canvas:
         for end in (points[0], points[-1]):
             self.disc(end, width / 2, color)
 
+    def text(
+        self, point: Point, text: str, size: float = 13, color: tuple = INK, anchor: str = "mm"
+    ) -> None:  # fmt: skip
+        """Writes one line.
+
+        Args:
+          point: where the anchor of the text is.
+          text: the line.
+          size: size of the font in pixels of the final frame.
+          color: its color.
+          anchor: anchor of pillow: l, m or r for left, middle or right, and m or s for the middle
+            or the baseline.
+        """
+        font = _font(round(size * self.SUPERSAMPLING))
+        self.draw.text(self._pixel(point), text, color, font, anchor)
+
     def frame(self) -> np.ndarray:
         """Returns the image at its final size, uint8 `[H, W, 3]`."""
         return np.asarray(self.image.reduce(self.SUPERSAMPLING))
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def text_width(text: str, size: float = 13) -> float:
+    """Returns the width of a line in pixels of a frame."""
+    return _font(round(size * Canvas.SUPERSAMPLING)).getlength(text) / Canvas.SUPERSAMPLING
 
 
 def transform(points: Sequence[Point], to: Point, angle: float = 0.0) -> list[Point]:

@@ -95,6 +95,9 @@ def _acrobot(state: Any, obs: np.ndarray) -> np.ndarray:
     return canvas.frame()
 
 
+LETTERS = {"G": "G", "T": "G", "X": "X"}  # on the tiles of a text world
+
+
 def board(text: str, before: str = "") -> np.ndarray:
     """Draws a text world: `o` the agent, `#` walls, `X` pits, `G` or `T` a goal.
 
@@ -118,6 +121,8 @@ def board(text: str, before: str = "") -> np.ndarray:
             canvas.polygon(tile, tiles.get(cells[i][j] if cell == "o" else cell, TILE))
             if cell == "<":
                 canvas.polygon(transform([(-0.2, 0), (0.15, 0.2), (0.15, -0.2)], center), FAINT)
+            if cell in LETTERS and side >= 16:
+                canvas.text(center, LETTERS[cell], 0.4 * side, BACKGROUND)
             if cell == "o":
                 canvas.disc(center, 0.32, BLUE)
     return canvas.frame()

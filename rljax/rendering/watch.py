@@ -4,6 +4,7 @@ Tabular agents in gridworlds also show their value table, in the terminal and as
 """
 
 import dataclasses
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -14,12 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.config import at_least
-from rljax.envs import worlds
-from rljax.envs.wrappers import replace_innermost
+from rljax.envs import SUITES, worlds
+from rljax.envs.memory import carry_memory
+from rljax.envs.wrappers import batched, replace_innermost
 from rljax.experiment.evaluation import load_states
 from rljax.experiment.plan import Plan
 from rljax.rendering import frames, tables
-from rljax.types import PyTree, params_of, sample_one
+from rljax.rendering.gymnax_tasks import maze_text
+from rljax.types import (
+    Env,
+    PyTree,
+    RecurrentObs,
+    Render,
+    params_of,
+    sample_one,
+    unclipped_reward,
+)
 
 TEXT_FRAME_SECONDS = 0.1  # of grids drawn from observations; other text plays as fast as the GIF
 
@@ -28,7 +39,8 @@ class Episode(NamedTuple):
     """One episode to show.
 
     Attributes:
-      scenes: a scene before each step, and the final one where the environment reports its state.
+      scenes: the first state and the state after each step, with the action and the reward; of
+        the user's own environment, without the last state unless `Step.info["next_state"]` has it.
       total_reward: undiscounted return.
       length: number of steps.
       ended: it terminated or was truncated by the environment, not by `max_steps`.
@@ -65,7 +77,7 @@ def watch(
       The path of the GIF.
 
     Raises:
-      ValueError: there is no such run or no checkpoint yet, or the environment is on the host.
+      ValueError: there is no such run or no checkpoint yet.
 
     Example:
       >>> import rljax, tempfile
@@ -83,11 +95,6 @@ def watch(
     index, seed = at_least("run", run, 0), at_least("seed", seed, 0)
     max_steps = at_least("max_steps", max_steps, 1)
     plan, states = load_states(run_dir, env, **pieces)
-    if plan.env.batch is not None:
-        raise ValueError(
-            f"{plan.env_id} runs on the host, and rljax draws only environments in JAX: use its "
-            "own `render`."
-        )
     if index >= plan.num_runs:
         raise ValueError(
             f"`run` is {index}, but {run_dir} has {plan.num_runs} runs. Choose one from 0 to "
@@ -96,11 +103,13 @@ def watch(
     state = jax.tree.map(lambda x: x[index], states.agent)
     episode = _play(plan, state, index, seed, max_steps)
     path = Path(output) if output else Path(run_dir) / "watch.gif"
-    fps = frames.frame_rate(plan.env_id, episode.scenes)
-    frames.write_gif(frames.draw_frames(plan.env_id, episode.scenes), path, fps)
+    env_id = plan.env_id if not plan.custom_env else plan.env_id.rpartition("/")[2]
+    renderer = frames.renderer_of(env_id, episode.scenes, plan.env_params)
+    drawn = frames.draw_frames(env_id, episode.scenes, renderer=renderer)
+    frames.write_gif(drawn, path, renderer.fps)
     print_text = sys.stdout.isatty() if show_text is None else show_text
     if print_text:
-        _print_scenes(plan.env_id, episode)
+        _print_scenes(plan.env_id, episode, renderer.fps)
     outcome = "episode ended" if episode.ended else "episode not finished"
     print(
         f"{plan.run_name(index)}: return {episode.total_reward:g}, {outcome} after "
@@ -119,7 +128,7 @@ def watch_after_training(plan: Plan, run_dir: str | Path) -> None:
 
 def _play(plan: Plan, state: PyTree, index: int, seed: int, max_steps: int) -> Episode:
     """Plays one episode with the greedy policy of the agent's `state`."""
-    env = plan.build_env(1)
+    env, render = _single_episode(plan)
     agent = plan.make_agent(_config_of(plan, index), env)
 
     def play(state, key):
@@ -131,26 +140,55 @@ def _play(plan: Plan, state: PyTree, index: int, seed: int, max_steps: int) -> E
             action = agent.greedy(state, obs, keys[0])
             noise = sample_one(env.sample_noise, keys[1])
             next_state, step = env.step(env_state, action, noise)
+            reached = next_state
+            if "next_state" in step.info:
+                reached = replace_innermost(next_state, step.info["next_state"])
             done = (step.terminated | step.truncated)[0]
-            before, after = (env_state, obs), (step.info.get("next_state"), step.next_obs)
-            return (next_state, step.obs, is_over | done), (before, after, step.reward[0], is_over)
+            taken = action[0] if isinstance(obs, RecurrentObs) else action  # without the memory
+            # whether `reached` is a state of this episode
+            is_known = jnp.bool_(not plan.custom_env or "next_state" in step.info) | ~done
+            outputs = reached, step.next_obs, taken, unclipped_reward(step), is_known, is_over
+            return (next_state, step.obs, is_over | done), outputs
 
         keys = jax.random.split(act_key, max_steps), jax.random.split(env_key, max_steps)
-        return jax.lax.scan(play_step, (env_state, obs, jnp.bool_(False)), keys)
+        (_, _, ended), outputs = jax.lax.scan(
+            play_step, (env_state, obs, jnp.bool_(False)), keys
+        )  # fmt: skip
+        first = jax.tree.map(lambda x: x[None], (env_state, obs))
+        return first, outputs, ended
 
-    (_, _, ended), outputs = jax.jit(play)(state, jax.random.key(seed))
-    before, after, reward, is_over = outputs
+    first, outputs, ended = jax.jit(play)(state, jax.random.key(seed))
+    *after, action, reward, is_known, is_over = outputs
     length = int((~is_over).sum())
-    scenes = frames.scenes(
-        *jax.tree.map(lambda x: x[:length], before), copy=0, render=env.render
-    )  # fmt: skip
-    (states, _), (next_state, next_obs) = jax.tree.map(
-        lambda x: x[length - 1 : length], (before, after)
-    )
-    if next_state is not None:
-        final_state = replace_innermost(states, next_state)
-        scenes += frames.scenes(final_state, next_obs, copy=0, render=env.render)
+    scenes = frames.scenes(*first, copy=0, render=render)
+    shown = length if is_known[length - 1] else length - 1
+    if shown:
+        after = jax.tree.map(lambda x: x[:shown], after)
+        scenes += frames.scenes(*after, copy=0, render=render)
+    action, reward = np.asarray(action)[:, 0], np.asarray(reward)[:, 0]
+    scenes[1:] = [
+        scene._replace(action=action[t], reward=reward[t]) for t, scene in enumerate(scenes[1:])
+    ]
     return Episode(scenes, float(reward[:length].sum()), length, bool(ended))
+
+
+def _single_episode(plan: Plan) -> tuple[Env, Render | None]:
+    """Returns the environment as a batch of one, and the function that gives its text.
+
+    An environment that is made from its id does not reset itself, so that the last state of the
+    episode is known. The user's own environment does.
+    """
+    if plan.custom_env:
+        return plan.build_env(1), plan.env.render
+    suite, name = frames.split_id(plan.env_id)
+    params = dict(plan.env_params)
+    if "max_episode_steps" in params:
+        params["max_episode_steps"] = int(params["max_episode_steps"])
+    env = importlib.import_module(SUITES[suite].module).from_id(name, **params)
+    if (memory := plan.row.initial_memory(plan.config, env.spec)) is not None:
+        env = carry_memory(env, memory)
+    render = env.render or (maze_text(name, params) if suite == "gymnax" else None)
+    return batched(env, 1), render
 
 
 def _config_of(plan: Plan, index: int) -> Any:
@@ -159,13 +197,12 @@ def _config_of(plan: Plan, index: int) -> Any:
     return dataclasses.replace(plan.config, **swept)
 
 
-def _print_scenes(env_id: str, episode: Episode) -> None:
+def _print_scenes(env_id: str, episode: Episode, fps: float) -> None:
     """Prints text frames, each over the previous one."""
     first = episode.scenes[0]
     if frames.text(env_id, first) is None:
         return
     has_text = first.text is not None
-    fps = frames.frame_rate(env_id, episode.scenes)
     seconds = 1 / fps if has_text else TEXT_FRAME_SECONDS
     for i, scene in enumerate(episode.scenes):
         text = frames.text(env_id, scene) or ""

@@ -1,11 +1,11 @@
 """Policy evaluation: the first episodes of new environments, without learning."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rljax.envs import host
 from rljax.ops import random
 from rljax.types import Agent, Array, Env, Key, PyTree, sample_one, unclipped_reward
 
@@ -27,6 +27,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     agent: Agent, env: Env, state: PyTree, key: Key, episodes_per_env: int = 1,
     max_steps: int | None = None, greedy: bool = True,
+    close: Callable[[PyTree], Any] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Runs the first `episodes_per_env` episodes of every environment.
 
@@ -42,6 +43,8 @@ def evaluate(
       max_steps: limit of steps of each environment; by default `episodes_per_env` times its time
         limit, or times 10,000 if it has none.
       greedy: act with `agent.greedy`; otherwise sample with `agent.act`.
+      close: called with the final states of the environments, such as `envs.host.close`, which
+        closes environments on the host.
 
     Returns:
       The `Evaluation`, whose arrays have the shape `[B, k]`.
@@ -78,5 +81,6 @@ def evaluate(
 
     carry = (jnp.int32(0), env_state, obs, jnp.zeros(shape[0], jnp.int32), no_episodes)
     _, env_state, *_, episodes = jax.lax.while_loop(is_unfinished, step_once, carry)
-    host.close(env_state)
+    if close is not None:
+        close(env_state)
     return episodes

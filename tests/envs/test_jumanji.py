@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.usefixtures("quick_compiles"),
     # jumanji does not close the images of Sokoban
     pytest.mark.filterwarnings("ignore:Exception ignored in.*jumanji"),
+    pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types"),  # of BinPack
 ]
 
 
@@ -237,6 +238,6 @@ def test_objects():
 @pytest.mark.slow
 def test_ppo_learns_2048():
     env = envs.make("jumanji/Game2048-v1")
-    result = rljax.train("ppo", env, total_timesteps=60_000, progress=False, eval_episodes=0)
+    result = rljax.train("ppo", env, total_timesteps=100_000, progress=False, eval_episodes=0)
     returns = result.returns.ravel()
     assert returns[0] < 1_300 and returns[-1] > 2_000  # random actions have about 1,000

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from rljax import envs
-from rljax.rendering import frames
+from rljax.rendering import cells, frames
 from rljax.rendering.canvas import BLUE, GREEN, ORANGE
 from rljax.rendering.frames import Scene
-from rljax.types import Env, EnvSpec, Step, sample_one
+from rljax.types import Env, EnvSpec, RecurrentObs, Step, sample_one
 
 
 def scene(*obs, **state):
@@ -109,9 +109,9 @@ def test_grid_observations_as_cells():
     for channel in range(4):
         is_on = scene.obs[..., channel] > 0
         np.testing.assert_array_equal(
-            centers[is_on], np.broadcast_to(frames.CHANNEL_COLORS[channel], (is_on.sum(), 3))
+            centers[is_on], np.broadcast_to(cells.CHANNEL_COLORS[channel], (is_on.sum(), 3))
         )
-    assert (centers[scene.obs.sum(-1) == 0] == frames.EMPTY).all()
+    assert (centers[scene.obs.sum(-1) == 0] == cells.EMPTY).all()
 
 
 def test_the_first_channel_that_is_on_is_shown():
@@ -143,6 +143,27 @@ def test_images_are_enlarged(shape, dtype, largest):
     assert frames.text("Mine", Scene(None, obs)) is None
 
 
+def test_stacked_frames_show_the_last():
+    obs = np.zeros((84, 84, 4), np.uint8)
+    obs[:42, :, 0], obs[42:, :, 3] = 200, 100
+    for image in (obs, np.zeros_like(obs), np.ones_like(obs)):  # also an image of one color
+        (frame,) = frames.draw_frames("atari/Pong", [Scene(None, image)])
+        assert frame.shape == (252, 252, 3)
+        np.testing.assert_array_equal(frame[::3, ::3], np.repeat(image[..., 3:], 3, axis=-1))
+
+
+def test_of_a_tree_the_largest_image_is_drawn():
+    small, large = np.zeros((3, 3, 2)), np.zeros((5, 5, 2))
+    large[1, 1, 0] = 1
+    tree = {"a": np.ones(200), "b": small, "c": large, "action_mask": np.ones(4, bool)}
+    (frame,) = frames.draw_frames("Mine", [Scene(None, tree)])
+    assert frame.shape == (320, 320, 3)
+    assert (frame[96, 96] == cells.CHANNEL_COLORS[0]).all()
+    assert "@" in frames.text("Mine", Scene(None, tree))
+    del tree["b"], tree["c"]
+    assert frames.draw_frames("Mine", [Scene(None, tree)])[0].shape == (280, 480, 3)  # bars
+
+
 def test_real_valued_channels_show_the_largest():
     obs = np.zeros((4, 4, 5))
     obs[1, 1] = 0.1, 0.2, 0.7, 0, 0
@@ -160,13 +181,14 @@ def test_vectors_are_bars_relative_to_their_largest_values():
     assert heights(first) == [0, 0]
     up, down = heights(last)
     assert abs(up - down) <= 2
-    assert up > 80
+    assert up > 75
     assert abs(heights(middle)[0] - up / 2) < 8
     assert frames.text("Mine", scenes[0]) is None
 
 
 @pytest.mark.parametrize(
-    "obs", [np.float32(3), np.int32(2), np.ones((1, 1)), np.ones((2, 2, 2, 2))]
+    "obs",
+    [np.float32(3), np.int32(2), np.ones((1, 1)), np.ones((2, 2, 2, 2)), np.ones((9, 9, 9, 9))],
 )
 def test_observations_of_any_shape_have_a_frame(obs):
     (frame,) = frames.draw_frames("Mine", [Scene(None, obs)])
@@ -196,7 +218,8 @@ def test_scenes_of_wrapped_and_batched_environments():
         scenes = frames.scenes(states, obs, copy)
         assert [float(scene.state["x"]) for scene in scenes] == expected
         assert [float(scene.obs[0]) for scene in scenes] == expected
-    single = frames.scenes(jax.tree.map(lambda x: x[:, 1], states), (obs[:, 1], "memory"))
+    states = jax.tree.map(lambda x: x[:, 1], states)
+    single = frames.scenes(states, RecurrentObs(obs[:, 1], jnp.zeros((3, 8))))
     assert [float(scene.state["x"]) for scene in single] == [1, 2, 3]
     assert len(frames.draw_frames("Env", single)) == 3
 
@@ -211,7 +234,8 @@ def test_a_gif_contains_its_frames(tmp_path):
             read = np.asarray(gif.convert("RGB")).astype(int)
             assert np.abs(read - frame).mean() < 2
     assert frames.draw_frames("CartPole-v1", []) == frames.draw_frames("Mine", []) == []
-    assert (frames.frame_rate("gymnax/CartPole-v1"), frames.frame_rate("Mine")) == (30, 10)
+    assert frames.renderer_of("gymnax/CartPole-v1").fps == 30
+    assert frames.renderer_of("Mine").fps == 10
 
 
 @pytest.mark.parametrize(

@@ -128,5 +128,5 @@ def test_watch_writes_a_gif_and_prints_the_state(tmp_path, capsys, monkeypatch):
     assert len({text.split("goal")[1].split("distance")[0] for text in texts}) == 1
     np.testing.assert_allclose(delays, 1 / 30)
     with Image.open(path) as gif:
-        assert (gif.n_frames, gif.size) == (10, (400, 400))
+        assert (gif.n_frames, gif.size) == (10, (400, 424))
     assert not path.with_suffix(".png").exists()  # an arm has no value table

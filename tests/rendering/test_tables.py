@@ -124,12 +124,12 @@ def test_text_worlds_are_drawn_from_their_text():
 
     assert color(a, 0, 0, height // 2) == color(b, 0, 2, height // 2) == BLUE
     # the agent of `b` is on the goal, which shows at the edge of the cell
-    assert color(a, 0, 2, height // 2) == color(b, 0, 2, 6) == GREEN
-    assert color(a, 1, 1, height // 2) == ORANGE
+    assert color(a, 0, 2, 6) == color(b, 0, 2, 6) == GREEN
+    assert color(a, 1, 1, 6) == ORANGE
     assert color(a, 1, 2, height // 2) == INK
     assert frames.text("rljax/Any", scenes[0]) == first
-    assert frames.frame_rate("rljax/Any", scenes) == 6
-    assert frames.frame_rate("rljax/Any", [Scene(None, 0, "o-T")]) == 3
+    assert frames.renderer_of("rljax/Any", scenes).fps == 6
+    assert frames.renderer_of("rljax/Any", [Scene(None, 0, "o-T")]).fps == 3
 
 
 @pytest.mark.parametrize("name", worlds.WORLDS)

@@ -3,13 +3,16 @@
 import re
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 import rljax
+from rljax import envs
 from rljax.experiment.plan import make_plan
 from rljax.rendering import watch
+from rljax.types import Env, EnvSpec, Step
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -39,7 +42,7 @@ def test_a_text_world_is_printed_with_its_value_table(treasure, capsys, monkeypa
     assert lines[-1] == str(treasure / "watch.png")
     np.testing.assert_allclose(delays, 0.3, atol=0.04)
     with Image.open(path) as gif:
-        assert (gif.n_frames, gif.size) == (6, (432, 72))
+        assert (gif.n_frames, gif.size) == (6, (432, 96))
     with Image.open(treasure / "watch.png") as figure:
         assert figure.size[0] > 4 * figure.size[1]
 
@@ -83,6 +86,50 @@ def test_training_ends_with_an_episode_only_on_terminals_and_in_text_worlds(
     assert capsys.readouterr().out == ""
     watch.watch_after_training(plan, treasure)
     assert "Episode 1: total_steps = 5" in capsys.readouterr().out
+
+
+SHORT = {"eval_episodes": 0, "progress": False, "num_reports": 1}
+
+
+def test_the_maze_of_a_gymnax_task_is_text_and_the_last_state_is_shown(tmp_path, capsys):
+    rljax.train(
+        "q_learning", "FrozenLake-misc", run_dir=tmp_path / "run", total_timesteps=40,
+        env_params={"is_slippery": False, "map_name": "8x8"}, **SHORT,
+    )  # fmt: skip
+    path = watch.watch(tmp_path / "run", max_steps=4, show_text=True)
+    lines = re.sub(r"\x1b\[\d+A\x1b\[J", "", capsys.readouterr().out).splitlines()
+    assert lines[0] == "o-------" and lines[2] == "---X----"
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size) == (5, (480, 504))  # the first state and those after steps
+
+
+def test_environments_on_the_host_are_drawn_from_their_observations(tmp_path):
+    pytest.importorskip("gymnasium")
+    rljax.train(
+        "dqn", "gymnasium/CartPole-v1", run_dir=tmp_path / "run", total_timesteps=32, num_envs=2,
+        hidden_sizes=(4,), buffer_size=64, batch_size=4, learning_starts=8,
+        **SHORT,
+    )  # fmt: skip
+    path = watch.watch(tmp_path / "run", max_steps=3, show_text=False)
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size) == (4, (480, 324))
+
+
+def test_the_users_own_environment_is_drawn_as_bars_without_its_last_state(tmp_path, capsys):
+    def reset(key):
+        return jnp.int32(0), jnp.zeros(2)
+
+    def step(state, action, key):
+        obs = jnp.stack([state + 1.0, action.astype(float)])
+        return state + 1, Step(obs, jnp.float32(1), state >= 2, jnp.bool(False), obs)
+
+    env = envs.auto_reset(Env(EnvSpec((2,), num_actions=2, env_id="Mine"), reset, step))
+    options = {"num_envs": 2, "num_steps": 4, "hidden_sizes": (4,)}
+    rljax.train("a2c", env, run_dir=tmp_path / "run", total_timesteps=16, **options, **SHORT)
+    path = watch.watch(tmp_path / "run", env=env)
+    assert "return 3, episode ended after 3 steps" in capsys.readouterr().out
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size) == (3, (480, 264))
 
 
 @pytest.mark.parametrize(
