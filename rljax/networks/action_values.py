@@ -157,9 +157,9 @@ def check_q_network(network: Any, spec: EnvSpec, num_outputs: int = 0) -> None:
       ValueError: it is no flax linen module, or its outputs have the wrong form.
     """
     obs = example_obs(spec, (2,))
-    shapes = ", ".join(str(list(x.shape)) for x in jax.tree.leaves(obs))
+    shapes = " and ".join(str(list(x.shape)) for x in jax.tree.leaves(obs))
     shape = (2, spec.num_actions, num_outputs)[: 3 if num_outputs else 2]
-    wanted = f"a Q-network maps observations {shapes} to an array {list(shape)}"
+    wanted = f"a Q-network maps obs{shapes} to an array {list(shape)}"
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise ValueError(f"`network` is a {kind}, but it must be a flax linen module: {wanted}.")

@@ -9,7 +9,7 @@ from rljax.agents.c51 import C51Config, RainbowConfig, categorical_objective
 from rljax.agents.munchausen import MunchausenConfig, munchausen_objective
 from rljax.agents.qr_dqn import quantile_objective
 from rljax.ops import td
-from rljax.types import Transition
+from rljax.types import EnvSpec, Transition
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -44,7 +44,7 @@ def softmax(x):
 def test_c51_loss_is_the_cross_entropy_to_the_projected_target(double):
     atoms = np.linspace(-2.0, 3.0, K)
     bootstrap = td.select_double_action if double else td.select_max_action
-    objective = categorical_objective(jnp.asarray(atoms, jnp.float32), bootstrap)
+    objective = categorical_objective(jnp.asarray(atoms, jnp.float32), bootstrap, EnvSpec())
     loss, divergence, value = loss_of(objective)
     p, next_p = softmax(OUTPUTS["online"])[ROWS, ACTION], softmax(OUTPUTS["next target"])
     selecting_p = softmax(OUTPUTS["next online"]) if double else next_p
@@ -71,7 +71,7 @@ def test_c51_loss_is_the_cross_entropy_to_the_projected_target(double):
 @pytest.mark.parametrize("double", [False, True])
 def test_qr_dqn_loss_is_the_quantile_huber_loss_to_all_target_quantiles(double):
     bootstrap = td.select_double_action if double else td.select_max_action
-    loss, td_error, value = loss_of(quantile_objective(K, 0.5, bootstrap))
+    loss, td_error, value = loss_of(quantile_objective(K, 0.5, bootstrap, EnvSpec()))
     theta, next_theta = OUTPUTS["online"][ROWS, ACTION], OUTPUTS["next target"]
     selecting_theta = OUTPUTS["next online"] if double else next_theta
     next_theta = next_theta[ROWS, selecting_theta.mean(axis=-1).argmax(axis=1)]
@@ -88,7 +88,7 @@ def test_qr_dqn_loss_is_the_quantile_huber_loss_to_all_target_quantiles(double):
 
 def test_munchausen_adds_the_scaled_log_policy_and_bootstraps_from_the_soft_value():
     tau, alpha, floor = 0.3, 0.9, -0.6
-    objective = munchausen_objective(tau, alpha, floor, td.squared)
+    objective = munchausen_objective(tau, alpha, floor, td.squared, EnvSpec())
     loss, td_error, value = loss_of(objective, lambda x: x[..., 0])
     q, target_q, next_q = (OUTPUTS[name][..., 0] for name in ("online", "target", "next target"))
     log_policy = np.log(softmax(target_q / tau))[ROWS, ACTION]
@@ -107,9 +107,9 @@ def test_no_gradient_flows_through_the_target(kind):
     """The loss has a gradient in the online outputs at s alone."""
     atoms = jnp.linspace(-2.0, 3.0, K)
     objective = {
-        "atoms": categorical_objective(atoms, td.select_double_action),
-        "quantiles": quantile_objective(K, 1.0, td.select_double_action),
-        "soft": munchausen_objective(0.3, 0.9, -1.0, td.squared),
+        "atoms": categorical_objective(atoms, td.select_double_action, EnvSpec()),
+        "quantiles": quantile_objective(K, 1.0, td.select_double_action, EnvSpec()),
+        "soft": munchausen_objective(0.3, 0.9, -1.0, td.squared, EnvSpec()),
     }[kind]
 
     def loss(*outputs):

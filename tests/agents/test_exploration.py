@@ -148,7 +148,7 @@ def test_numbered_states_are_one_hot_vectors():
 def test_observations_may_be_images_of_bytes(dtype):
     spec = EnvSpec(obs_shape=(4, 5, 2), num_actions=2, num_envs=B, obs_dtype=dtype)
     _, state, update = make(spec)
-    assert "ConvTorso_0" in state.predictor["params"]
+    assert "minatar_0" in state.predictor["params"]["Encoder_0"]
     obs = jax.random.randint(KEY, (T, B, *spec.obs_shape), 0, 256).astype(dtype)
     trajectory = make_trajectory(0)._replace(obs=obs, next_obs=obs)
     state, metrics = update(state, trajectory, KEY)

@@ -138,7 +138,7 @@ def test_policy_and_critic_do_not_change_each_other():
 def test_policy_and_critic_have_separate_convolutions_for_images():
     spec = EnvSpec(obs_shape=(4, 4, 1), num_actions=3, num_envs=B)
     params = trpo(CONFIG, spec).init(jax.random.key(0)).params["params"]
-    assert {"ConvTorso_0", "ConvTorso_1"} <= params.keys()
+    assert {"encoder", "critic_encoder"} <= params.keys()
 
 
 def test_workers_take_the_step_of_one_worker_with_all_environments():
