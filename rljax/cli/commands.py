@@ -249,7 +249,7 @@ COMMANDS = {
             "num_episodes": "number of episodes of each policy (100)",
             "seed": "random seed of the environments (the seed of the run)",
             "sample": "sample actions instead of taking the most probable (false)",
-            "in": "evaluate in the environment of the same name in another suite, `gymnasium`",
+            "in": "suite to evaluate in, such as gymnasium; same environment name",
         },
     ),
     "plot": Command(

@@ -111,8 +111,12 @@ class AtariPool:
         obs, reward, terminated, truncated, info = self._env.step(action)
         unclipped = reward.astype(np.float32)
         reward = np.clip(unclipped, -1, 1) if self._clip_rewards else unclipped
+        next_obs, done = obs, terminated | truncated
+        if done.any():  # rows of games that go on hold earlier frames
+            done = done.reshape(-1, *(1,) * (obs.ndim - 1))
+            next_obs = np.where(done, info["final_obs"], obs)
         return Step(
-            obs, reward, terminated, truncated & ~terminated, info.get("final_obs", obs),
+            obs, reward, terminated, truncated & ~terminated, next_obs,
             {"unclipped_reward": unclipped},
         )  # fmt: skip
 

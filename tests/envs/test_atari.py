@@ -55,7 +55,9 @@ def test_same_steps_as_ale():
     for t in range(T):
         next_obs, reward, terminated, truncated, info = original.step(np.asarray(actions[t]))
         np.testing.assert_array_equal(steps.obs[t], np.moveaxis(next_obs, 1, -1))
-        next_obs = np.moveaxis(info.get("final_obs", next_obs), 1, -1)
+        done = (terminated | truncated).reshape(-1, 1, 1, 1)
+        next_obs = np.where(done, info.get("final_obs", next_obs), next_obs)
+        next_obs = np.moveaxis(next_obs, 1, -1)
         np.testing.assert_array_equal(steps.next_obs[t], next_obs)
         np.testing.assert_array_equal(steps.info["unclipped_reward"][t], reward)
         np.testing.assert_array_equal(steps.terminated[t], terminated)
@@ -124,3 +126,23 @@ def test_ppo_trains_on_images():
         env_params={"max_episode_steps": 60}, progress=False,
     )  # fmt: skip
     assert np.isfinite(run.returns).all()
+
+
+def test_next_obs_differs_from_obs_only_where_a_game_ends():
+    """ALE's `final_obs` holds earlier frames for the games that go on."""
+    env = rljax.build("atari/Breakout", 8)
+
+    def random_step(carry, key):
+        state, previous = carry
+        action_key, step_key = jax.random.split(key)
+        action = jax.random.randint(action_key, (8,), 0, env.spec.num_actions)
+        state, step = env.step(state, action, sample_one(env.sample_noise, step_key))
+        same = (step.obs == step.next_obs).all(axis=(1, 2, 3))
+        return (state, step.obs), (same, step.terminated | step.truncated)
+
+    state, obs = jax.jit(env.reset)(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 300)
+    (state, _), (same, done) = jax.jit(lambda c: jax.lax.scan(random_step, c, keys))((state, obs))
+    host.close(state)
+    assert done.any() and not done.all(axis=1).any()
+    assert (np.asarray(same) == ~np.asarray(done)).all()
