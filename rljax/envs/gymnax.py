@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rljax.config import convert, kind_of, unknown_key
+from rljax.envs.adapters import strongly_typed
 from rljax.envs.wrappers import time_limit
 from rljax.ops import random
-from rljax.types import Env, EnvSpec, Step, is_key
+from rljax.types import Env, EnvSpec, Step
 
 INFO_OF_STEP = ("discount", "terminated", "truncated", "final_observation")  # also in `Step`
 MNIST = Path("/tmp/mnist")  # where gymnax looks for the data set
@@ -167,7 +167,7 @@ def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
 
     def reset(key):
         obs, state = single.reset(key, env_params)
-        return _strongly_typed(state), _strongly_typed(obs)
+        return strongly_typed(state), strongly_typed(obs)
 
     def step(state, action, key):
         outputs = single.step(key, state, action, env_params)
@@ -179,8 +179,8 @@ def from_object(env: Any, env_params: Any = None, **params: Any) -> Env:
         obs, state, reward, terminated, time_is_up, info = outputs
         truncated = jnp.logical_and(time_is_up, jnp.logical_not(terminated))
         info = {key: value for key, value in info.items() if key not in INFO_OF_STEP}
-        reward, obs = jnp.asarray(reward, jnp.float32), _strongly_typed(obs)
-        return _strongly_typed(state), Step(obs, reward, terminated, truncated, obs, info)
+        reward, obs = jnp.asarray(reward, jnp.float32), strongly_typed(obs)
+        return strongly_typed(state), Step(obs, reward, terminated, truncated, obs, info)
 
     made = Env(spec, reset, step, random.split)
     if limit is None or hasattr(env_params, "max_steps_in_episode"):
@@ -226,17 +226,6 @@ def _without_auto_reset(env: Any) -> Any:
     wrapper = object.__new__(type(env))  # `copy.copy` asks `__getattr__`, which needs `_env`
     vars(wrapper).update(vars(env), _env=_without_auto_reset(env._env))
     return wrapper
-
-
-def _strongly_typed(tree: Any) -> Any:
-    """Converts every leaf to an array whose dtype is not weak, as a Python number's would be."""
-
-    def convert_leaf(leaf):
-        if is_key(leaf):
-            return leaf
-        return jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype)
-
-    return jax.tree.map(convert_leaf, tree)
 
 
 def _name_of(env: Any) -> str:
