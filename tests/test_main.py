@@ -65,7 +65,7 @@ def test_words_are_split_into_positionals_and_options(words, positionals, option
         ("plot", "the arguments of `rljax plot` are RUN_DIR ..., but it got none."),
         ("evaluate nowhere --num-episodes 0", "`num_episodes` is 0, but it must be at least 1."),
         ("evaluate nowhere", "there is no run in nowhere: give the directory"),
-        ("list xyz", "there is no environment suite `x`: the suites are gymnax, rljax"),
+        ("list xyz", "there is no environment suite `xyz`: the suites are gymnax, rljax"),
         ("list x y", "the arguments of `rljax list` are SUITE, but it got x y."),
     ],
 )

@@ -4,6 +4,7 @@ Importing this package imports no suite of environments; `make` imports the one 
 for.
 """
 
+import difflib
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -217,8 +218,8 @@ def _module_of(suite: str, env_id: str) -> Any:
 
 
 def _suite_hint(suite: str) -> str:
-    near = nearest(suite, SUITES)
-    return f"did you mean `{near}`?" if near else f"the suites are {', '.join(SUITES)}."
+    near = difflib.get_close_matches(suite.lower(), SUITES, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"the suites are {', '.join(SUITES)}."
 
 
 def _split_id(env_id: str) -> tuple[str, str]:

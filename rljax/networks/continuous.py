@@ -111,7 +111,7 @@ def check_network(
     Raises:
       ValueError: it is no flax linen module, it raises an error, or it returns other shapes.
     """
-    shapes = ", ".join(str(list(x.shape)) for x in inputs)
+    shapes = ", ".join(str(list(x.shape)) for x in jax.tree.leaves(inputs))
     wanted = f"it must be a flax linen module that maps {shapes} to {_show(outputs)}"
     if not isinstance(network, nn.Module):
         raise ValueError(f"`{name}` is {kind_of(network)}, but {wanted}.")

@@ -2,7 +2,6 @@
 
 import sys
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +34,7 @@ def test_ids():
         ("CartPole-v2", "no environment `CartPole-v2`: did you mean `CartPole-v1`?"),
         ("gymnax/Breakout", "did you mean `Breakout-MinAtar`? `rljax list gymnax` shows"),
         ("gymnacks/CartPole-v1", "suite `gymnacks` of `gymnacks/CartPole-v1`: did you mean `Cart"),
-        ("gymnacks/ant", "suite `gymnacks` of `gymnacks/ant`: the suites are gymnax, rljax"),
+        ("gymnacks/ant", "suite `gymnacks` of `gymnacks/ant`: did you mean `gymnax`?"),
         ("CartPole/v1", "no environment suite `CartPole` of `CartPole/v1`: the suites are"),
     ],
 )
@@ -169,7 +168,6 @@ def test_environments_for_gymnax_before_1_are_refused():
         (object, "`env` is the class object, but it must be an environment. Pass an instance"),
         (3, "`env` is 3 of type int, but it must be an id such as"),
         (None, "`env` is None of type NoneType, but it must be an id such as"),
-        (gymnasium.make("CartPole-v1"), "of type TimeLimit, but it must be an id such as"),
     ],
 )
 def test_objects_of_other_types_are_refused(wrong, message):
