@@ -86,10 +86,13 @@ def discrete_sac(
         return loop.init(learn.init(policy.init(actor_key, obs), critics.init(critic_key, obs)))
 
     def log_policy(actor_params, obs):
-        """Returns the probabilities of all actions and their logarithms, `[N, A]` each."""
+        """Returns the probabilities and log-probabilities of all actions, `[N, A]` each.
+
+        Both are 0 for illegal actions: their terms vanish from every expectation.
+        """
         mask = split_mask(spec, obs)[1]
         log_prob = jax.nn.log_softmax(legal_logits(policy.apply(actor_params, obs), mask))
-        return jnp.exp(log_prob), log_prob
+        return jnp.exp(log_prob), log_prob if mask is None else jnp.where(mask, log_prob, 0.0)
 
     def gradient_step(learned, batch):
         """Equations 10 to 12 of Christodoulou (2019), and the TD error of the critics."""
