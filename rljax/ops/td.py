@@ -183,9 +183,10 @@ def epsilon_greedy(values: Array, epsilon: Array | float, explore: Array, order:
     chex.assert_equal_shape([values, order])
     chex.assert_shape(explore, values.shape[:-1])
     chex.assert_type([values, explore, order], float)
-    greedy = values >= values.max(axis=-1, keepdims=True)
-    allowed = (greedy | (explore < epsilon)[..., None]) & (values > -jnp.inf)
-    return jnp.where(allowed, order, -1.0).argmax(axis=-1).astype(jnp.int32)
+    explores = (explore < epsilon)[..., None]
+    lowest = jnp.finfo(values.dtype).min  # every legal action has at least this value
+    threshold = jnp.where(explores, lowest, values.max(axis=-1, keepdims=True))
+    return jnp.where(values >= threshold, order, -1.0).argmax(axis=-1).astype(jnp.int32)
 
 
 def soft_value(values: Array, temperature: float | Array) -> Array:
