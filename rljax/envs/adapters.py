@@ -32,12 +32,30 @@ def checked_params(
     """
     for key in params:
         if key not in known:
-            raise unknown_key(key, [*known, "max_episode_steps"], name)
+            raise unknown_key(key, dict.fromkeys([*known, "max_episode_steps"]), name)
     kinds = {key: type(known[key]) for key in params}
     return {
         key: convert(key, value, kinds[key]) if kinds[key] in (bool, int, float, str) else value
         for key, value in params.items()
     }
+
+
+def only_time_limit(env_params: Any, params: Mapping[str, Any], default: int, name: str) -> int:
+    """Returns the time limit of an environment object that takes no other parameter.
+
+    Args:
+      env_params: must be None: the object holds its parameters itself.
+      params: must hold `max_episode_steps` alone, or nothing.
+      default: the time limit if none is given; 0 for none.
+      name: of the environment, for errors.
+
+    Raises:
+      ValueError: there is another parameter.
+    """
+    if env_params is not None:
+        raise ValueError(f"{name} has no parameter object: leave out `env_params`.")
+    known = {"max_episode_steps": default}
+    return (known | checked_params(params, known, name))["max_episode_steps"]
 
 
 def one_hot(codes: Array, sizes: Sequence[int]) -> Array:

@@ -112,7 +112,7 @@ class AtariPool:
         unclipped = reward.astype(np.float32)
         reward = np.clip(unclipped, -1, 1) if self._clip_rewards else unclipped
         next_obs, done = obs, terminated | truncated
-        if done.any():  # rows of games that go on hold earlier frames
+        if done.any():  # the rows of the other games hold earlier frames
             done = done.reshape(-1, *(1,) * (obs.ndim - 1))
             next_obs = np.where(done, info["final_obs"], obs)
         return Step(

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from brax import envs
 from brax.envs.wrappers import training
 
-from rljax.config import unknown_key
-from rljax.envs.adapters import checked_params, simulation
+from rljax.envs.adapters import checked_params, only_time_limit, simulation
 from rljax.types import Env
 
 TIME_LIMIT = 1000
@@ -78,9 +77,7 @@ def from_object(env: Any, env_params: None = None, **params: Any) -> Env:
     name = type(env).__name__
     if not isinstance(env, envs.Env):
         raise ValueError(f"{name} is not an environment of brax, a `brax.envs.Env`.")
-    limit = params.pop("max_episode_steps", TIME_LIMIT)
-    if env_params is not None or params:
-        raise unknown_key(next(iter(params), "env_params"), ["max_episode_steps"], name)
+    limit = only_time_limit(env_params, params, TIME_LIMIT, name)
     inner = env
     while isinstance(inner, envs.Wrapper):
         if isinstance(inner, REFUSED):

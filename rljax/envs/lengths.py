@@ -1,4 +1,4 @@
-"""How long the episodes of a trial are, and whether a time limit is told as a termination."""
+"""Lengths of the episodes of a trial, and time limits that are reported as terminations."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def length_faults(spec: EnvSpec, trial: Trial) -> tuple[list[str], list[str]]:
     longest = max([unfinished, *terminated, *truncated])
     if limit and longest > limit:
         faults.append(
-            f"An episode goes on for {longest} steps or more, but `max_episode_steps` is {limit}; "
+            f"An episode has {longest} steps or more, but `max_episode_steps` is {limit}; "
             "truncate it there, or correct the spec."
         )
     at_limit = int((terminated == limit).sum())

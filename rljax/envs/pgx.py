@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pgx
 
-from rljax.envs.adapters import checked_params, spec_fields
+from rljax.envs.adapters import checked_params, only_time_limit, spec_fields
 from rljax.envs.wrappers import time_limit
 from rljax.ops import random
 from rljax.types import Env, EnvSpec, Step
@@ -75,12 +75,7 @@ def from_object(env: Any, env_params: None = None, **params: Any) -> Env:
         raise ValueError(f"{type(env).__name__} is not a game of pgx, a `pgx.Env`.")
     if env.num_players != 1:
         raise ValueError(_refusal(env.id))
-    if env_params is not None:
-        raise ValueError(f"{env.id} of pgx has no parameter object: leave out `env_params`.")
-    limit = TIME_LIMITS.get(env.id, 0)
-    limit = checked_params(params, {"max_episode_steps": limit}, env.id).get(
-        "max_episode_steps", limit
-    )
+    limit = only_time_limit(env_params, params, TIME_LIMITS.get(env.id, 0), env.id)
     is_masked = not env.id.startswith("minatar-")
 
     def observe(state):

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from mujoco_playground import dm_control_suite, registry
 from mujoco_playground._src import mjx_env, wrapper
 
-from rljax.config import unknown_key
-from rljax.envs.adapters import checked_params, simulation
+from rljax.envs.adapters import checked_params, only_time_limit, simulation
 from rljax.types import Env
 
 NOT_PARAMS = ("episode_length", "action_repeat")  # `action_repeat` is read by wrappers alone
@@ -81,9 +80,8 @@ def from_object(env: Any, env_params: None = None, **params: Any) -> Env:
             f"{name} of MuJoCo Playground is for brax's training: pass the environment without "
             "it, as `mujoco_playground.registry.load` returns it. rljax resets and batches it."
         )
-    limit = params.pop("max_episode_steps", env._config.get("episode_length", 1000))
-    if env_params is not None or params:
-        raise unknown_key(next(iter(params), "env_params"), ["max_episode_steps"], name)
+    default: Any = env._config.get("episode_length", 1000)
+    limit = only_time_limit(env_params, params, default, name)
     return simulation(_WithoutNaN(env), name, limit)
 
 

@@ -11,7 +11,7 @@ from rljax.envs.checks import EnvFault, check_shapes
 from rljax.envs.lengths import length_facts, length_faults
 from rljax.envs.trials import AT_BOUNDS, NUM_COPIES, Trial, named_leaves, run_trial
 from rljax.envs.value_checks import value_faults
-from rljax.ops.observations import action_struct, obs_structs
+from rljax.ops.observations import action_struct, choices, obs_structs
 from rljax.types import Env, EnvSpec
 
 LARGE = 100  # numbers above this are large for a network
@@ -226,9 +226,10 @@ def _obs_facts(spec: EnvSpec, trial: Trial) -> list[str]:
     if all((x == x[:1]).all() for x in starts):
         facts.append("All episodes start from the same observation.")
     if spec.num_actions:
-        sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (spec.num_actions,)
         masked = f", of which `{spec.action_mask}` allows some" if spec.action_mask else ""
-        facts.append(f"Actions are discrete, {' x '.join(map(str, sizes))}{masked}.")
+        facts.append(
+            f"Actions are discrete, {' x '.join(map(str, choices(spec.num_actions)))}{masked}."
+        )
     else:
         facts.append(f"Actions are continuous, {list(spec.action_shape)}.")
     return facts

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs import host
-from rljax.envs.value_checks import has_no_legal_action, random_action
+from rljax.envs.value_checks import random_action
 from rljax.envs.wrappers import batched
-from rljax.ops.observations import obs_structs, split_mask
+from rljax.ops.observations import has_no_legal_action, obs_structs, split_mask
 from rljax.types import Array, Env, EnvSpec, Key, PyTree, Step, is_key
 
 NUM_COPIES = 16

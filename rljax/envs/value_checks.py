@@ -4,15 +4,21 @@ A NaN, a state without a legal action, or an environment that never resets itsel
 training without an error.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs import host
 from rljax.envs.checks import EnvFault, check_shapes, fail, shorten
-from rljax.ops.observations import field, num_logits, split_mask, state_index
+from rljax.ops.observations import (
+    choices,
+    field,
+    has_no_legal_action,
+    num_logits,
+    split_actions,
+    split_mask,
+    state_index,
+)
 from rljax.types import Env, EnvSpec, Key, PyTree, Step, sample_one
 
 NUM_STEPS = 128  # random steps
@@ -55,11 +61,10 @@ def value_faults(env: Env) -> list[EnvFault]:
 def random_action(spec: EnvSpec, obs: PyTree, key: Key) -> jax.Array:
     """Returns a random action, a legal one where the observation has an action mask."""
     if spec.num_actions:
-        sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (spec.num_actions,)
         noise = jax.random.uniform(key, (num_logits(spec.num_actions),))
         if spec.action_mask:
             noise = jnp.where(field(obs, spec.action_mask), noise, -1.0)
-        actions = [x.argmax() for x in jnp.split(noise, np.cumsum(sizes)[:-1])]
+        actions = [x.argmax() for x in split_actions(noise, choices(spec.num_actions))]
         return jnp.stack(actions) if isinstance(spec.num_actions, tuple) else actions[0]
     low, high = (
         jnp.broadcast_to(jnp.float32(bound), spec.action_shape)
@@ -139,13 +144,6 @@ def _check_legal(spec: EnvSpec, starts: PyTree, steps: Step) -> None:
                 spec, f"the observation after {when.format(row + 1)} has no legal action "
                 f"({shorten(values)})", "end the episode, `terminated`, where no action is legal",
             )  # fmt: skip
-
-
-def has_no_legal_action(spec: EnvSpec, mask: Any) -> Any:
-    """Whether no action is legal, or none of one of several actions, `[..., A] -> [...]`."""
-    sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (spec.num_actions,)
-    parts = jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)
-    return ~jnp.stack([part.any(axis=-1) for part in parts]).all(axis=0)
 
 
 def _check_resets(spec: EnvSpec, starts: PyTree, steps: Step) -> None:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
 from rljax.networks.layers import MLP, orthogonal
-from rljax.networks.policies import MultiCategorical, normal, parameters, split
-from rljax.ops.observations import num_logits
+from rljax.networks.policies import MultiCategorical, normal, parameters
+from rljax.ops.observations import choices, num_logits, split_actions
 from rljax.types import EnvSpec
 
 STDS = ("free", "softplus", "variance")
@@ -68,7 +68,9 @@ class ActorCritic(nn.Module):
             size = num_logits(self.num_actions)
             logits = nn.Dense(size, kernel_init=orthogonal(0.01), name="logits")(actor)
             if isinstance(self.num_actions, tuple):
-                return MultiCategorical(split(logits, self.num_actions)), jnp.squeeze(value, -1)
+                return MultiCategorical(split_actions(logits, self.num_actions)), jnp.squeeze(
+                    value, -1
+                )
             return distrax.Categorical(logits=logits), jnp.squeeze(value, -1)
         size = math.prod(self.action_shape)
         mean = nn.Dense(size, kernel_init=orthogonal(0.01), name="mean")(actor)
@@ -174,36 +176,31 @@ def _problem_of(outputs: Any, spec: EnvSpec, batch_shape: tuple[int, ...]) -> st
 
 
 def _problem_of_policy(policy: Any, arrays: Any, spec: EnvSpec, batch_shape: Any) -> str | None:
-    kinds = {int: "Categorical", tuple: "MultiCategorical"}
-    wanted = kinds[type(spec.num_actions)] if spec.num_actions else "Normal"
-    given = {1: "Categorical", 2: "Normal"}[len(arrays)]
-    given = "MultiCategorical" if isinstance(policy, MultiCategorical) else given
-    if given != wanted:
-        cures = {
-            "Categorical": "distrax.Categorical", "Normal": "rljax.networks.normal(mean, std)",
-            "MultiCategorical": "rljax.networks.MultiCategorical(logits)",
-        }  # fmt: skip
-        kind = "discrete" if spec.num_actions else "continuous"
-        kind = "several discrete" if isinstance(spec.num_actions, tuple) else kind
+    """Returns what is wrong with a policy, whose `parameters` are `arrays`, or None."""
+    if isinstance(spec.num_actions, tuple):
+        kind, wanted, cure = "several discrete", "multi", "rljax.networks.MultiCategorical(logits)"
+    elif spec.num_actions:
+        kind, wanted, cure = "discrete", "categorical", "distrax.Categorical"
+    else:
+        kind, wanted, cure = "continuous", "normal", "rljax.networks.normal(mean, std)"
+    is_multi = isinstance(policy, MultiCategorical)
+    if ("multi" if is_multi else "categorical" if len(arrays) == 1 else "normal") != wanted:
         return (
             f"`network` returns the policy {type(policy).__name__}, but {spec.env_id} has {kind} "
-            f"actions: return a {cures[wanted]}."
+            f"actions: return a {cure}."
         )
-    sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (
-        spec.num_actions or math.prod(spec.action_shape),
-    )  # fmt: skip
-    shapes = [x.shape for x in jax.tree.leaves(arrays[0])]
+    sizes = choices(spec.num_actions) if spec.num_actions else (math.prod(spec.action_shape),)
+    given = [x.shape for x in jax.tree.leaves(arrays[0])]
     needed = [(*batch_shape, size) for size in sizes]
-    if shapes == needed:
+    if given == needed:
         return None
-    if isinstance(spec.num_actions, tuple):
-        given, must, actions = shapes, needed, f"{spec.num_actions} discrete actions"
-    else:
-        kind = "discrete" if spec.num_actions else "continuous"
-        given, must, actions = shapes[0], needed[0], f"{sizes[0]} {kind} actions"
+    given, needed, number = (
+        (given, needed, sizes) if wanted == "multi" else (given[0], needed[0], sizes[0])
+    )
     return (
         f"`network` returns a policy with parameters of shape {given} for observations of batch "
-        f"shape {batch_shape}, but the shape must be {must}: {spec.env_id} has {actions}."
+        f"shape {batch_shape}, but the shape must be {needed}: {spec.env_id} has {number} "
+        f"{kind} actions."
     )
 
 

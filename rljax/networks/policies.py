@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from rljax.ops import random
-from rljax.ops.observations import legal_logits, num_logits
+from rljax.ops.observations import legal_logits, num_logits, split_actions
 from rljax.types import Array, EnvSpec, Key, PyTree
 
 
@@ -59,11 +58,6 @@ class MultiCategorical:
 
 def _sum(parts: Iterable[Any]) -> Array:
     return functools.reduce(jnp.add, parts)
-
-
-def split(x: Array, sizes: Sequence[int]) -> tuple[Array, ...]:
-    """Splits the last axis into K parts of these sizes, `[..., n_1 + ... + n_K] -> [..., n_k]`."""
-    return tuple(jnp.split(x, np.cumsum(sizes)[:-1], axis=-1))
 
 
 def policy_noise(spec: EnvSpec, key: Key, num_steps: int) -> Array:
@@ -149,7 +143,7 @@ def with_legal_actions(policy: PyTree, mask: Array) -> PyTree:
     (logits,) = parameters(policy)
     if not isinstance(logits, tuple):
         return like((legal_logits(logits, mask),))
-    masks = split(mask, [x.shape[-1] for x in logits])
+    masks = split_actions(mask, [x.shape[-1] for x in logits])
     return like((tuple(map(legal_logits, logits, masks)),))
 
 
@@ -165,7 +159,7 @@ def sample(policy: PyTree, noise: Array) -> Array:
     """
     arrays = parameters(policy)
     if len(arrays) == 1 and isinstance(arrays[0], tuple):
-        parts = zip(arrays[0], split(noise, [x.shape[-1] for x in arrays[0]]), strict=True)
+        parts = zip(arrays[0], split_actions(noise, [x.shape[-1] for x in arrays[0]]), strict=True)
         actions = [jnp.argmax(logits + part, axis=-1) for logits, part in parts]
         return jnp.stack(actions, axis=-1).astype(jnp.int32)
     if len(arrays) == 1:

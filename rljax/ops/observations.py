@@ -5,7 +5,7 @@ True where an action is legal. For K discrete actions at once, `(n_1, ..., n_K)`
 length `n_1 + ... + n_K`: the masks of the K actions, one after the other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -159,15 +159,34 @@ def mean_legal_actions(spec: EnvSpec, obs: PyTree) -> Array:
       1.5
     """
     mask = field(environment_obs(obs), spec.action_mask)
-    sizes = spec.num_actions if isinstance(spec.num_actions, tuple) else (spec.num_actions,)
-    parts = [part.sum(axis=-1) for part in jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)]
-    counts = jnp.stack(parts).astype(jnp.float32)
-    return jnp.where((counts > 0).all(), counts.sum(axis=0).mean(), jnp.nan)
+    mean = mask.sum(axis=-1).astype(jnp.float32).mean()
+    return jnp.where(has_no_legal_action(spec, mask).any(), jnp.nan, mean)
+
+
+def has_no_legal_action(spec: EnvSpec, mask: Array) -> Array:
+    """Whether no action is legal, or none of one of several actions, `[..., A] -> [...]`."""
+    parts = split_actions(mask, choices(spec.num_actions))
+    return ~jnp.stack([part.any(axis=-1) for part in parts]).all(axis=0)
+
+
+def choices(num_actions: Any) -> tuple[int, ...]:
+    """Returns the numbers of choices `(n_1, ..., n_K)` of K discrete actions at once, or `(A,)`."""
+    return num_actions if isinstance(num_actions, tuple) else (int(num_actions),)
+
+
+def split_actions(x: Array, sizes: Sequence[int]) -> tuple[Array, ...]:
+    """Splits the last axis into K parts, `[..., n_1 + ... + n_K] -> [..., n_k]`.
+
+    Example:
+      >>> [part.tolist() for part in split_actions(jnp.arange(5), (2, 3))]
+      [[0, 1], [2, 3, 4]]
+    """
+    return tuple(jnp.split(x, np.cumsum(sizes)[:-1], axis=-1))
 
 
 def num_logits(num_actions: Any) -> int:
     """Returns the number of logits of a policy: A, or n_1 + ... + n_K for K actions at once."""
-    return sum(num_actions) if isinstance(num_actions, tuple) else num_actions
+    return sum(choices(num_actions))
 
 
 def action_struct(spec: EnvSpec) -> jax.ShapeDtypeStruct:

@@ -129,7 +129,7 @@ def test_ppo_trains_on_images():
 
 
 def test_next_obs_differs_from_obs_only_where_a_game_ends():
-    """ALE's `final_obs` holds earlier frames for the games that go on."""
+    """ALE's `final_obs` holds earlier frames for games whose episode continues."""
     env = rljax.build("atari/Breakout", 8)
 
     def random_step(carry, key):

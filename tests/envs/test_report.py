@@ -31,7 +31,7 @@ def walk(spec=SPEC, limit=20, limit_terminates=False, obs=None, change=None, nex
     Args:
       spec: its spec.
       limit: time limit; 0 without.
-      limit_terminates: the limit is told as a termination.
+      limit_terminates: the limit is reported as a termination.
       obs: `(x, state) -> observation`.
       change: `(step, state, action) -> step`.
       next_state: `(state, done) -> state`.

@@ -85,18 +85,20 @@ def follow_policy(spec: EnvSpec, policy: Any) -> Acting:
                 "probability distribution: no entry below 0, and a sum of 1."
             )
     probabilities = jnp.asarray(policy, jnp.float32)
+    cumulative = jnp.cumsum(probabilities, axis=-1)
 
     def sample_noise(key, num_steps):
         return random.uniform(key, (num_steps, spec.num_envs))
 
     def act(state, obs, noise):
         del state
-        probability, mask = probabilities[state_index(spec, obs)], split_mask(spec, obs)[1]
-        if mask is not None:
-            probability = jnp.where(mask, probability, 0.0)
-            probability /= probability.sum(axis=-1, keepdims=True)
-        cumulative = jnp.cumsum(probability, axis=-1)[:, :-1]
-        return (noise[:, None] >= cumulative).sum(axis=-1).astype(jnp.int32), ()
+        index, mask = state_index(spec, obs), split_mask(spec, obs)[1]
+        if mask is None:
+            thresholds = cumulative[index][:, :-1]
+        else:
+            legal = jnp.cumsum(jnp.where(mask, probabilities[index], 0.0), axis=-1)
+            thresholds = legal[:, :-1] / legal[:, -1:]
+        return (noise[:, None] >= thresholds).sum(axis=-1).astype(jnp.int32), ()
 
     def greedy(state, obs, key):
         return act(state, obs, sample_one(sample_noise, key))[0]
