@@ -249,7 +249,7 @@ COMMANDS = {
             "num_episodes": "number of episodes of each policy (100)",
             "seed": "random seed of the environments (the seed of the run)",
             "sample": "sample actions instead of taking the most probable (false)",
-            "in": "suite to evaluate in, such as gymnasium; same environment name",
+            "in": "evaluate in the same environment of another suite: gymnasium",
         },
     ),
     "plot": Command(

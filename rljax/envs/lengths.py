@@ -22,8 +22,23 @@ def episode_lengths(trial: Trial) -> tuple[np.ndarray, np.ndarray, int]:
     return np.array(terminated, int), np.array(truncated, int), unfinished
 
 
-def length_faults(spec: EnvSpec, trial: Trial) -> tuple[list[str], list[str]]:
-    """Returns faults and warnings about the ends of episodes."""
+def terminates_at_limit(spec: EnvSpec, trial: Trial) -> bool:
+    """Whether episodes terminate after as many steps as the time limit, and none is truncated."""
+    terminated, truncated, _ = episode_lengths(trial)
+    limit = spec.max_episode_steps
+    return bool(limit and (terminated == limit).sum() >= FEW and not (truncated == limit).any())
+
+
+def length_faults(
+    spec: EnvSpec, trial: Trial, has_own_end: bool = False
+) -> tuple[list[str], list[str]]:
+    """Returns faults and warnings about the ends of episodes.
+
+    Args:
+      spec: description of the environment.
+      trial: random steps.
+      has_own_end: with a later time limit, episodes terminate after as many steps as now.
+    """
     terminated, truncated, unfinished = episode_lengths(trial)
     limit, faults, warnings = spec.max_episode_steps, [], []
     longest = max([unfinished, *terminated, *truncated])
@@ -32,8 +47,8 @@ def length_faults(spec: EnvSpec, trial: Trial) -> tuple[list[str], list[str]]:
             f"An episode has {longest} steps or more, but `max_episode_steps` is {limit}; "
             "truncate it there, or correct the spec."
         )
-    at_limit = int((terminated == limit).sum())
-    if limit and at_limit >= FEW and not (truncated == limit).any():
+    if terminates_at_limit(spec, trial) and not has_own_end:
+        at_limit = int((terminated == limit).sum())
         faults.append(
             f"{at_limit} episodes are terminated after exactly {limit} steps, the time limit; "
             "return `truncated` there, so that agents bootstrap from the last observation. If the "

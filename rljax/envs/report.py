@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.checks import EnvFault, check_shapes
-from rljax.envs.lengths import length_facts, length_faults
+from rljax.envs.lengths import length_facts, length_faults, terminates_at_limit
 from rljax.envs.trials import AT_BOUNDS, NUM_COPIES, Trial, named_leaves, run_trial
 from rljax.envs.value_checks import value_faults
 from rljax.ops.observations import action_struct, choices, obs_structs
 from rljax.types import Env, EnvSpec
 
+LATER = 10  # steps by which a time limit is moved, to see whether the ends of episodes move
 LARGE = 100  # numbers above this are large for a network
 IMPURE = (
     "`reset` or `step` is another function each time that it is traced; take random numbers from "
@@ -112,7 +113,8 @@ def check_env(env: Any, **params: Any) -> EnvReport:
         faults.append(IMPURE)
     trial = run_trial(made)
     faults += _step_faults(made.spec, trial, faults)
-    limit_faults, warnings = length_faults(made.spec, trial)
+    has_own_end = terminates_at_limit(made.spec, trial) and _ends_without_limit(env, made, params)
+    limit_faults, warnings = length_faults(made.spec, trial, has_own_end)
     warnings += _type_warnings(made) + _range_warnings(made.spec, trial)
     facts = _obs_facts(made.spec, trial) + length_facts(made.spec, trial) + _reward_facts(trial)
     facts += [
@@ -122,6 +124,21 @@ def check_env(env: Any, **params: Any) -> EnvReport:
         "compilation.",
     ]
     return EnvReport(made.spec.env_id, tuple(faults + limit_faults), tuple(warnings), tuple(facts))
+
+
+def _ends_without_limit(env: Any, made: Env, params: dict[str, Any]) -> bool:
+    """Whether episodes that terminate at the time limit do so too if the limit is later.
+
+    The limit of the user's own `Env` cannot be changed, so the answer is then False.
+    """
+    from rljax import envs
+
+    if isinstance(env, Env):
+        return False
+    limit = made.spec.max_episode_steps
+    later = envs.make(env, **params | {"max_episode_steps": limit + LATER})
+    trial = run_trial(later)
+    return terminates_at_limit(later.spec._replace(max_episode_steps=limit), trial)
 
 
 def _sentence(text: str) -> str:
@@ -227,9 +244,8 @@ def _obs_facts(spec: EnvSpec, trial: Trial) -> list[str]:
         facts.append("All episodes start from the same observation.")
     if spec.num_actions:
         masked = f", of which `{spec.action_mask}` allows some" if spec.action_mask else ""
-        facts.append(
-            f"Actions are discrete, {' x '.join(map(str, choices(spec.num_actions)))}{masked}."
-        )
+        sizes = " x ".join(map(str, choices(spec.num_actions)))
+        facts.append(f"Actions are discrete, {sizes}{masked}.")
     else:
         facts.append(f"Actions are continuous, {list(spec.action_shape)}.")
     return facts

@@ -67,11 +67,10 @@ class ActorCritic(nn.Module):
         if self.num_actions:
             size = num_logits(self.num_actions)
             logits = nn.Dense(size, kernel_init=orthogonal(0.01), name="logits")(actor)
+            policy: Any = distrax.Categorical(logits=logits)
             if isinstance(self.num_actions, tuple):
-                return MultiCategorical(split_actions(logits, self.num_actions)), jnp.squeeze(
-                    value, -1
-                )
-            return distrax.Categorical(logits=logits), jnp.squeeze(value, -1)
+                policy = MultiCategorical(split_actions(logits, self.num_actions))
+            return policy, jnp.squeeze(value, -1)
         size = math.prod(self.action_shape)
         mean = nn.Dense(size, kernel_init=orthogonal(0.01), name="mean")(actor)
         if self.std == "free":
