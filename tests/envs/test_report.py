@@ -329,7 +329,11 @@ def test_the_command(capsys, monkeypatch):
     assert main(["check-env", "rljax/Maze", "--env-params.max-episode-steps", "9"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("rljax/Maze: no faults, no warnings\n") and "truncated" in text
-    monkeypatch.setattr(envs, "make", lambda env: walk(limit_terminates=True))
+
+    def make(env, max_episode_steps=20):
+        return walk(limit=max_episode_steps, limit_terminates=True)
+
+    monkeypatch.setattr(envs, "make", make)
     assert main(["check-env", "Mine"]) == 1
     assert "the time limit; return `truncated`" in " ".join(capsys.readouterr().out.split())
     assert main(["check-env"]) == 2
