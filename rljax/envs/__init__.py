@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from rljax.config import convert, kind_of, nearest
 from rljax.envs.checks import check_shapes
 from rljax.envs.report import EnvReport, check_env
+from rljax.envs.resets import auto_reset
 from rljax.envs.value_checks import validate
-from rljax.envs.wrappers import auto_reset, batched, record_episodes, time_limit
+from rljax.envs.wrappers import batched, record_episodes, time_limit
 from rljax.types import Env
 
 __all__ = [

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.config import suggestion
-from rljax.envs.wrappers import Persistent, time_limit
+from rljax.envs.resets import Persistent
+from rljax.envs.wrappers import time_limit
 from rljax.types import Array, Env, EnvSpec, Key, Step
 
 SIZE = 400.0  # width and height of the plane

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.wrappers import Persistent, time_limit
+from rljax.envs.resets import Persistent
+from rljax.envs.wrappers import time_limit
 from rljax.ops import random
 from rljax.ops.planning import Model
 from rljax.types import Array, Env, EnvSpec, Step

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from rljax.envs.wrappers import inner_functions
+from rljax.envs.wrapped import inner_functions
 from rljax.types import Array, Env, PyTree, RecurrentObs
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rljax.envs import worlds
 from rljax.envs.partial import VISIBLE
-from rljax.envs.wrappers import innermost
+from rljax.envs.wrapped import innermost
 from rljax.rendering import classic_control, gymnax_tasks, robots, suites
 from rljax.rendering.bars import draw_bars
 from rljax.rendering.canvas import BACKGROUND

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rljax.envs.gymnax import load_gymnax
-from rljax.envs.wrappers import innermost
+from rljax.envs.wrapped import innermost
 from rljax.rendering.canvas import (
     BACKGROUND,
     BLUE,

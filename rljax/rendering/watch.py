@@ -17,7 +17,8 @@ import numpy as np
 from rljax.config import at_least
 from rljax.envs import SUITES, worlds
 from rljax.envs.memory import carry_memory
-from rljax.envs.wrappers import batched, replace_innermost
+from rljax.envs.wrapped import replace_innermost
+from rljax.envs.wrappers import batched
 from rljax.experiment.evaluation import load_states
 from rljax.experiment.plan import Plan
 from rljax.rendering import frames, tables

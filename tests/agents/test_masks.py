@@ -23,7 +23,8 @@ from rljax.agents.ppo import PPOConfig, ppo
 from rljax.agents.ppo_loss import ppo_loss
 from rljax.config import from_mapping
 from rljax.networks import policies
-from rljax.ops import planning, td
+from rljax.ops import td
+from rljax.ops.epsilon_greedy import epsilon_greedy_policy, epsilon_greedy_value
 
 SMALL = {"hidden_sizes": (32,)}
 REPLAY = SMALL | {"num_envs": 8, "num_steps": 2, "train_frequency": 16, "batch_size": 64}
@@ -122,8 +123,8 @@ def test_illegal_actions_are_left_out_of_epsilon_greedy_and_expectations():
     actions = np.asarray(td.epsilon_greedy(values, 0.5, uniform[:, 0], uniform[:, 1:]))
     frequency = np.bincount(actions, minlength=4) / 4000
     np.testing.assert_allclose(frequency, [0.25, 0, 0.75, 0], atol=0.03)
-    np.testing.assert_allclose(planning.epsilon_greedy_policy(q[None], 0.5)[0], [0.25, 0, 0.75, 0])
-    assert float(planning.epsilon_greedy_value(q, 0.5)) == 2.5
+    np.testing.assert_allclose(epsilon_greedy_policy(q[None], 0.5)[0], [0.25, 0, 0.75, 0])
+    assert float(epsilon_greedy_value(q, 0.5)) == 2.5
 
 
 def test_a_state_without_a_legal_action_is_named():

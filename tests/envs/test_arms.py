@@ -12,7 +12,8 @@ from scipy.stats import kstest
 
 from rljax import envs
 from rljax.envs import arms, worlds
-from rljax.envs.wrappers import Persistent, innermost, replace_innermost
+from rljax.envs.resets import Persistent
+from rljax.envs.wrapped import innermost, replace_innermost
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

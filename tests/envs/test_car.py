@@ -10,7 +10,7 @@ from probes import rollout
 
 from rljax import envs
 from rljax.envs import car, worlds
-from rljax.envs.wrappers import innermost
+from rljax.envs.wrapped import innermost
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

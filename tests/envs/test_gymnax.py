@@ -12,7 +12,7 @@ from scipy import stats
 
 from rljax import envs
 from rljax.envs import gymnax as adapter
-from rljax.envs import wrappers
+from rljax.envs import wrapped
 
 KEY = jax.random.key(0)
 UNSUPPORTED = {"MNISTBandit-bsuite": "its constructor downloads MNIST"}
@@ -66,8 +66,8 @@ def test_dynamics_match_gymnasium(env_id, state_vector, tolerance):
     _, states, steps = jax.device_get(rollout(single, KEY, actions))
     theirs = gymnasium.make(env_id).unwrapped
     theirs.reset(seed=0)
-    state = np.array(jax.tree.map(np.float64, state_vector(wrappers.innermost(first))))
-    states, num_terminated = wrappers.innermost(states), 0
+    state = np.array(jax.tree.map(np.float64, state_vector(wrapped.innermost(first))))
+    states, num_terminated = wrapped.innermost(states), 0
     for t in range(num_steps):
         theirs.state = state.tolist() if env_id.startswith("Cart") else state.copy()
         theirs.steps_beyond_terminated = None

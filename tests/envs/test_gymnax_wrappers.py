@@ -11,7 +11,7 @@ from gymnax.wrappers.dm_env import GymnaxToDmEnvWrapper
 import rljax
 from rljax import envs
 from rljax.envs import gymnax as adapter
-from rljax.envs.wrappers import innermost
+from rljax.envs.wrapped import innermost
 from rljax.rendering import watch
 
 KEY = jax.random.key(0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from probes import walk
 
-from rljax.envs import wrappers
+from rljax.envs import wrapped
 from rljax.envs.memory import carry_memory
 
 
@@ -24,4 +24,4 @@ def test_a_memory_lasts_for_one_episode():
         np.testing.assert_array_equal(state.memory, step.obs.memory)
         ends += done
     assert ends > 3
-    assert wrappers.innermost(state) is state.env
+    assert wrapped.innermost(state) is state.env

@@ -8,7 +8,7 @@ import pytest
 
 from rljax import envs
 from rljax.envs import grids, worlds
-from rljax.envs.wrappers import innermost
+from rljax.envs.wrapped import innermost
 from rljax.types import sample_one
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

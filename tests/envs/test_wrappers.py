@@ -10,7 +10,7 @@ from probes import bits
 from scipy import stats
 
 from rljax import envs
-from rljax.envs import wrappers
+from rljax.envs import resets, wrapped, wrappers
 from rljax.types import Env, EnvSpec, Step, sample_one
 
 KEY = jax.random.key(0)
@@ -89,7 +89,7 @@ def random_actions(num_steps, num_envs, seed=1, probability=0.4):
 @pytest.fixture(scope="module")
 def walks():
     """Observations and steps of 400 random steps in 32 copies of `walking`."""
-    env = wrappers.batched(wrappers.auto_reset(walking()), 32)
+    env = wrappers.batched(resets.auto_reset(walking()), 32)
     return simulate(env, KEY, random_actions(400, 32))
 
 
@@ -124,7 +124,7 @@ def test_initial_states_are_independent_samples_of_the_right_distribution(walks)
 
 
 def test_a_batched_step_takes_the_noise_of_each_copy():
-    single = wrappers.auto_reset(walking())
+    single = resets.auto_reset(walking())
     env = wrappers.batched(single, 3)
     state, _ = compiled(env.reset)(KEY)
     step, single_step = compiled(env.step), compiled(single.step)
@@ -144,7 +144,7 @@ def test_custom_noise_reaches_the_environment_row_by_row():
     noisy = counting()._replace(
         step=step, sample_noise=lambda key, T: jax.random.uniform(key, (T,))
     )
-    env = wrappers.batched(wrappers.auto_reset(noisy), 3)
+    env = wrappers.batched(resets.auto_reset(noisy), 3)
     _, steps = simulate(env, KEY, jnp.zeros((5, 3), int))
     expected = env.sample_noise(jax.random.split(KEY)[1], 5)
     assert expected.shape == (5, 3)
@@ -152,7 +152,7 @@ def test_custom_noise_reaches_the_environment_row_by_row():
 
 
 def test_copies_are_independent():
-    env = wrappers.batched(wrappers.auto_reset(walking()), 4)
+    env = wrappers.batched(resets.auto_reset(walking()), 4)
     actions = random_actions(60, 4)
     run = compiled(simulator(env))
     before = run(KEY, actions)
@@ -163,7 +163,7 @@ def test_copies_are_independent():
 
 
 def test_vmap_over_keys_equals_separate_runs():
-    env = wrappers.batched(wrappers.auto_reset(walking()), 4)
+    env = wrappers.batched(resets.auto_reset(walking()), 4)
     actions = random_actions(40, 4)
     keys = jax.random.split(KEY, 3)
 
@@ -188,14 +188,14 @@ def test_a_state_may_hold_an_array_of_size_zero():
         return (inner, state[1]), step
 
     keys, actions = jax.random.split(KEY, 3), random_actions(40, 4)
-    envs_of = [wrappers.batched(wrappers.auto_reset(env), 4)
+    envs_of = [wrappers.batched(resets.auto_reset(env), 4)
                for env in (plain._replace(reset=reset, step=step), plain)]  # fmt: skip
     given, expected = (jax.vmap(simulator(env), (0, None))(keys, actions) for env in envs_of)
     jax.tree.map(np.testing.assert_array_equal, given, expected)
 
 
 def test_a_single_environment_equals_a_batch_of_one():
-    env = wrappers.auto_reset(walking())
+    env = resets.auto_reset(walking())
     actions = random_actions(30, 1)
     same_keys = env._replace(
         reset=lambda key: env.reset(jax.random.split(key, 1)[0]),
@@ -213,7 +213,7 @@ def test_steps_call_reset_only_when_a_used_reserve_is_needed():
         jax.debug.callback(lambda: calls.append(1))  # once for all copies
         return walking().reset(key)
 
-    env = wrappers.batched(wrappers.auto_reset(walking()._replace(reset=reset)), 4)
+    env = wrappers.batched(resets.auto_reset(walking()._replace(reset=reset)), 4)
     reset, step = compiled(env.reset), compiled(env.step)
     state, _ = reset(KEY)
     jax.effects_barrier()
@@ -232,7 +232,7 @@ def test_gradients_pass_through_a_reset():
 
     spec = EnvSpec(obs_shape=(1,), action_shape=(1,))
     env = Env(spec, lambda key: (jnp.ones(1), jnp.ones(1)), step)
-    env = wrappers.batched(wrappers.auto_reset(env), 2)
+    env = wrappers.batched(resets.auto_reset(env), 2)
     state, _ = compiled(env.reset)(KEY)
 
     noise = sample_one(env.sample_noise, KEY)
@@ -264,7 +264,7 @@ def test_an_episode_that_terminates_at_the_limit_is_not_truncated():
 
 @pytest.mark.parametrize("num_envs", [None, 1, 3])
 def test_returns_and_lengths_of_episodes(num_envs):
-    env = wrappers.auto_reset(walking())
+    env = resets.auto_reset(walking())
     env = wrappers.record_episodes(env if num_envs is None else wrappers.batched(env, num_envs))
     actions = random_actions(80, num_envs or 1, probability=0.2)
     _, step = simulate(env, KEY, actions if num_envs else actions[:, 0])
@@ -287,8 +287,8 @@ def test_wrappers_keep_render_and_the_inner_state():
     state, _ = env.reset(KEY)
     state, _ = env.step(state, jnp.int32(0), KEY)
     assert env.render(state) == "time 1"
-    assert wrappers.innermost(state) == 1
-    assert wrappers.innermost(wrappers.replace_innermost(state, 7)) == 7
+    assert wrapped.innermost(state) == 1
+    assert wrapped.innermost(wrapped.replace_innermost(state, 7)) == 7
 
 
 def test_wrong_limits_and_batches_of_batches_are_refused():
@@ -299,4 +299,4 @@ def test_wrong_limits_and_batches_of_batches_are_refused():
     with pytest.raises(ValueError, match="Counting is already a batch of 2 environments"):
         wrappers.batched(wrappers.batched(counting(), 2), 2)
     with pytest.raises(ValueError, match="Counting is already a batch of 2 environments"):
-        wrappers.auto_reset(wrappers.batched(counting(), 2))
+        resets.auto_reset(wrappers.batched(counting(), 2))

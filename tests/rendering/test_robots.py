@@ -7,7 +7,7 @@ from PIL import Image
 
 import rljax
 from rljax.envs import arms, car
-from rljax.envs.wrappers import Persistent
+from rljax.envs.resets import Persistent
 from rljax.rendering import frames, watch
 from rljax.rendering.canvas import BLUE, FAINT, GREEN, INK, ORANGE, TILE
 from rljax.rendering.frames import Scene

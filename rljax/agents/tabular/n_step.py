@@ -22,7 +22,7 @@ from rljax.agents.tabular.common import (
     update_entry,
 )
 from rljax.config import config, option
-from rljax.ops import planning
+from rljax.ops.epsilon_greedy import epsilon_greedy_policy, epsilon_greedy_value
 from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, Transition, identity
 
 
@@ -159,7 +159,7 @@ def sarsa(
         q, metric = update_entry(q, earliest, target, config.learning_rate, is_due)
         window = append(window, step)
         done = step.terminated | step.truncated
-        next_v = planning.epsilon_greedy_value(q[step.next_obs], current_epsilon(config, state))
+        next_v = epsilon_greedy_value(q[step.next_obs], current_epsilon(config, state))
         next_v = jnp.where(step.terminated, 0.0, next_v)
         targets = n_step_returns(window.reward, next_v, config.gamma)
         indices, is_due = (window.obs, window.action), window.is_filled & done
@@ -228,7 +228,7 @@ def tree_backup_returns(
       epsilon: of the epsilon-greedy target policy; 0 is the greedy policy.
       gamma: discount factor.
     """
-    policy = planning.epsilon_greedy_policy(q[window.obs], epsilon)  # [n, A]
+    policy = epsilon_greedy_policy(q[window.obs], epsilon)  # [n, A]
     taken_probability = jnp.take_along_axis(policy, window.action[:, None], axis=-1)[:, 0]
     is_taken = jax.nn.one_hot(window.action, q.shape[-1], dtype=bool)
     is_other = ~is_taken & (policy > 0)
@@ -239,7 +239,7 @@ def tree_backup_returns(
         tree_return = reward + gamma * next_v
         return others + taken_probability * tree_return, tree_return
 
-    next_v = planning.epsilon_greedy_value(q[step.next_obs], epsilon)
+    next_v = epsilon_greedy_value(q[step.next_obs], epsilon)
     next_v = jnp.where(step.terminated, 0.0, next_v)
     inputs = (window.reward, others, taken_probability)
     return jax.lax.scan(backward, next_v, inputs, reverse=True)[1]

@@ -20,7 +20,7 @@ from rljax.agents.tabular.common import (
     update_entry,
 )
 from rljax.ops import td
-from rljax.ops.planning import epsilon_greedy_value
+from rljax.ops.epsilon_greedy import epsilon_greedy_value
 from rljax.types import Agent, Array, EnvSpec, PyTree, identity
 
 

@@ -24,7 +24,7 @@ from rljax.agents.tabular.common import (
 )
 from rljax.config import config, option
 from rljax.ops import td
-from rljax.ops.planning import epsilon_greedy_value
+from rljax.ops.epsilon_greedy import epsilon_greedy_value
 from rljax.types import Agent, Array, EnvSpec, PyTree, identity
 
 TRACES = ("accumulating", "replacing", "clearing", "dutch")
