@@ -144,10 +144,9 @@ def loop(options: argparse.Namespace) -> Any:
     return run
 
 
-def xla(options: argparse.Namespace) -> Any:
+def scanned(handle: Any, step: Any) -> Any:
+    """Returns a function of actions `[T, B]` that takes the steps in one compiled program."""
     import jax
-
-    handle, _, step = make(options, "NextStep").xla()
 
     @jax.jit
     def scan(handle, actions):
@@ -160,9 +159,14 @@ def xla(options: argparse.Namespace) -> Any:
     return lambda actions: jax.block_until_ready(scan(handle, actions))
 
 
+def xla(options: argparse.Namespace) -> Any:
+    handle, _, step = make(options, "NextStep").xla()
+
+    return scanned(handle, step)
+
+
 def envpool(options: argparse.Namespace) -> Any:
     import envpool
-    import jax
 
     name = f"{options.env_id}-v5" if options.env_id in GAMES else options.env_id
     env = envpool.make_gymnasium(name, num_envs=options.num_envs, seed=0)
@@ -177,15 +181,7 @@ def envpool(options: argparse.Namespace) -> Any:
         return run
     handle, _, _, step = env.xla()
 
-    @jax.jit
-    def scan(handle, actions):
-        def body(handle, action):
-            handle, (obs, reward, *_) = step(handle, action)
-            return handle, (obs[0].sum(), reward.sum())
-
-        return jax.lax.scan(body, handle, actions.astype(np.int32))
-
-    return lambda actions: jax.block_until_ready(scan(handle, actions))
+    return scanned(handle, step)
 
 
 WAYS = {

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import rljax
-from rljax.envs import batched, make
+from rljax.envs import batched, host, make
 from rljax.envs.value_checks import random_action
 from rljax.ops import returns
 from rljax.types import Agent, Env
@@ -201,3 +201,17 @@ def codes_of(one_hot: Any, sizes: Any) -> Any:
     parts = np.split(np.asarray(one_hot), np.cumsum(sizes)[:-1], axis=-1)
     assert all((part.sum(axis=-1) == 1).all() for part in parts)
     return np.stack([part.argmax(axis=-1) for part in parts], axis=-1)
+
+
+def play(env: Env, actions: Any, key: Any = None) -> Any:
+    """Returns the first observations and the steps `[T, B]` of an environment on the host."""
+    key = jax.random.key(0) if key is None else key
+
+    @jax.jit
+    def run(key, actions):
+        state, obs = env.reset(key)
+        state, steps = jax.lax.scan(lambda s, a: env.step(s, a, key), state, actions)
+        host.close(state)
+        return obs, steps
+
+    return jax.device_get(run(key, actions))

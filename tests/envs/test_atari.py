@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from envs.suite_helpers import play
 
 import rljax
 from rljax import envs
@@ -14,19 +15,6 @@ from ale_py.vector_env import AtariVectorEnv  # noqa: E402
 
 KEY = jax.random.key(0)
 B, T = 2, 40
-
-
-def play(env, actions, key=KEY):
-    """Returns the first observations and the steps `[T, B]`, from one compiled program."""
-
-    @jax.jit
-    def run(key, actions):
-        state, obs = env.reset(key)
-        state, steps = jax.lax.scan(lambda s, a: env.step(s, a, KEY), state, actions)
-        host.close(state)
-        return obs, steps
-
-    return jax.device_get(run(key, actions))
 
 
 def test_ids_and_spec():

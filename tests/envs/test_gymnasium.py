@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from envs.suite_helpers import learned_value
+from envs.suite_helpers import learned_value, play
 
 import rljax
 from rljax import envs
@@ -74,19 +74,6 @@ def random_actions(spec, shape):
     uniform = jax.random.uniform(KEY, (*shape, *struct.shape))
     low, high = (np.broadcast_to(x, uniform.shape) for x in (spec.action_low, spec.action_high))
     return low + uniform * (high - low)
-
-
-def play(env, actions, key=KEY):
-    """Returns the first observations and the steps `[T, B]`, from one compiled program."""
-
-    @jax.jit
-    def run(key, actions):
-        state, obs = env.reset(key)
-        state, steps = jax.lax.scan(lambda s, a: env.step(s, a, KEY), state, actions)
-        host.close(state)
-        return obs, steps
-
-    return jax.device_get(run(key, actions))
 
 
 def seeds_of(key, num_envs):
