@@ -62,10 +62,10 @@ SUITES = {  # ids are `suite/Name`; the prefix `gymnax/` may be omitted
     "navix": Suite("rljax.envs.navix", "navix", "MiniGrid", "navix"),
     "xminigrid": Suite("rljax.envs.xminigrid", "xminigrid", "XLand-MiniGrid", "xminigrid"),
     "craftax": Suite("rljax.envs.craftax", "craftax", "Crafter and Craftax", "craftax"),
-    "jumanji": Suite("rljax.envs.jumanji", "jumanji", "combinatorial problems", "jumanji"),
+    "jumanji": Suite("rljax.envs.jumanji", "jumanji", "games, packing, routing", "jumanji"),
     "pgx": Suite("rljax.envs.pgx", "pgx", "games of one player", "pgx"),
-    "gymnasium": Suite("rljax.envs.gymnasium", "gymnasium", "Gymnasium, on the host", "gymnasium"),
-    "atari": Suite("rljax.envs.atari", "ale_py", "Atari 2600, preprocessed", "atari"),
+    "gymnasium": Suite("rljax.envs.gymnasium", "gymnasium", "Gymnasium, in Python", "gymnasium"),
+    "atari": Suite("rljax.envs.atari", "ale_py", "Atari 2600, in C++", "atari"),
 }
 ALWAYS_THERE = tuple(name for name, suite in SUITES.items() if not suite.extra)
 
