@@ -51,7 +51,7 @@ def auto_reset(env: Env) -> Env:
       ValueError: `env` is a batch.
 
     Example:
-      >>> from rljax.envs import worlds
+      >>> from rljax.envs import time_limit, worlds
       >>> env = auto_reset(time_limit(worlds.from_id("Treasure"), 2))
       >>> state, obs = env.reset(jax.random.key(0))
       >>> for noise in env.sample_noise(jax.random.key(1), 2):

@@ -86,7 +86,7 @@ def record_episodes(env: Env) -> Env:
       env: an environment that resets itself, or a batch of them.
 
     Example:
-      >>> from rljax.envs import worlds
+      >>> from rljax.envs import auto_reset, worlds
       >>> env = record_episodes(auto_reset(worlds.from_id("Treasure", length=3)))
       >>> state, obs = env.reset(jax.random.key(0))
       >>> for noise in env.sample_noise(jax.random.key(1), 2):
@@ -130,7 +130,7 @@ def batched(env: Env, num_envs: int) -> Env:
       ValueError: `num_envs` is below 1, or `env` is a batch already.
 
     Example:
-      >>> from rljax.envs import worlds
+      >>> from rljax.envs import auto_reset, worlds
       >>> env = batched(auto_reset(worlds.from_id("Treasure")), 3)
       >>> state, obs = env.reset(jax.random.key(0))
       >>> noise = env.sample_noise(jax.random.key(1), 1)
