@@ -57,6 +57,8 @@ class EnvSpec(NamedTuple):
     model: Any = None  # exact `ops.planning.Model`, for environments that have one
     obs_dtype: PyTree = "float32"  # in which replay stores observations, "uint8" for images
     action_mask: str = ""  # field of the observation with the legal actions, bool [A]
+    num_players: int = 1  # 2: zero-sum, in turns; obs and reward are those of the player who acts
+    termination: Any = None  # (obs, action, next_obs) -> bool [...], the rule of the task, if known
 
 
 class Transition(NamedTuple):
