@@ -34,9 +34,15 @@ from rljax.agents.dqn import dqn as dqn
 from rljax.agents.exploration import random_network_distillation as random_network_distillation
 from rljax.agents.impala import IMPALAConfig as IMPALAConfig
 from rljax.agents.impala import impala as impala
+from rljax.agents.mbpo import MBPOConfig as MBPOConfig
+from rljax.agents.mbpo import mbpo as mbpo
 from rljax.agents.munchausen import MunchausenConfig as MunchausenConfig
 from rljax.agents.munchausen import munchausen as munchausen
+from rljax.agents.muzero import MuZeroConfig as MuZeroConfig
+from rljax.agents.muzero import muzero as muzero
 from rljax.agents.normalize import normalized as normalized
+from rljax.agents.pets import PETSConfig as PETSConfig
+from rljax.agents.pets import pets as pets
 from rljax.agents.ppo import PPOConfig as PPOConfig
 from rljax.agents.ppo import ppo as ppo
 from rljax.agents.ppo_loss import ppo_loss as ppo_loss

@@ -11,17 +11,21 @@ class Case(NamedTuple):
     """How one agent is tested.
 
     Attributes:
-      family: name in `test_probe_environments.FAMILIES`; None for agents that plan with a known
-        model and do not learn from trajectories, which test_dynamic_programming.py tests.
+      family: name in `test_probe_environments.FAMILIES`; `NO_VALUES` for agents that learn neither
+        values nor a policy; None for agents that plan with a known model and do not learn from
+        trajectories, which test_dynamic_programming.py tests.
       options: config values in the contract tests, in addition to `test_contract.SMALL`.
       unread: float options without effect in the plain variant of the contract tests.
       unread_full: float options without effect in the variant with all features on.
+      tolerance: largest difference between runs under `vmap` and alone. A search scales action
+        values to [0, 1], and with them their rounding errors.
     """
 
     family: str | None
     options: Mapping[str, Any] = {}
     unread: frozenset[str] = frozenset()
     unread_full: frozenset[str] = frozenset()
+    tolerance: float = 1e-5
 
 
 EPSILON = frozenset({"eps_start", "eps_end", "exploration_fraction"})
@@ -37,6 +41,24 @@ CONTINUOUS = REPLAY | {
     "actor_learning_rate": 0.01, "critic_learning_rate": 0.02, "alpha_learning_rate": 0.03,
     "tau": 0.1,
 }  # fmt: skip
+MODEL = {
+    "num_models": 3, "num_elites": 2, "model_hidden_sizes": (4,), "model_batch_size": 4,
+    "model_train_frequency": 10, "model_max_epochs": 2, "model_learning_rate": 0.01,
+    "model_weight_decay": 0.1, "model_noise": 0.5,
+}  # fmt: skip
+MBPO = MODEL | {
+    "n_step": 1, "prioritized": False, "real_batch_size": 2, "num_rollouts": 4,
+    "imagined_buffer_size": 12, "final_rollout_length": 3, "rollout_length": 2,
+}  # fmt: skip
+PETS = MODEL | {
+    "buffer_size": 40, "learning_starts": 12, "horizon": 3, "num_candidates": 6,
+    "num_elite_plans": 2, "num_iterations": 2, "num_particles": 2, "smoothing": 0.2,
+    "model_noise": 5.0,
+}  # fmt: skip
+MUZERO = REPLAY | {
+    "num_simulations": 3, "num_considered_actions": 2, "unroll_steps": 2, "n_step": 3,
+    "support_size": 3, "num_reanalyzed": 2, "weight_decay": 0.1,
+}  # fmt: skip
 TABULAR = {
     "eps_start": 0.9, "eps_end": 0.4, "initial_value": 0.5, "bonus": 0.1, "n_step": 3,
     "priority_threshold": 0.5,
@@ -44,6 +66,8 @@ TABULAR = {
 _tabular = partial(Case, options=TABULAR)
 _replay = partial(Case, options=REPLAY, unread=PRIORITIES)
 _continuous = partial(Case, options=CONTINUOUS, unread=PRIORITIES)
+
+NO_VALUES = "no values"
 
 CASES = {
     "q_learning": _tabular("one-step Q"),
@@ -88,5 +112,12 @@ CASES = {
     "dyna_q": _tabular("model"),
     "dyna_q_plus": _tabular("model"),
     "prioritized_sweeping": _tabular("model"),
+    "mbpo": _continuous(
+        "MBPO", options=CONTINUOUS | MBPO,
+        unread=PRIORITIES | CORRELATION | {"target_entropy_per_dimension"},
+        unread_full=PRIORITIES | {"target_entropy_scale"},
+    ),
+    "pets": Case(NO_VALUES, PETS),
+    "muzero": _replay("MuZero", options=MUZERO, tolerance=1e-4),
 }
 LEARNERS = [name for name in AGENTS if CASES.get(name, Case(None)).family]

@@ -184,16 +184,16 @@ def test_vmap_over_keys_and_floats_equals_separate_runs(agent_run):
         swept_config = dataclasses.replace(config, **swept)
         return agent_run.run_updates(agent_run.learner(swept_config).init(key), swept_config)
 
+    case = CASES[agent_run.name]
     ends, metrics = jax.jit(jax.vmap(run))(keys, jax.tree.map(jnp.asarray, values))
     for i in range(num_runs):
         swept = dataclasses.replace(config, **{name: float(values[name][i]) for name in floats})
         separate = agent_run.advance(agent_run.init(keys[i], swept), swept)
-        assert_close(at((ends, metrics), i), separate)
+        assert_close(at((ends, metrics), i), separate, case.tolerance, case.tolerance)
     params = params_of(ends.agent)
     unread = {
         name for i, name in enumerate(floats, start=1) if bits(at(params, i)) == bits(at(params, 0))
     }
-    case = CASES[agent_run.name]
     assert unread == (case.unread_full if agent_run.is_full else case.unread)
     assert agent_run.advance._cache_size() == 1
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import CASES, LEARNERS
+from cases import CASES, LEARNERS, NO_VALUES
 from probes import ARM, CONSTANT, DELAYED, MATCH, OBSERVED, TARGET, box, probe, with_memory
 from scipy.special import softmax
 from scipy.stats import entropy
@@ -246,7 +246,7 @@ def residual_critic(hidden_sizes, activation):
 FALLING_ALPHA = {"initial_alpha": 0.1, "alpha_learning_rate": 0.002}
 
 
-def discrete_sac_family():
+def discrete_sac_family(terminated_value, **options):
     def pieces(spec):
         network = action_values.q_network(spec, (8,), "tanh")
         return {"policy": network, "critic": network} | optimizers()
@@ -261,10 +261,15 @@ def discrete_sac_family():
     def policy(pieces, params, obs):
         return probabilities(pieces, params, obs)[:, 1]
 
-    options = OFF_POLICY | {"initial_alpha": 1e-3, "alpha_learning_rate": 0.0}
-    return Family(options, pieces, value, policy, lambda: n_step_value(1))
+    options = OFF_POLICY | {"initial_alpha": 1e-3, "alpha_learning_rate": 0.0} | options
+    return Family(options, pieces, value, policy, terminated_value)
 
 
+IMAGINATION = {
+    "gradient_steps": 1, "real_batch_size": 4, "num_rollouts": 1024, "imagined_buffer_size": 8192,
+    "model_train_frequency": 4096, "model_hidden_sizes": (16, 16), "num_models": 2, "num_elites": 2,
+    "model_batch_size": 128, "model_max_epochs": 40, "rollout_length": 2, "final_rollout_length": 2,
+}  # fmt: skip
 NUM_ATOMS, NUM_QUANTILES = VALUE_BASED["num_atoms"], VALUE_BASED["num_quantiles"]
 FAMILIES = {
     "one-step Q": table_family(ONE_STEP, lambda: n_step_value(1)),
@@ -294,7 +299,8 @@ FAMILIES = {
         normalize_obs=False,
         **FALLING_ALPHA,
     ),
-    "discrete SAC": discrete_sac_family(),
+    "discrete SAC": discrete_sac_family(lambda: n_step_value(1)),
+    "MBPO": discrete_sac_family(None, **IMAGINATION),
 }
 
 
@@ -330,7 +336,9 @@ def train_in(name, family, config, env):
     return agent, state.agent, pieces
 
 
-@pytest.fixture(scope="module", params=LEARNERS)
+@pytest.fixture(
+    scope="module", params=[name for name in LEARNERS if CASES[name].family != NO_VALUES]
+)
 def learned(request):
     name, row = request.param, AGENTS[request.param]
     family = FAMILIES[CASES[name].family]

@@ -15,7 +15,10 @@ from rljax.agents import (
     dppo,
     dqn,
     impala,
+    mbpo,
     munchausen,
+    muzero,
+    pets,
     ppo,
     pqn,
     qr_dqn,
@@ -54,7 +57,7 @@ class AgentRow(NamedTuple):
       tabular: it stores one table entry per state, so it needs numbered states.
       on_policy: it evaluates the policy that collects the data; None if it uses no data.
       model_based: it plans with a model of the environment.
-      learns: what it represents: "value", "policy" or "policy and value".
+      learns: what it represents: "value", "policy", "policy and value" or "model".
       update_unit: data of one update: "step", "n steps", "episode", "rollout", "batch" (sampled
         from a replay buffer) or "sweep" (over all states of a model).
       memory: `(config, spec) -> initial memory` of a recurrent agent, or of exploration noise;
@@ -249,5 +252,20 @@ AGENTS = {
     "prioritized_sweeping": _planning(
         prioritized_sweeping.PrioritizedSweepingConfig, prioritized_sweeping.prioritized_sweeping,
         "planning from a learned model, largest TD error first", on_policy=False,
+    ),
+    "mbpo": AgentRow(
+        mbpo.MBPOConfig, mbpo.mbpo, "SAC on short rollouts imagined by learned models",
+        family="model-based", on_policy=False, model_based=True, learns="policy and value",
+        update_unit="batch", memory=mbpo.noise_memory,
+    ),
+    "pets": AgentRow(
+        pets.PETSConfig, pets.pets, "planning by the cross-entropy method in learned models",
+        family="model-based", on_policy=False, model_based=True, learns="model",
+        update_unit="batch", memory=pets.plan_memory,
+    ),
+    "muzero": AgentRow(
+        muzero.MuZeroConfig, muzero.muzero, "Gumbel MuZero: tree search in a learned model",
+        family="model-based", actions=("discrete",), on_policy=False, model_based=True,
+        learns="policy and value", update_unit="batch",
     ),
 }  # fmt: skip

@@ -17,6 +17,7 @@ import numpy as np
 from rljax.config import convert, kind_of, unknown_key
 from rljax.envs.adapters import strongly_typed
 from rljax.envs.gymnax_import import load_gymnax
+from rljax.envs.terminations import rule_of
 from rljax.envs.wrappers import time_limit
 from rljax.ops import random
 from rljax.types import Env, EnvSpec, Step
@@ -265,7 +266,7 @@ def _spec_of(env: Any, env_params: Any, name: str) -> EnvSpec:
     pixels = getattr(observation, "dtype", None) == np.uint8
     spec = EnvSpec(
         tuple(map(int, shape)), num_states=num_states, max_episode_steps=limit, env_id=name,
-        obs_dtype="uint8" if pixels else "float32",
+        obs_dtype="uint8" if pixels else "float32", termination=rule_of(env, env_params),
     )  # fmt: skip
     if hasattr(action, "n"):
         return spec._replace(num_actions=int(action.n))

@@ -52,7 +52,8 @@ def observe_only(env: Env, keep: Sequence[int]) -> Env:
         state, step = env.step(state, action, noise)
         return state, step._replace(obs=step.obs[indices], next_obs=step.next_obs[indices])
 
-    return env._replace(spec=env.spec._replace(obs_shape=(len(keep),)), reset=reset, step=step)
+    spec = env.spec._replace(obs_shape=(len(keep),), termination=None)  # a rule of all numbers
+    return env._replace(spec=spec, reset=reset, step=step)
 
 
 def registered() -> list[str]:

@@ -1,0 +1,315 @@
+"""Gumbel MuZero: tree search in a learned model, with Gumbel noise and sequential halving.
+
+MuZero (https://arxiv.org/abs/1911.08265) learns to predict rewards, values and the policies of the
+search along replayed sequences; Danihelka et al. 2022 (https://openreview.net/forum?id=bERaNdoegnO)
+choose actions and policy targets so that the policy improves with few simulations. The search is
+`mctx.gumbel_muzero_policy`. Differs from the papers: Adam, dense networks, a search value under
+the improved policy, not under the visits, which sequential halving spends on bad actions too.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mctx
+import optax
+
+from rljax.agents import off_policy
+from rljax.agents.acting import check_discrete
+from rljax.agents.replay_schedule import ReplayConfig
+from rljax.agents.search import search_discount
+from rljax.config import config, option
+from rljax.networks.encoder import example_obs
+from rljax.networks.layers import ACTIVATIONS
+from rljax.networks.muzero import check_muzero_network, muzero_network
+from rljax.ops import optimizers, random
+from rljax.ops.observations import split_mask
+from rljax.ops.unrolled import last_step, unrolled
+from rljax.ops.value_supports import from_support, to_support
+from rljax.replay import check_memory, sequences
+from rljax.types import Agent, Array, EnvSpec, PyTree, identity
+
+# In a search, action values are scaled to [0, 1]. Differences below 0.01 stay small, because they
+# are errors of the model: Ye et al. 2021, https://arxiv.org/abs/2111.00210 (their code).
+QTRANSFORM = partial(mctx.qtransform_completed_by_mix_value, epsilon=0.01)
+
+
+@config
+class MuZeroConfig(ReplayConfig):
+    """Options of Gumbel MuZero."""
+
+    num_envs: int = option(8, "number of parallel environments", low=1)
+    batch_size: int = option(128, "sequences per gradient step", low=1)
+    train_frequency: int = option(8, "environment steps between two updates", low=1)
+    n_step: int = option(5, "number of rewards in an n-step return", low=1)
+    hidden_sizes: tuple[int, ...] = option(
+        (128, 128), "units of the hidden layers of each network; the last one is the state", low=1
+    )
+    activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
+    torso: str = option(
+        "auto", "encoder of images: convolution, or flat inputs", choices=("auto", "mlp", "conv")
+    )
+    num_simulations: int = option(16, "simulations of a search", low=1)
+    num_considered_actions: int = option(
+        16, "actions that sequential halving starts with, at the root", low=1
+    )
+    gumbel_scale: float = option(1.0, "scale of the Gumbel noise at the root", low=0)
+    unroll_steps: int = option(5, "steps K that the model is unrolled in training", low=1)
+    num_reanalyzed: int = option(
+        0, "sequences of a batch whose policy and value targets are computed anew", low=0
+    )
+    support_size: int = option(
+        20, "S: values and rewards are distributions over -S, ..., S, transformed", low=1
+    )
+    learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
+    weight_decay: float = option(1e-4, "decoupled weight decay", low=0)
+    max_grad_norm: float = option(5.0, "maximum global norm of the gradient", above=0)
+    vf_coef: float = option(0.25, "weight of the value loss", low=0)
+    normalize_obs: bool = option(False, "normalize observations by running mean and variance")
+
+    def __post_init__(self):
+        super().__post_init__()
+        needed = self.sequence_length * self.num_envs
+        if self.learning_starts < needed:
+            raise ValueError(
+                f"`learning_starts` is {self.learning_starts}, but the first sequences need "
+                f"(unroll_steps + n_step) x num_envs = {needed} steps: raise it to {needed} or "
+                "more."
+            )
+        if self.num_reanalyzed > self.batch_size:
+            raise ValueError(
+                f"`num_reanalyzed` is {self.num_reanalyzed}, but a batch has only "
+                f"{self.batch_size} sequences: make it at most `batch_size`."
+            )
+
+    @property
+    def sequence_length(self) -> int:
+        """Number of steps of a replayed sequence, L = K + n."""
+        return self.unroll_steps + self.n_step
+
+
+class Learned(NamedTuple):
+    """The part of the agent's state that gradient steps change."""
+
+    params: PyTree
+    target_params: PyTree
+    opt_state: PyTree
+
+
+class Search(NamedTuple):
+    """The result of a search, `[B, ...]`."""
+
+    action: Array  # [B] int32
+    policy: Array  # [B, A], the improved policy
+    value: Array  # [B], its value
+
+
+def muzero(
+    config: Any, spec: EnvSpec, *, network: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> Agent:  # fmt: skip
+    """Makes a Gumbel MuZero agent, for environments of one player and for games of two.
+
+    Args:
+      config: a `MuZeroConfig`; floats may be tracers.
+      spec: description of the environment, with discrete actions.
+      network: flax module with the methods of `networks.muzero.MuZeroNetwork`.
+      optimizer: default Adam with weight decay and clipped gradients.
+      average: mean over workers, `partial(lax.pmean, axis_name=...)`.
+
+    Raises:
+      ValueError: the actions are not discrete, an argument has the wrong type, or the replay
+        buffer needs more memory than there is.
+
+    Example:
+      >>> import rljax
+      >>> env = rljax.build("CartPole-v1", num_envs=8)
+      >>> agent = muzero(MuZeroConfig(num_simulations=8), env.spec)
+      >>> learner = rljax.make_learner(agent, env, num_steps=1)
+    """
+    check_discrete(spec)
+    if network is None:
+        network = muzero_network(
+            spec, config.support_size, config.hidden_sizes, config.activation, config.torso
+        )
+    check_muzero_network(network, spec)
+    if optimizer is None:
+        adam = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = optimizers.clipped(adam, config.max_grad_norm)
+    optimizers.check_optimizer(optimizer)
+    discount = search_discount(spec, config.gamma)
+    num_unrolled = config.unroll_steps
+    extras = {"policy": jnp.zeros(spec.num_actions), "value": jnp.float32(0)}
+    item = off_policy.example_transition(spec)._replace(extras=extras)
+    check_memory(config.buffer_size, item, "buffer_size")
+    replay = sequences(
+        config.buffer_size, config.batch_size, config.sequence_length, spec.num_envs,
+        across_episodes=True, exponent=config.priority_exponent if config.prioritized else 0.0,
+    )  # fmt: skip
+    loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average, extras=extras)
+
+    def represent(params, obs):
+        return network.apply(params, obs, method="represent")
+
+    def predict(params, state):
+        return network.apply(params, state, method="predict")
+
+    def dynamics(params, state, action):
+        return network.apply(params, state, action, method="dynamics")
+
+    def imagine(params, key, action, state):
+        """The `recurrent_fn` of mctx: one step of the model."""
+        del key
+        state, reward_logits = dynamics(params, state, action)
+        logits, value_logits = predict(params, state)
+        reward, value = from_support(reward_logits), from_support(value_logits)
+        step_discount = jnp.broadcast_to(jnp.float32(discount), value.shape)
+        return mctx.RecurrentFnOutput(
+            reward=reward, discount=step_discount, prior_logits=logits, value=value
+        ), state
+
+    def search(params, obs, key, gumbel_scale) -> Search:
+        """Searches from observations `[B, *obs_shape]`, which are standardized."""
+        state = represent(params, obs)
+        logits, value_logits = predict(params, state)
+        root = mctx.RootFnOutput(
+            prior_logits=logits, value=from_support(value_logits), embedding=state
+        )
+        mask = split_mask(spec, obs)[1]
+        output = mctx.gumbel_muzero_policy(
+            params, key, root, imagine, config.num_simulations,
+            None if mask is None else ~mask,
+            max_num_considered_actions=config.num_considered_actions, gumbel_scale=gumbel_scale,
+            qtransform=QTRANSFORM,
+        )  # fmt: skip
+        summary = output.search_tree.summary()
+        value = improved_value(output.action_weights, summary.qvalues, summary.visit_counts)
+        return Search(output.action, output.action_weights, value)
+
+    def unroll(params, obs, action):
+        """Imagines K steps from `obs[N]` with `action[K, N]`.
+
+        Returns reward logits `[K, N, 2 S + 1]`, and policy and value logits of all K + 1 states.
+        """
+
+        def step(state, action):
+            state, reward_logits = dynamics(params, half_gradient(state), action)
+            return state, (state, reward_logits)
+
+        root = represent(params, obs)
+        _, (states, reward_logits) = jax.lax.scan(step, root, action)
+        states = jnp.concatenate([root[None], states])
+        return reward_logits, *predict(params, states)
+
+    def init(key):
+        obs, action = example_obs(spec), jnp.zeros(1, jnp.int32)
+        params = network.init(key, obs, action)
+        target_params = jax.tree.map(jnp.copy, params)
+        return loop.init(Learned(params, target_params, optimizer.init(params)))
+
+    def value_of(params, obs):
+        return from_support(predict(params, represent(params, obs))[1])
+
+    def reanalyzed(target_params, steps, key):
+        """Returns the policies `[K + 1, N, A]` and values `[L, N]` of a batch, some computed anew.
+
+        Policies by a new search, values by the network, both with the target parameters:
+        MuZero Reanalyze, Schrittwieser et al. 2020 (appendix H).
+        """
+        policy, value = steps.extras["policy"][: num_unrolled + 1], steps.extras["value"]
+        count = config.num_reanalyzed
+        if count:
+            obs = jax.tree.map(lambda x: x[:, :count], steps.obs)
+            roots = jax.tree.map(lambda x: x[: num_unrolled + 1].reshape(-1, *x.shape[2:]), obs)
+            found = search(target_params, roots, key, config.gumbel_scale)
+            fresh = found.policy.reshape(num_unrolled + 1, count, -1)
+            policy = policy.at[:, :count].set(fresh)
+            value = value.at[:, :count].set(value_of(target_params, obs))
+        import os
+        if os.environ.get("MZ_FRESH"):
+            value = value_of(target_params, steps.obs)
+        return policy, value
+
+    def gradient_step(learned, batch):
+        """One gradient step on sequences `[L, N]`, Schrittwieser et al. 2020 (appendix G)."""
+        steps = batch.transitions
+        policy, value = reanalyzed(learned.target_params, steps, batch.noise)
+        last = last_step(steps.terminated, steps.truncated)
+        column = jnp.arange(config.batch_size)
+        final_obs = jax.tree.map(lambda x: x[last, column], steps.next_obs)
+        targets = unrolled(
+            steps.reward, steps.terminated, steps.truncated, value,
+            value_of(learned.target_params, final_obs), discount, config.n_step, num_unrolled,
+        )  # fmt: skip
+        obs = jax.tree.map(lambda x: x[0], steps.obs)
+        # the loss of each imagined state has the weight 1 / K, so that all have that of the root
+        scale = jnp.full((num_unrolled + 1, 1), 1.0 / num_unrolled).at[0].set(1.0)
+
+        def cross_entropy(logits, target, is_target):
+            """Returns the losses `[N]` of the logits and targets `[T, N, C]` of T states."""
+            loss = -(target * jax.nn.log_softmax(logits)).sum(axis=-1)
+            weight = scale if len(loss) > num_unrolled else scale[1:]
+            return (weight * jnp.where(is_target, loss, 0.0)).sum(axis=0)
+
+        def loss(params):
+            reward_logits, policy_logits, value_logits = unroll(
+                params, obs, steps.action[:num_unrolled]
+            )
+            size = (reward_logits.shape[-1] - 1) // 2
+            losses = {
+                "policy": cross_entropy(policy_logits, policy, targets.is_real),
+                "value": cross_entropy(
+                    value_logits, to_support(targets.value, size), targets.is_known
+                ),
+                "reward": cross_entropy(
+                    reward_logits, to_support(targets.reward, size), targets.is_known[:-1]
+                ),
+            }
+            total = losses["policy"] + config.vf_coef * losses["value"] + losses["reward"]
+            root_value = from_support(value_logits[0])
+            metrics = {f"losses/{name}_loss": x.mean() for name, x in losses.items()}
+            metrics["losses/value"] = root_value.mean()
+            return (batch.weight * total).mean(), (targets.value[0] - root_value, metrics)
+
+        grads, (td_error, metrics) = jax.grad(loss, has_aux=True)(learned.params)
+        params, opt_state = optimizers.apply_gradients(
+            optimizer, average(grads), learned.opt_state, learned.params
+        )
+        target_params = off_policy.update_target(
+            learned.target_params, params, config.tau, batch.target_is_due
+        )
+        return Learned(params, target_params, opt_state), td_error, metrics
+
+    def update(state, trajectory, key):
+        return loop.learn(state, trajectory, key, gradient_step, random.split)
+
+    def act(state, obs, key):
+        found = search(state.params, loop.standardize(state, obs), key, config.gumbel_scale)
+        return found.action, {"policy": found.policy, "value": found.value}
+
+    def greedy(state, obs, key):
+        return search(state.params, loop.standardize(state, obs), key, 0.0).action
+
+    return Agent(init, act, greedy, update)
+
+
+def improved_value(policy: Array, q: Array, visits: Array) -> Array:
+    """Returns the value of the improved policy over the visited actions, `[..., A] -> [...]`.
+
+        sum_a pi(a) q(a) / sum_a pi(a),  over actions with visits
+
+    Example:
+      >>> arrays = jnp.array([0.6, 0.2, 0.2]), jnp.array([1.0, 5.0, 99.0]), jnp.array([3, 1, 0])
+      >>> improved_value(*arrays).round(3)
+      Array(2., dtype=float32)
+    """
+    weight = jnp.where(visits > 0, jnp.maximum(policy, jnp.finfo(policy.dtype).tiny), 0.0)
+    return (weight * q).sum(axis=-1) / weight.sum(axis=-1)
+
+
+def half_gradient(x: Array) -> Array:
+    """Returns `x` with half of its gradient, as at each step of the dynamics (appendix G)."""
+    return 0.5 * x + jax.lax.stop_gradient(0.5 * x)
