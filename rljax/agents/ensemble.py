@@ -155,7 +155,7 @@ def make_ensemble(
     shapes = [(2, num_outputs), (2, num_outputs), (2,)]
     network = check_network("model", model, (jnp.zeros((2, num_inputs)),), shapes)
     optimizer = optax.adamw(config.model_learning_rate, weight_decay=config.model_weight_decay)
-    apply = jax.vmap(network.apply)  # one network a row: [K, ...], [K, M, D] -> [K, M, ...]
+    apply: Any = jax.vmap(network.apply)  # one network a row: [K, ...], [K, M, D] -> [K, M, ...]
 
     def init(key):
         keys = jax.random.split(key, config.num_models)

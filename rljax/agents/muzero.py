@@ -43,7 +43,7 @@ class MuZeroConfig(ReplayConfig):
     num_envs: int = option(8, "number of parallel environments", low=1)
     batch_size: int = option(128, "sequences per gradient step", low=1)
     train_frequency: int = option(8, "environment steps between two updates", low=1)
-    n_step: int = option(5, "number of rewards in an n-step return", low=1)
+    n_step: int = option(10, "number of rewards in an n-step return", low=1)
     hidden_sizes: tuple[int, ...] = option(
         (128, 128), "units of the hidden layers of each network; the last one is the state", low=1
     )
@@ -57,8 +57,12 @@ class MuZeroConfig(ReplayConfig):
     )
     gumbel_scale: float = option(1.0, "scale of the Gumbel noise at the root", low=0)
     unroll_steps: int = option(5, "steps K that the model is unrolled in training", low=1)
+    bootstrap: str = option(
+        "target", "values in n-step returns: of the target network, or of the search when acting",
+        choices=("target", "search"),
+    )
     num_reanalyzed: int = option(
-        0, "sequences of a batch whose policy and value targets are computed anew", low=0
+        0, "sequences of a batch whose policies and values are computed anew", low=0
     )
     support_size: int = option(
         20, "S: values and rewards are distributions over -S, ..., S, transformed", low=1
@@ -213,30 +217,31 @@ def muzero(
     def value_of(params, obs):
         return from_support(predict(params, represent(params, obs))[1])
 
-    def reanalyzed(target_params, steps, key):
-        """Returns the policies `[K + 1, N, A]` and values `[L, N]` of a batch, some computed anew.
+    def search_targets(target_params, steps, key):
+        """Returns policies `[K + 1, N, A]` and values `[L, N]` of the observations of sequences.
 
-        Policies by a new search, values by the network, both with the target parameters:
-        MuZero Reanalyze, Schrittwieser et al. 2020 (appendix H).
+        Policies are those of the search when acting; those of reanalyzed sequences, of a new
+        search with the target parameters (appendix H of the paper). Values come from the target
+        network, or likewise from the search.
         """
         policy, value = steps.extras["policy"][: num_unrolled + 1], steps.extras["value"]
         count = config.num_reanalyzed
         if count:
-            obs = jax.tree.map(lambda x: x[:, :count], steps.obs)
-            roots = jax.tree.map(lambda x: x[: num_unrolled + 1].reshape(-1, *x.shape[2:]), obs)
-            found = search(target_params, roots, key, config.gumbel_scale)
-            fresh = found.policy.reshape(num_unrolled + 1, count, -1)
-            policy = policy.at[:, :count].set(fresh)
-            value = value.at[:, :count].set(value_of(target_params, obs))
-        import os
-        if os.environ.get("MZ_FRESH"):
-            value = value_of(target_params, steps.obs)
+            roots = jax.tree.map(lambda x: x[: num_unrolled + 1, :count], steps.obs)
+            roots = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
+            fresh = search(target_params, roots, key, config.gumbel_scale).policy
+            policy = policy.at[:, :count].set(fresh.reshape(num_unrolled + 1, count, -1))
+        # returns of n rewards bootstrap from the states n, n + 1, ..., L
+        num_fresh = config.batch_size if config.bootstrap == "target" else count
+        if num_fresh:
+            later = jax.tree.map(lambda x: x[config.n_step :, :num_fresh], steps.obs)
+            value = value.at[config.n_step :, :num_fresh].set(value_of(target_params, later))
         return policy, value
 
     def gradient_step(learned, batch):
         """One gradient step on sequences `[L, N]`, Schrittwieser et al. 2020 (appendix G)."""
         steps = batch.transitions
-        policy, value = reanalyzed(learned.target_params, steps, batch.noise)
+        policy, value = search_targets(learned.target_params, steps, batch.noise)
         last = last_step(steps.terminated, steps.truncated)
         column = jnp.arange(config.batch_size)
         final_obs = jax.tree.map(lambda x: x[last, column], steps.next_obs)

@@ -31,6 +31,10 @@ class ModelConfig(EnsembleConfig, RunConfig):
     """Options of a model alone."""
 
 
+def model_config(**options: Any) -> Any:
+    return ModelConfig(**(SMALL | options))
+
+
 SMALL: dict[str, Any] = {
     "num_models": 4, "num_elites": 2, "model_hidden_sizes": (32,), "model_batch_size": 64,
     "model_patience": 3,
@@ -48,15 +52,14 @@ def transitions(num, seed=0):
     obs, action = rng.normal(size=(num, 2)), rng.uniform(-2.0, 2.0, size=(num, 1))
     outcome = mean_outcome(obs, action) + NOISE * rng.normal(size=(num, 3))
     next_obs = obs + outcome[:, :2]
-    flags = next_obs[:, 0] > 1.0, rng.random(num) < 0.1
-    arrays = Transition(obs, action, outcome[:, 2], *flags, next_obs)
-    return jax.tree.map(
-        lambda x: jnp.asarray(x, x.dtype if x.dtype == bool else jnp.float32), arrays
-    )
+    arrays = obs, action, outcome[:, 2], next_obs
+    obs, action, reward, next_obs = (jnp.asarray(x, jnp.float32) for x in arrays)
+    truncated = jnp.asarray(rng.random(num) < 0.1)
+    return Transition(obs, action, reward, next_obs[:, 0] > 1.0, truncated, next_obs)
 
 
-def fitted(size=CAPACITY, options=None, spec=SPEC, data=None, seed=0, **pieces):
-    ensemble = make_ensemble(ModelConfig(**(SMALL | (options or {}))), spec, **pieces)
+def fitted(size=CAPACITY, options=None, spec=SPEC, data=None, seed=0, **pieces) -> Any:
+    ensemble = make_ensemble(model_config(**(options or {})), spec, **pieces)
     init_key, fit_key = jax.random.split(jax.random.key(seed))
     data = transitions(CAPACITY) if data is None else data
     state = jax.jit(ensemble.init)(init_key)
@@ -115,8 +118,8 @@ def test_the_rule_of_the_task_replaces_the_learned_termination():
         return next_obs[..., 0] > 0.0
 
     for ensemble in (
-        make_ensemble(ModelConfig(**SMALL), SPEC, termination=rule),
-        make_ensemble(ModelConfig(**SMALL), SPEC._replace(termination=rule)),
+        make_ensemble(model_config(), SPEC, termination=rule),
+        make_ensemble(model_config(), SPEC._replace(termination=rule)),
     ):
         members = ensemble.elites(ensemble.init(jax.random.key(0)))
         obs, action = jax.random.normal(jax.random.key(1), (2, 50, 2)), jnp.zeros((2, 50, 1))
@@ -158,7 +161,7 @@ def test_elites_have_the_smallest_held_out_errors():
             mean = jnp.zeros((*inputs.shape[:-1], 3)) + offset
             return Prediction(mean, jnp.zeros_like(mean), jnp.zeros(inputs.shape[:-1]))
 
-    config = ModelConfig(**(SMALL | {"model_learning_rate": 1e-9}))
+    config = model_config(model_learning_rate=1e-9)
     ensemble = make_ensemble(config, SPEC, model=Fake())
     state = ensemble.init(jax.random.key(0))
     offsets = {"params": {"offset": jnp.array([0.5, 0.01, -0.8, 0.02])}}
@@ -177,7 +180,7 @@ def test_samples_have_the_predicted_mean_and_scaled_noise(model):
     prediction = ensemble.predict(members, obs, action)
     normal = jnp.broadcast_to(jnp.array([1.0, -2.0, 0.5]), (2, 1, 3))
     for scale in (1.0, 0.0):
-        scaled = make_ensemble(ModelConfig(**SMALL, model_noise=scale), SPEC)
+        scaled = make_ensemble(model_config(model_noise=scale), SPEC)
         next_obs, reward, _ = scaled.step(members, obs, action, normal)
         sample = prediction.mean + scale * jnp.exp(0.5 * prediction.log_variance) * normal
         np.testing.assert_allclose(next_obs, obs + sample[..., :2], rtol=1e-5)
@@ -186,7 +189,7 @@ def test_samples_have_the_predicted_mean_and_scaled_noise(model):
 
 def test_discrete_actions_are_one_hot_inputs():
     spec = EnvSpec(obs_shape=(2,), num_actions=(3, 2))
-    ensemble = make_ensemble(ModelConfig(**SMALL), spec)
+    ensemble = make_ensemble(model_config(), spec)
     members = ensemble.elites(ensemble.init(jax.random.key(0)))
     weights = jax.tree.leaves(members.params)
     assert any(x.ndim == 3 and x.shape[1] == 2 + 3 + 2 for x in weights)
@@ -198,7 +201,7 @@ def test_discrete_actions_are_one_hot_inputs():
 @pytest.mark.parametrize("starts", [3, 10])
 @pytest.mark.parametrize("num_new", [1, 4, 7])
 def test_trainings_are_due_at_regular_steps(starts, num_new):
-    config = ModelConfig(model_train_frequency=8)
+    config = model_config(model_train_frequency=8)
     object.__setattr__(config, "learning_starts", starts)
     due = {starts + 8 * i for i in range(20)}
     for steps in range(0, 70, num_new):
@@ -224,4 +227,4 @@ def test_more_elites_than_networks_are_refused():
     with pytest.raises(
         ValueError, match="`num_elites` is 5, but the ensemble has `num_models` = 4"
     ):
-        make_ensemble(ModelConfig(num_models=4, num_elites=5), SPEC)
+        make_ensemble(model_config(num_models=4, num_elites=5), SPEC)
