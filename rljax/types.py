@@ -59,6 +59,7 @@ class EnvSpec(NamedTuple):
     action_mask: str = ""  # field of the observation with the legal actions, bool [A]
     num_players: int = 1  # 2: zero-sum, in turns; obs and reward are those of the player who acts
     termination: Any = None  # (obs, action, next_obs) -> bool [...], the rule of the task, if known
+    simulator: Any = None  # `Env` that a planner steps from the states of `StateObs`
 
 
 class Transition(NamedTuple):
@@ -88,6 +89,13 @@ class RecurrentObs(NamedTuple):
 
     obs: PyTree  # observation of the environment, [..., *obs_shape]
     memory: Array  # memory after the previous steps of the episode, [..., H]
+
+
+class StateObs(NamedTuple):
+    """The observation of an agent that plans with the environment (see `envs.state`)."""
+
+    obs: PyTree  # observation of the environment, [..., *obs_shape]
+    state: PyTree  # state of the environment, [...], from which the agent can step it
 
 
 class SampleNoise(Protocol):
@@ -197,6 +205,7 @@ class Env(NamedTuple):
     render: Render | None = None  # (state) -> text; None where there is no text form
     observe: Observe | None = None  # (state) -> obs, if obs depends on what `auto_reset` keeps
     batch: Batch | None = None  # (num_envs) -> Env, for one that `vmap` cannot copy
+    before_reset: Any = None  # the `Env` inside `auto_reset`, whose `step` does not reset
 
 
 class Sample(NamedTuple):

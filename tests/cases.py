@@ -67,6 +67,10 @@ _tabular = partial(Case, options=TABULAR)
 _replay = partial(Case, options=REPLAY, unread=PRIORITIES)
 _continuous = partial(Case, options=CONTINUOUS, unread=PRIORITIES)
 
+ALPHAZERO = REPLAY | {
+    "n_step": 1, "num_simulations": 4, "trace_lambda": 0.7, "learning_rate": 0.01, "tau": 0.5,
+    "exploration": 3.0,
+}  # fmt: skip
 NO_VALUES = "no values"
 
 CASES = {
@@ -118,6 +122,7 @@ CASES = {
         unread_full=PRIORITIES | {"target_entropy_scale"},
     ),
     "pets": Case(NO_VALUES, PETS),
+    "alphazero": _replay("AlphaZero", options=ALPHAZERO),
     "muzero": _replay("MuZero", options=MUZERO, tolerance=1e-4),
 }
 LEARNERS = [name for name in AGENTS if CASES.get(name, Case(None)).family]

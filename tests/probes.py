@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.config import RunConfig, config, option
-from rljax.envs.memory import carry_memory
+from rljax.experiment.plan import as_observed
 from rljax.types import Agent, Env, EnvSpec, PyTree, Step, Transition
 
 
@@ -26,9 +26,8 @@ def restarting(env: Env) -> Env:
 
 
 def with_memory(row, config, env: Env) -> Env:
-    """Adds the memory of a recurrent agent, as an experiment does."""
-    memory = row.initial_memory(config, env.spec)
-    return env if memory is None else carry_memory(env, memory)
+    """Adds the memory of a recurrent agent, or the state, as an experiment does."""
+    return as_observed(row, config, env)
 
 
 CONSTANT, OBSERVED, DELAYED, ARM, MATCH = range(5)

@@ -22,9 +22,10 @@ from rljax import networks
 from rljax.agents import AGENTS, continuous
 from rljax.config import field_types
 from rljax.envs import wrappers
-from rljax.networks import action_values
+from rljax.networks import action_values, muzero
 from rljax.networks.continuous import Critic, DeterministicPolicy, SquashedGaussianPolicy
 from rljax.networks.residual import ResidualCritic, ResidualPolicy, ResidualTorso
+from rljax.ops.value_supports import from_support, signed_hyperbolic, signed_parabolic
 from rljax.replay import ring
 from rljax.training.learner import make_learner, train
 from rljax.types import identity, params_of
@@ -270,6 +271,49 @@ IMAGINATION = {
     "model_train_frequency": 4096, "model_hidden_sizes": (16, 16), "num_models": 2, "num_elites": 2,
     "model_batch_size": 128, "model_max_epochs": 40, "rollout_length": 2, "final_rollout_length": 2,
 }  # fmt: skip
+MUZERO = VALUE_BASED | {
+    "num_simulations": 4, "unroll_steps": 2, "n_step": 3, "support_size": 4, "vf_coef": 1.0,
+    "activation": "tanh", "hidden_sizes": (16,), "weight_decay": 0.0, "learning_rate": 0.005,
+    "total_timesteps": 4 * 8 * 500,
+}  # fmt: skip
+
+
+def muzero_network(spec):
+    return muzero.muzero_network(spec, MUZERO["support_size"], MUZERO["hidden_sizes"], "tanh")
+
+
+def muzero_outputs(pieces, params, obs):
+    """Returns the policy logits and the values of the root states."""
+    network = pieces["network"]
+    state = network.apply(params, obs, method="represent")
+    logits, value_logits = network.apply(params, state, method="predict")
+    return logits, from_support(value_logits)
+
+
+def muzero_value():
+    """The fixed point of 3-step targets, of which the network learns the mean of h(z)."""
+    value, steps_left = 1.0, np.arange(1, 9)
+    for _ in range(200):
+        rewards = (1 - GAMMA ** np.minimum(steps_left, 3)) / (1 - GAMMA)
+        targets = rewards + GAMMA**3 * value * (steps_left > 3)
+        mean = signed_hyperbolic(jnp.float32(targets)).mean()
+        value = float(signed_parabolic(mean))
+    return value
+
+
+def muzero_family():
+    def pieces(spec):
+        return {"network": muzero_network(spec)}
+
+    def value(pieces, params, obs):
+        return muzero_outputs(pieces, params, obs)[1]
+
+    def policy(pieces, params, obs):
+        return jax.nn.softmax(muzero_outputs(pieces, params, obs)[0])[:, 1]
+
+    return Family(MUZERO, pieces, value, policy, muzero_value)
+
+
 NUM_ATOMS, NUM_QUANTILES = VALUE_BASED["num_atoms"], VALUE_BASED["num_quantiles"]
 FAMILIES = {
     "one-step Q": table_family(ONE_STEP, lambda: n_step_value(1)),
@@ -301,6 +345,7 @@ FAMILIES = {
     ),
     "discrete SAC": discrete_sac_family(lambda: n_step_value(1)),
     "MBPO": discrete_sac_family(None, **IMAGINATION),
+    "MuZero": muzero_family(),
 }
 
 

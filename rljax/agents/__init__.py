@@ -8,6 +8,7 @@ from rljax.agents import (
     a2c,
     a3c,
     actor_critic,
+    alphazero,
     c51,
     continuous,
     ddpg,
@@ -62,6 +63,7 @@ class AgentRow(NamedTuple):
         from a replay buffer) or "sweep" (over all states of a model).
       memory: `(config, spec) -> initial memory` of a recurrent agent, or of exploration noise;
         None if the agent never has one.
+      plans_ahead: it steps the environment itself while it plans, and observes its state.
     """
 
     config: type
@@ -75,6 +77,7 @@ class AgentRow(NamedTuple):
     learns: str = "value"
     update_unit: str = "rollout"
     memory: Callable[[Any, EnvSpec], PyTree | None] | None = None
+    plans_ahead: bool = False
 
     def initial_memory(self, config: Any, spec: EnvSpec) -> PyTree | None:
         """Returns the memory at the start of an episode, or None if the agent has no memory."""
@@ -262,6 +265,12 @@ AGENTS = {
         pets.PETSConfig, pets.pets, "planning by the cross-entropy method in learned models",
         family="model-based", on_policy=False, model_based=True, learns="model",
         update_unit="batch", memory=pets.plan_memory,
+    ),
+    "alphazero": AgentRow(
+        alphazero.AlphaZeroConfig, alphazero.alphazero,
+        "tree search in the environment, with learned policy and value", family="model-based",
+        actions=("discrete",), on_policy=False, model_based=True, learns="policy and value",
+        update_unit="batch", plans_ahead=True,
     ),
     "muzero": AgentRow(
         muzero.MuZeroConfig, muzero.muzero, "Gumbel MuZero: tree search in a learned model",

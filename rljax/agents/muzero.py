@@ -8,16 +8,15 @@ the improved policy, not under the visits, which sequential halving spends on ba
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import mctx
 import optax
 
 from rljax.agents import off_policy
 from rljax.agents.acting import check_discrete
+from rljax.agents.muzero_search import make_search
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.agents.search import search_discount
 from rljax.config import config, option
@@ -25,15 +24,10 @@ from rljax.networks.encoder import example_obs
 from rljax.networks.layers import ACTIVATIONS
 from rljax.networks.muzero import check_muzero_network, muzero_network
 from rljax.ops import optimizers, random
-from rljax.ops.observations import split_mask
 from rljax.ops.unrolled import last_step, unrolled
 from rljax.ops.value_supports import from_support, to_support
 from rljax.replay import check_memory, sequences
 from rljax.types import Agent, Array, EnvSpec, PyTree, identity
-
-# In a search, action values are scaled to [0, 1]. Differences below 0.01 stay small, because they
-# are errors of the model: Ye et al. 2021, https://arxiv.org/abs/2111.00210 (their code).
-QTRANSFORM = partial(mctx.qtransform_completed_by_mix_value, epsilon=0.01)
 
 
 @config
@@ -58,7 +52,8 @@ class MuZeroConfig(ReplayConfig):
     gumbel_scale: float = option(1.0, "scale of the Gumbel noise at the root", low=0)
     unroll_steps: int = option(5, "steps K that the model is unrolled in training", low=1)
     bootstrap: str = option(
-        "target", "values in n-step returns: of the target network, or of the search when acting",
+        "target",
+        "values in n-step returns: of the target network, or of the search when acting",
         choices=("target", "search"),
     )
     num_reanalyzed: int = option(
@@ -102,14 +97,6 @@ class Learned(NamedTuple):
     opt_state: PyTree
 
 
-class Search(NamedTuple):
-    """The result of a search, `[B, ...]`."""
-
-    action: Array  # [B] int32
-    policy: Array  # [B, A], the improved policy
-    value: Array  # [B], its value
-
-
 def muzero(
     config: Any, spec: EnvSpec, *, network: Any = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -146,6 +133,7 @@ def muzero(
     optimizers.check_optimizer(optimizer)
     discount = search_discount(spec, config.gamma)
     num_unrolled = config.unroll_steps
+    search = make_search(config, spec, network)
     extras = {"policy": jnp.zeros(spec.num_actions), "value": jnp.float32(0)}
     item = off_policy.example_transition(spec)._replace(extras=extras)
     check_memory(config.buffer_size, item, "buffer_size")
@@ -163,35 +151,6 @@ def muzero(
 
     def dynamics(params, state, action):
         return network.apply(params, state, action, method="dynamics")
-
-    def imagine(params, key, action, state):
-        """The `recurrent_fn` of mctx: one step of the model."""
-        del key
-        state, reward_logits = dynamics(params, state, action)
-        logits, value_logits = predict(params, state)
-        reward, value = from_support(reward_logits), from_support(value_logits)
-        step_discount = jnp.broadcast_to(jnp.float32(discount), value.shape)
-        return mctx.RecurrentFnOutput(
-            reward=reward, discount=step_discount, prior_logits=logits, value=value
-        ), state
-
-    def search(params, obs, key, gumbel_scale) -> Search:
-        """Searches from observations `[B, *obs_shape]`, which are standardized."""
-        state = represent(params, obs)
-        logits, value_logits = predict(params, state)
-        root = mctx.RootFnOutput(
-            prior_logits=logits, value=from_support(value_logits), embedding=state
-        )
-        mask = split_mask(spec, obs)[1]
-        output = mctx.gumbel_muzero_policy(
-            params, key, root, imagine, config.num_simulations,
-            None if mask is None else ~mask,
-            max_num_considered_actions=config.num_considered_actions, gumbel_scale=gumbel_scale,
-            qtransform=QTRANSFORM,
-        )  # fmt: skip
-        summary = output.search_tree.summary()
-        value = improved_value(output.action_weights, summary.qvalues, summary.visit_counts)
-        return Search(output.action, output.action_weights, value)
 
     def unroll(params, obs, action):
         """Imagines K steps from `obs[N]` with `action[K, N]`.
@@ -299,20 +258,6 @@ def muzero(
         return search(state.params, loop.standardize(state, obs), key, 0.0).action
 
     return Agent(init, act, greedy, update)
-
-
-def improved_value(policy: Array, q: Array, visits: Array) -> Array:
-    """Returns the value of the improved policy over the visited actions, `[..., A] -> [...]`.
-
-        sum_a pi(a) q(a) / sum_a pi(a),  over actions with visits
-
-    Example:
-      >>> arrays = jnp.array([0.6, 0.2, 0.2]), jnp.array([1.0, 5.0, 99.0]), jnp.array([3, 1, 0])
-      >>> improved_value(*arrays).round(3)
-      Array(2., dtype=float32)
-    """
-    weight = jnp.where(visits > 0, jnp.maximum(policy, jnp.finfo(policy.dtype).tiny), 0.0)
-    return (weight * q).sum(axis=-1) / weight.sum(axis=-1)
 
 
 def half_gradient(x: Array) -> Array:

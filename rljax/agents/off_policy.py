@@ -233,15 +233,17 @@ def example_transition(spec: EnvSpec) -> Transition:
 def as_items(trajectory: Transition, item: Transition) -> Transition:
     """Returns a trajectory as replay stores it: with the extras and in the dtypes of `item`.
 
-    The memory of an agent that carries one (see `envs.memory`) is left out.
+    The memory of an agent that carries one (`envs.memory`) is left out, and so is the state of the
+    environment (`envs.state`).
 
     Raises:
       ValueError: observations have a dtype that cannot be stored as that of `item`.
     """
     if isinstance(trajectory.obs, RecurrentObs):
-        trajectory = trajectory._replace(
-            obs=trajectory.obs.obs, next_obs=trajectory.next_obs.obs, action=trajectory.action[0]
-        )
+        trajectory = trajectory._replace(action=trajectory.action[0])
+    trajectory = trajectory._replace(
+        obs=environment_obs(trajectory.obs), next_obs=environment_obs(trajectory.next_obs)
+    )
     paths = jax.tree_util.tree_leaves_with_path(trajectory.obs)
     for (path, given), stored in zip(paths, jax.tree.leaves(item.obs), strict=True):
         if not jnp.can_cast(given.dtype, stored.dtype, "same_kind"):

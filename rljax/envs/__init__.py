@@ -53,7 +53,7 @@ class Suite(NamedTuple):
 
 SUITES = {  # ids are `suite/Name`; the prefix `gymnax/` may be omitted
     "gymnax": Suite("rljax.envs.gymnax", "gymnax", "classic control, bsuite, MinAtar"),
-    "rljax": Suite("rljax.envs.worlds", "rljax", "gridworlds, random walks, arms, a car"),
+    "rljax": Suite("rljax.envs.worlds", "rljax", "gridworlds, random walks, arms, a car, board games"),
     "partial": Suite("rljax.envs.partial", "rljax", "tasks with hidden velocities"),
     "brax": Suite("rljax.envs.brax", "brax", "robots, rigid-body physics", "brax"),
     "playground": Suite(

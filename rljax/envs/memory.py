@@ -64,5 +64,5 @@ def carry_memory(env: Env, initial: Array) -> Env:
 
     on_host = env.batch
     batch = on_host and (lambda num_envs: carry_memory(on_host(num_envs), copies(num_envs)))
-    render = inner_functions(env)["render"]
-    return env._replace(reset=reset, step=step, render=render, observe=None, batch=batch)
+    functions = inner_functions(env) | {"observe": None}
+    return env._replace(reset=reset, step=step, batch=batch, **functions)

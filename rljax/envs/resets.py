@@ -98,7 +98,8 @@ def auto_reset(env: Env) -> Env:
         obs = obs if env.observe is None else env.observe(inner)
         return AutoResetState(inner, reserve, used | done, key), step._replace(obs=obs)
 
-    return env._replace(reset=reset, step=step, **inner_functions(env))
+    functions = inner_functions(env) | {"before_reset": env}
+    return env._replace(reset=reset, step=step, **functions)
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:

@@ -1,9 +1,10 @@
-"""The suite `rljax`: worlds with exact models, and the continuous tasks of `arms` and `car`.
+"""The suite `rljax`: worlds with exact models, continuous tasks, and games of two players.
 
 The worlds are the examples 6.5, 6.6, 7.1, 8.1 to 8.3 and 13.1 of Sutton and Barto (2018), with
 stochastic variants; FrozenLake of gymnasium; two mazes. Actions are up, down, right, left; in a
 single row left, right; in FrozenLake left, down, right, up. `slip` is the probability that a move
-is rotated by 90 degrees, to either side with equal probability.
+is rotated by 90 degrees, to either side with equal probability. The continuous tasks are those of
+`arms` and `car`, the games those of `board_games`.
 """
 
 import inspect
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rljax.config import at_least, check_range, convert, suggestion, unknown_key
-from rljax.envs import arms, car
+from rljax.envs import arms, board_games, car
 from rljax.envs.grids import (
     FOUR_MOVES,
     KINGS_MOVES,
@@ -22,6 +23,7 @@ from rljax.envs.grids import (
     env_of,
     model_of,
 )
+from rljax.envs.wrappers import time_limit
 from rljax.ops.planning import Model
 from rljax.types import Env
 
@@ -170,7 +172,7 @@ CONTINUOUS_TASKS: dict[str, Callable[..., Env]] = {
 
 def registered() -> list[str]:
     """Returns the names of all environments in this suite."""
-    return [*WORLDS, *CONTINUOUS_TASKS]
+    return [*WORLDS, *CONTINUOUS_TASKS, *board_games.GAMES]
 
 
 def from_id(name: str, **params: Any) -> Env:
@@ -181,6 +183,10 @@ def from_id(name: str, **params: Any) -> Env:
     """
     if name in CONTINUOUS_TASKS:
         return _call(CONTINUOUS_TASKS[name], name, params)
+    if name in board_games.GAMES:
+        limit = params.pop("max_episode_steps", None)
+        env = _call(board_games.GAMES[name], name, params)
+        return env if limit is None else time_limit(env, limit)
     return env_of(world_of(name, **params), f"rljax/{name}")
 
 

@@ -1,15 +1,19 @@
 """Parts that all wrappers share: the functions and the state of the wrapped environment."""
 
-from collections.abc import Callable
 from typing import Any
 
 from rljax.types import Env, PyTree
 
 
-def inner_functions(env: Env) -> dict[str, Callable[[PyTree], Any] | None]:
-    """Returns `render` and `observe` of a wrapper whose state holds that of `env` in `env`."""
+def inner_functions(env: Env) -> dict[str, Any]:
+    """Returns the optional fields of a wrapper whose state holds that of `env` in `env`.
+
+    They are `render` and `observe`; `before_reset` is None, as the state of the wrapper is not
+    that of `auto_reset`.
+    """
     functions = {"render": env.render, "observe": env.observe}
-    return {name: f and (lambda state, f=f: f(state.env)) for name, f in functions.items()}
+    inner = {name: f and (lambda state, f=f: f(state.env)) for name, f in functions.items()}
+    return inner | {"before_reset": None}
 
 
 def innermost(state: PyTree) -> PyTree:

@@ -155,4 +155,6 @@ def batched(env: Env, num_envs: int) -> Env:
         return jax.vmap(env.step)(state, action, noise)
 
     spec = env.spec._replace(num_envs=num_envs)
-    return env._replace(spec=spec, reset=reset, step=step, sample_noise=sample_noise)
+    return env._replace(
+        spec=spec, reset=reset, step=step, sample_noise=sample_noise, before_reset=None
+    )

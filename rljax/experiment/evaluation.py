@@ -10,10 +10,9 @@ import numpy as np
 from rljax import config as configs
 from rljax import envs
 from rljax.envs import host
-from rljax.envs.memory import carry_memory
 from rljax.experiment import checkpoint
 from rljax.experiment.options import read_record
-from rljax.experiment.plan import Plan, plan_from_record
+from rljax.experiment.plan import Plan, as_observed, plan_from_record
 from rljax.results.result import Result
 from rljax.training import parallel, runs
 from rljax.training.evaluate import evaluate as evaluate_agent
@@ -93,9 +92,7 @@ def in_suite(plan: Plan, suite: str) -> Plan:
                 f"policies of {plan.env_id} cannot act in {env_id}: its `{name}` is {new}, and "
                 f"that of {plan.env_id} is {old}."
             )
-    memory = plan.row.initial_memory(plan.config, env.spec)
-    env = env if memory is None else carry_memory(env, memory)
-    return plan._replace(env=env, env_id=env_id)
+    return plan._replace(env=as_observed(plan.row, plan.config, env), env_id=env_id)
 
 
 def evaluate_states(

@@ -15,6 +15,7 @@ from rljax import config as configs
 from rljax import envs
 from rljax.agents import AGENTS, AgentRow
 from rljax.envs.memory import carry_memory
+from rljax.envs.state import show_state
 from rljax.experiment.hyperparameters import split_hyperparameters
 from rljax.experiment.options import RECORDED
 from rljax.training.learner import make_learner
@@ -193,16 +194,23 @@ def make_plan(
             f"`devices` is {workers}, but the maker of `{name}` has no argument `average`, which "
             "averages gradients over devices: add it, or leave `devices` out."
         )
-    memory = row.initial_memory(config, single.spec)
     plan = Plan(
         agent=name, env_id=single.spec.env_id if custom_env else env, row=row,
-        env=single if memory is None else carry_memory(single, memory), env_params=params,
+        env=as_observed(row, config, single), env_params=params,
         custom_env=custom_env, config=config, sweep=sweep, pieces=pieces, num_seeds=num_seeds,
         seed=seed, num_reports=min(num_reports, config.num_updates), workers=workers,
     )  # fmt: skip
     part = worker_part(config, workers)
     plan.make_agent(part, plan.build_env(part.num_envs))  # the maker checks its arguments
     return plan
+
+
+def as_observed(row: AgentRow, config: Any, env: Env) -> Env:
+    """Returns an environment as an agent observes it: with its memory, or with the state."""
+    if row.plans_ahead:
+        env = show_state(env)
+    memory = row.initial_memory(config, env.spec)
+    return env if memory is None else carry_memory(env, memory)
 
 
 def worker_part(config: Any, workers: int) -> Any:

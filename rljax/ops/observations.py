@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.types import Array, EnvSpec, PyTree, RecurrentObs
+from rljax.types import Array, EnvSpec, PyTree, RecurrentObs, StateObs
 
 
 def is_shape(x: Any) -> bool:
@@ -97,8 +97,8 @@ def split_mask(spec: EnvSpec, obs: PyTree) -> tuple[PyTree, Array | None]:
 
 
 def environment_obs(obs: PyTree) -> PyTree:
-    """Returns the observation of the environment, also of an agent that carries a memory."""
-    return obs.obs if isinstance(obs, RecurrentObs) else obs
+    """Returns the observation of the environment, without the memory or the state beside it."""
+    return obs.obs if isinstance(obs, RecurrentObs | StateObs) else obs
 
 
 def state_index(spec: EnvSpec, obs: PyTree) -> Array:

@@ -24,7 +24,7 @@ def signed_hyperbolic(x: Array, epsilon: float = EPSILON) -> Array:
       [-1.0, 0.0, 1.0]
     """
     chex.assert_type(x, float)
-    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + epsilon * x
+    return x / (jnp.sqrt(jnp.abs(x) + 1.0) + 1.0) + epsilon * x  # equal, and exact near 0
 
 
 def signed_parabolic(x: Array, epsilon: float = EPSILON) -> Array:

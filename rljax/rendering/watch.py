@@ -16,11 +16,10 @@ import numpy as np
 
 from rljax.config import at_least
 from rljax.envs import SUITES, worlds
-from rljax.envs.memory import carry_memory
 from rljax.envs.wrapped import replace_innermost
 from rljax.envs.wrappers import batched
 from rljax.experiment.evaluation import load_states
-from rljax.experiment.plan import Plan
+from rljax.experiment.plan import Plan, as_observed
 from rljax.rendering import frames, tables
 from rljax.rendering.gymnax_tasks import maze_text
 from rljax.types import (
@@ -186,8 +185,7 @@ def _single_episode(plan: Plan) -> tuple[Env, Render | None]:
     if "max_episode_steps" in params:
         params["max_episode_steps"] = int(params["max_episode_steps"])
     env = importlib.import_module(SUITES[suite].module).from_id(name, **params)
-    if (memory := plan.row.initial_memory(plan.config, env.spec)) is not None:
-        env = carry_memory(env, memory)
+    env = as_observed(plan.row, plan.config, env)
     render = env.render or (maze_text(name, params) if suite == "gymnax" else None)
     return batched(env, 1), render
 

@@ -1,0 +1,183 @@
+"""AlphaZero: tree search in the environment itself, https://arxiv.org/abs/1712.01815.
+
+The policy of the search is the target of the policy network, and the outcome of the episode that of
+the value network. In games of two players the agent plays both sides. The search is that of
+Danihelka et al. 2022 (https://openreview.net/forum?id=bERaNdoegnO) or, with `search="puct"`, that
+of the paper. Differs from the paper: positions of unfinished episodes are bootstrapped; AdamW; the
+network that searches is a target network, a copy or a moving average.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax.agents import off_policy
+from rljax.agents.acting import check_discrete
+from rljax.agents.replay_schedule import ReplayConfig
+from rljax.agents.search import SEARCHES, make_search, search_discount
+from rljax.config import config, kind_of, option
+from rljax.networks.actor_critic import actor_critic_network, check_actor_critic
+from rljax.networks.encoder import example_obs
+from rljax.networks.layers import ACTIVATIONS
+from rljax.networks.masking import masked
+from rljax.ops import optimizers, returns, td
+from rljax.types import Agent, Env, EnvSpec, PyTree, Replay, StateObs, identity
+
+
+@config
+class AlphaZeroConfig(ReplayConfig):
+    """Options of AlphaZero."""
+
+    num_envs: int = option(64, "number of parallel environments", low=1)
+    num_steps: int = option(16, "rollout length per environment", low=1)
+    gamma: float = option(1.0, "discount factor gamma", low=0, high=1)
+    trace_lambda: float = option(1.0, "lambda of the value targets", low=0, high=1)
+    train_frequency: int = option(64, "environment steps between two updates", low=1)
+    gradient_steps: int = option(2, "gradient steps per update", low=1)
+    hidden_sizes: tuple[int, ...] = option((128, 128), "units of each hidden layer", low=1)
+    activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
+    torso: str = option(
+        "auto", "encoder of images: convolution, or flat inputs", choices=("auto", "mlp", "conv")
+    )
+    search: str = option("gumbel", "search at the root of the tree", choices=tuple(SEARCHES))
+    num_simulations: int = option(32, "simulations of a search", low=1)
+    num_considered_actions: int = option(
+        16, "actions that sequential halving starts with, at the root", low=1
+    )
+    exploration: float = option(
+        1.0, "scale of the Gumbel noise, or weight of the Dirichlet noise, times 0.25", low=0
+    )
+    learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
+    weight_decay: float = option(1e-4, "decoupled weight decay", low=0)
+    max_grad_norm: float = option(5.0, "maximum global norm of the gradient", above=0)
+    vf_coef: float = option(1.0, "weight of the value loss", low=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_step != 1:
+            raise ValueError(
+                f"`n_step` is {self.n_step}, but value targets of alphazero are lambda-returns of "
+                "a rollout: leave it at 1, and set `trace_lambda`."
+            )
+
+
+class Learned(NamedTuple):
+    """The part of the agent's state that gradient steps change."""
+
+    params: PyTree
+    target_params: PyTree
+    opt_state: PyTree
+
+
+def alphazero(
+    config: Any, spec: EnvSpec, *, network: Any = None, model: Env | None = None,
+    optimizer: optax.GradientTransformation | None = None, replay: Replay | None = None,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> Agent:  # fmt: skip
+    """Makes an AlphaZero agent, for environments of one player and for games of two.
+
+    Its observations are `StateObs(obs, state)`, which `envs.state.show_state` makes.
+
+    Args:
+      config: an `AlphaZeroConfig`; floats may be tracers.
+      spec: description of the environment, with discrete actions.
+      network: flax module, `obs[..., *obs_shape] -> (policy, value[...])`.
+      model: the single environment to plan with, whose `step` takes the states of the
+        observations; by default `spec.simulator`, the environment that the agent acts in.
+      optimizer: default Adam with weight decay and clipped gradients.
+      replay: default uniform or prioritized replay, by `config`.
+      average: mean over workers, `partial(lax.pmean, axis_name=...)`.
+
+    Raises:
+      ValueError: the actions are not discrete, there is no environment to plan with, the network
+        does not fit, or the replay buffer needs more memory than there is.
+
+    Example:
+      >>> import rljax
+      >>> from rljax.envs.state import show_state
+      >>> env = rljax.envs.batched(show_state(rljax.make("rljax/TicTacToe")), 64)
+      >>> agent = alphazero(AlphaZeroConfig(num_simulations=16), env.spec)
+      >>> learner = rljax.make_learner(agent, env, num_steps=9)
+    """
+    check_discrete(spec)
+    model = spec.simulator if model is None else model
+    if not isinstance(model, Env):
+        raise ValueError(
+            f"`model` is {kind_of(model)}, but alphazero plans with an `Env`: give the environment "
+            "as `model=`, or wrap it with `rljax.envs.state.show_state`."
+        )
+    if network is None:
+        hidden = config.hidden_sizes, config.activation, config.torso
+        network = actor_critic_network(spec, *hidden)
+    check_actor_critic(network, spec)
+    network = masked(network, spec)
+    if optimizer is None:
+        adam = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = optimizers.clipped(adam, config.max_grad_norm)
+    optimizers.check_optimizer(optimizer)
+    discount = search_discount(spec, config.gamma)
+    search = make_search(config, spec, network.apply, model)
+    extras = {"policy": jnp.zeros(spec.num_actions), "value": jnp.float32(0)}
+    loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average, extras=extras)
+
+    def init(key):
+        params = network.init(key, example_obs(spec))
+        target_params = jax.tree.map(jnp.copy, params)
+        return loop.init(Learned(params, target_params, optimizer.init(params)))
+
+    def gradient_step(learned, batch):
+        """The loss of eq. 1, with the targets of the search."""
+        transitions = batch.transitions
+
+        def loss(params):
+            policy, value = network.apply(params, transitions.obs)
+            target = transitions.extras["policy"]
+            log_prob = jnp.where(target > 0, jax.nn.log_softmax(policy.logits), 0.0)
+            policy_loss = -(target * log_prob).sum(axis=-1)
+            td_error = transitions.extras["value"] - value
+            value_loss = td.squared(td_error)
+            total = batch.weight * (policy_loss + config.vf_coef * value_loss)
+            metrics = {
+                "losses/policy_loss": policy_loss.mean(), "losses/value_loss": value_loss.mean(),
+                "losses/value": value.mean(),
+            }  # fmt: skip
+            return total.mean(), (td_error, metrics)
+
+        grads, (td_error, metrics) = jax.grad(loss, has_aux=True)(learned.params)
+        params, opt_state = optimizers.apply_gradients(
+            optimizer, average(grads), learned.opt_state, learned.params
+        )
+        target_params = off_policy.update_target(
+            learned.target_params, params, config.tau, batch.target_is_due
+        )
+        return Learned(params, target_params, opt_state), td_error, metrics
+
+    def update(state, trajectory, key):
+        next_obs = loop.standardize(state, trajectory.next_obs)
+        _, next_value = network.apply(state.learned.target_params, next_obs)
+        value = returns.lambda_returns(
+            trajectory.reward, next_value, trajectory.terminated, trajectory.truncated, discount,
+            config.trace_lambda,
+        )  # fmt: skip
+        trajectory = trajectory._replace(extras=trajectory.extras | {"value": value})
+        return loop.learn(state, trajectory, key, gradient_step)
+
+    def searched(state, obs, key, exploration):
+        if not isinstance(obs, StateObs):
+            raise ValueError(
+                f"alphazero plans from the state of {spec.env_id}, but observes "
+                f"{type(obs).__name__}: wrap the environment with `rljax.envs.state.show_state`."
+            )
+        return search(state.learned.target_params, obs.obs, obs.state, key, exploration)
+
+    def act(state, obs, key):
+        found = searched(state, obs, key, config.exploration)
+        return found.action, {"policy": found.policy, "value": found.value}
+
+    def greedy(state, obs, key):
+        return searched(state, obs, key, 0.0).action
+
+    return Agent(init, act, greedy, update)
