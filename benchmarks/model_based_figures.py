@@ -75,7 +75,8 @@ def first_step(steps: np.ndarray, returns: np.ndarray, threshold: float) -> int 
 def calibration(runs: Path | None) -> Figure:
     """Errors and coverage of a model of Pendulum-v1, 1 to 10 steps ahead."""
     del runs
-    settings: dict[str, Any] = rljax.tuned("mbpo", "Pendulum-v1") | {"num_seeds": 4, "total_timesteps": 2_000}
+    settings: dict[str, Any] = rljax.tuned("mbpo", "Pendulum-v1")
+    settings |= {"num_seeds": 4, "total_timesteps": 2_000}
     run = rljax.train(**settings, progress=False, eval_episodes=0)
     plan = plan_from_record(run.config)
     env = plan.build_env(NUM_SEQUENCES)

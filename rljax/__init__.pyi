@@ -19,6 +19,8 @@ from rljax.agents.a3c import A3CConfig as A3CConfig
 from rljax.agents.a3c import a3c as a3c
 from rljax.agents.actor_critic import ActorCriticConfig as ActorCriticConfig
 from rljax.agents.actor_critic import actor_critic as actor_critic
+from rljax.agents.alphazero import AlphaZeroConfig as AlphaZeroConfig
+from rljax.agents.alphazero import alphazero as alphazero
 from rljax.agents.c51 import C51Config as C51Config
 from rljax.agents.c51 import RainbowConfig as RainbowConfig
 from rljax.agents.c51 import c51 as c51

@@ -152,6 +152,7 @@ class Agent(NamedTuple):
     greedy: Greedy  # (state, obs[B], key) -> action[B]
     update: AgentUpdate  # (state, trajectory[T, B], key) -> (state, metrics)
     sample_noise: SampleNoise = jax.random.split  # (key, T) -> noise of T calls of `act`
+    search: Any = None  # (state, obs[B], key) -> `agents.search.Search` of `greedy`, of planners
 
 
 class Step(NamedTuple):

@@ -117,7 +117,8 @@ CASES = {
     "dyna_q_plus": _tabular("model"),
     "prioritized_sweeping": _tabular("model"),
     "mbpo": _continuous(
-        "MBPO", options=CONTINUOUS | MBPO,
+        "MBPO",
+        options=CONTINUOUS | MBPO,
         unread=PRIORITIES | CORRELATION | {"target_entropy_per_dimension"},
         unread_full=PRIORITIES | {"target_entropy_scale"},
     ),

@@ -64,6 +64,7 @@ class AgentRow(NamedTuple):
       memory: `(config, spec) -> initial memory` of a recurrent agent, or of exploration noise;
         None if the agent never has one.
       plans_ahead: it steps the environment itself while it plans, and observes its state.
+      players: numbers of players of the environments that it supports.
     """
 
     config: type
@@ -78,6 +79,7 @@ class AgentRow(NamedTuple):
     update_unit: str = "rollout"
     memory: Callable[[Any, EnvSpec], PyTree | None] | None = None
     plans_ahead: bool = False
+    players: tuple[int, ...] = (1,)
 
     def initial_memory(self, config: Any, spec: EnvSpec) -> PyTree | None:
         """Returns the memory at the start of an episode, or None if the agent has no memory."""
@@ -87,9 +89,16 @@ class AgentRow(NamedTuple):
         """Checks that the algorithm supports an environment.
 
         Raises:
-          ValueError: it does not support the kind of actions, or it is tabular and the states are
-            not numbered.
+          ValueError: it does not support the number of players or the kind of actions, or it is
+            tabular and the states are not numbered.
         """
+        if spec.num_players not in self.players:
+            several = [name for name, row in AGENTS.items() if 2 in row.players]
+            raise ValueError(
+                f"`{name}` needs an environment of one player, but {spec.env_id} is a game of "
+                f"{spec.num_players}: use {' or '.join(several)}, or train against an opponent, "
+                'env_params={"opponent": "random"}.'
+            )
         kind = "discrete" if spec.num_actions else "continuous"
         if kind not in self.actions:
             others = {"discrete": "dqn, ppo or discrete_sac", "continuous": "sac, td3 or ppo"}
@@ -270,11 +279,11 @@ AGENTS = {
         alphazero.AlphaZeroConfig, alphazero.alphazero,
         "tree search in the environment, with learned policy and value", family="model-based",
         actions=("discrete",), on_policy=False, model_based=True, learns="policy and value",
-        update_unit="batch", plans_ahead=True,
+        update_unit="batch", plans_ahead=True, players=(1, 2),
     ),
     "muzero": AgentRow(
         muzero.MuZeroConfig, muzero.muzero, "Gumbel MuZero: tree search in a learned model",
         family="model-based", actions=("discrete",), on_policy=False, model_based=True,
-        learns="policy and value", update_unit="batch",
+        learns="policy and value", update_unit="batch", players=(1, 2),
     ),
 }  # fmt: skip

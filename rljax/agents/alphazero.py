@@ -105,9 +105,10 @@ def alphazero(
     check_discrete(spec)
     model = spec.simulator if model is None else model
     if not isinstance(model, Env):
+        given = "missing" if model is None else kind_of(model)
         raise ValueError(
-            f"`model` is {kind_of(model)}, but alphazero plans with an `Env`: give the environment "
-            "as `model=`, or wrap it with `rljax.envs.state.show_state`."
+            f"`model` is {given}, but alphazero plans with an `Env`: give the environment as "
+            "`model=`, or wrap it with `rljax.envs.state.show_state`."
         )
     if network is None:
         hidden = config.hidden_sizes, config.activation, config.torso
@@ -177,7 +178,10 @@ def alphazero(
         found = searched(state, obs, key, config.exploration)
         return found.action, {"policy": found.policy, "value": found.value}
 
-    def greedy(state, obs, key):
-        return searched(state, obs, key, 0.0).action
+    def best(state, obs, key):
+        return searched(state, obs, key, 0.0)
 
-    return Agent(init, act, greedy, update)
+    def greedy(state, obs, key):
+        return best(state, obs, key).action
+
+    return Agent(init, act, greedy, update, search=best)

@@ -254,10 +254,13 @@ def muzero(
         found = search(state.params, loop.standardize(state, obs), key, config.gumbel_scale)
         return found.action, {"policy": found.policy, "value": found.value}
 
-    def greedy(state, obs, key):
-        return search(state.params, loop.standardize(state, obs), key, 0.0).action
+    def best(state, obs, key):
+        return search(state.params, loop.standardize(state, obs), key, 0.0)
 
-    return Agent(init, act, greedy, update)
+    def greedy(state, obs, key):
+        return best(state, obs, key).action
+
+    return Agent(init, act, greedy, update, search=best)
 
 
 def half_gradient(x: Array) -> Array:

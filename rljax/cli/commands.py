@@ -160,7 +160,8 @@ def evaluate(positionals: list[str], options: dict[str, str]) -> None:
     plan, states = load_states(run_dir)
     if "in" in options:
         plan = in_suite(plan, options["in"])
-    evaluation = evaluate_states(plan, states.agent, num_episodes, seed, greedy)
+    opponent = options.get("opponent")
+    evaluation = evaluate_states(plan, states.agent, num_episodes, seed, greedy, opponent)
     returns = evaluation["returns"].reshape(plan.num_runs, -1)
     unfinished = evaluation["unfinished"].reshape(-1)
     for i, scores in enumerate(returns):
@@ -195,6 +196,15 @@ def watch(positionals: list[str], options: dict[str, str]) -> None:
         run_dir, run=options.get("run", 0), seed=options.get("seed", 0),
         max_steps=options.get("max_steps", 1000), output=options.get("output"),
     )  # fmt: skip
+
+
+def play(positionals: list[str], options: dict[str, str]) -> None:
+    """`rljax play RUN_DIR`: a game against a trained policy, in the terminal."""
+    (run_dir,) = expect(positionals, 1, "play", "RUN_DIR")
+
+    from rljax.experiment import play as games
+
+    games.play(run_dir, **{name: options[name] for name in options})
 
 
 def check_env(positionals: list[str], options: dict[str, str]) -> int:
@@ -250,6 +260,7 @@ COMMANDS = {
             "seed": "random seed of the environments (the seed of the run)",
             "sample": "sample actions instead of taking the most probable (false)",
             "in": "evaluate in the same environment of another suite: gymnasium",
+            "opponent": "in a game of two players: random, minimax, mcts or mcts:N (random)",
         },
     ),
     "plot": Command(
@@ -266,6 +277,14 @@ COMMANDS = {
             "seed": "random seed of the environment (0)",
             "max_steps": "maximum number of steps of the episode (1000)",
             "output": "animation file, a .gif; also -o (RUN_DIR/watch.gif)",
+        },
+    ),
+    "play": Command(
+        play, "RUN_DIR", "play a game of two players against a trained policy",
+        {
+            "run": "index of the run to play against; seeds vary fastest (0)",
+            "begin": "you move first; --no-begin lets the policy begin (true)",
+            "seed": "random seed of the policy (0)",
         },
     ),
     "check-env": Command(

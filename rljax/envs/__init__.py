@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from rljax.config import convert, kind_of, nearest
 from rljax.envs.checks import check_shapes
+from rljax.envs.opponents import without_reset
 from rljax.envs.report import EnvReport, check_env
 from rljax.envs.resets import auto_reset
 from rljax.envs.value_checks import validate
@@ -53,7 +54,7 @@ class Suite(NamedTuple):
 
 SUITES = {  # ids are `suite/Name`; the prefix `gymnax/` may be omitted
     "gymnax": Suite("rljax.envs.gymnax", "gymnax", "classic control, bsuite, MinAtar"),
-    "rljax": Suite("rljax.envs.worlds", "rljax", "gridworlds, random walks, arms, a car, board games"),
+    "rljax": Suite("rljax.envs.worlds", "rljax", "gridworlds, walks, arms, a car, board games"),
     "partial": Suite("rljax.envs.partial", "rljax", "tasks with hidden velocities"),
     "brax": Suite("rljax.envs.brax", "brax", "robots, rigid-body physics", "brax"),
     "playground": Suite(
@@ -63,10 +64,11 @@ SUITES = {  # ids are `suite/Name`; the prefix `gymnax/` may be omitted
     "xminigrid": Suite("rljax.envs.xminigrid", "xminigrid", "XLand-MiniGrid", "xminigrid"),
     "craftax": Suite("rljax.envs.craftax", "craftax", "Crafter and Craftax", "craftax"),
     "jumanji": Suite("rljax.envs.jumanji", "jumanji", "games, packing, routing", "jumanji"),
-    "pgx": Suite("rljax.envs.pgx", "pgx", "games of one player", "pgx"),
+    "pgx": Suite("rljax.envs.pgx", "pgx", "games of one player and of two", "pgx"),
     "gymnasium": Suite("rljax.envs.gymnasium", "gymnasium", "Gymnasium, in Python", "gymnasium"),
     "atari": Suite("rljax.envs.atari", "ale_py", "Atari 2600, in C++", "atari"),
 }
+WITH_GAMES = ("rljax", "pgx")  # suites with games of two players
 ALWAYS_THERE = tuple(name for name, suite in SUITES.items() if not suite.extra)
 
 
@@ -102,7 +104,8 @@ def make(env: Any, **params: Any) -> Env:
         pair of one of the two and the environment's parameters, as `gymnax.make` returns it; or
         an `Env` that resets itself, which is returned unchanged.
       params: parameters of the environment by name. `max_episode_steps` sets the time limit of
-        any environment.
+        any environment. `opponent` makes a game of two players, of the suites rljax and pgx, one
+        of one player (see `opponents.against`).
 
     Raises:
       ValueError: an unknown id or parameter (the message names the nearest known one), a suite
@@ -123,11 +126,16 @@ def make(env: Any, **params: Any) -> Env:
         return _with_time_limit(env, **params)
     if isinstance(env, str):
         suite, name = _split_id(env)
+        opponent = params.pop("opponent", None) if suite in WITH_GAMES else None
         made = importlib.import_module(SUITES[suite].module).from_id(name, **params)
     else:
         env, env_params = env if _is_pair(env) else (env, None)
-        module = importlib.import_module(SUITES[_suite_of_object(env)].module)
+        suite = _suite_of_object(env)
+        opponent = params.pop("opponent", None) if suite in WITH_GAMES else None
+        module = importlib.import_module(SUITES[suite].module)
         made = module.from_object(env, env_params, **params)
+    if opponent is not None:
+        made = without_reset(made, opponent)
     if made.batch is not None:  # it resets itself and runs on the host
         return made
     check_shapes(made)  # before `auto_reset`, whose errors would come from JAX

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from rljax.ops import random
-from rljax.types import Array, Env, EnvSpec, Step
+from rljax.types import Array, Env, EnvSpec, Key, Step
 
 
 class Board(NamedTuple):
@@ -84,8 +83,8 @@ def game(rules: Rules, env_id: str) -> Env:
         """The cell of a move, `[H, W]` bool."""
         if not rules.drops:
             return cells == action
-        lowest = (~stones.any(axis=-1)).sum(axis=0) - 1
-        return (jnp.arange(height)[:, None] == lowest) & (jnp.arange(width) == action)
+        row = (~stones[:, action].any(axis=-1)).sum() - 1  # the lowest empty one
+        return cells == row * width + action
 
     def observe(stones, done):
         return {"board": stones, "legal": legal_moves(stones) | done}
@@ -95,8 +94,8 @@ def game(rules: Rules, env_id: str) -> Env:
         stones = jnp.zeros((height, width, 2), bool)
         return Board(stones), observe(stones, jnp.zeros((), bool))
 
-    def step(state, action, key):
-        del key
+    def step(state, action, noise):
+        del noise
         stones = state.stones
         is_legal = legal_moves(stones)[action]
         own = stones[..., 0] | target(stones, action)
@@ -112,7 +111,13 @@ def game(rules: Rules, env_id: str) -> Env:
         obs_dtype={"board": "bool", "legal": "bool"},
         num_actions=num_actions, action_mask="legal", num_players=2, env_id=env_id,
     )  # fmt: skip
-    return Env(spec, reset, step, random.split, render=text)
+    return Env(spec, reset, step, no_noise, render=text)
+
+
+def no_noise(key: Key, num_steps: int) -> Array:
+    """Returns the random numbers of steps without any, `[num_steps, 0]`."""
+    del key
+    return jnp.zeros((num_steps, 0))
 
 
 def text(state: Board) -> str:
@@ -120,19 +125,34 @@ def text(state: Board) -> str:
 
     Example:
       >>> env = tic_tac_toe()
-      >>> state, _ = env.reset(random.split(0, 1)[0])
+      >>> state, _ = env.reset(None)
       >>> state, _ = env.step(state, 4, None)
       >>> print(text(state))
       . . .
       . x .
       . . .
     """
-    acts, waits = state.stones[..., 0].tolist(), state.stones[..., 1].tolist()
-    began_acts = int(state.stones.sum()) % 2 == 0
+    return text_of(state.stones, began_acts=int(state.stones.sum()) % 2 == 0)
+
+
+def text_of(stones: Array, began_acts: bool, indent: int = 0) -> str:
+    """Returns stones `[H, W, 2]` as text.
+
+    Args:
+      stones: those of the player to act, and those of the opponent.
+      began_acts: the player to act is the one who began.
+      indent: columns by which each row is shifted to the right of the row above.
+
+    Example:
+      >>> print(text_of(jnp.eye(2, dtype=bool)[None], began_acts=False))
+      o x
+    """
     names = {(True, False): "xo"[not began_acts], (False, True): "xo"[began_acts]}
-    rows = zip(acts, waits, strict=True)
+    acts, waits = stones[..., 0].tolist(), stones[..., 1].tolist()
+    rows = (zip(*pair, strict=True) for pair in zip(acts, waits, strict=True))
     return "\n".join(
-        " ".join(names.get(pair, ".") for pair in zip(*row, strict=True)) for row in rows
+        " " * indent * i + " ".join(names.get(pair, ".") for pair in row)
+        for i, row in enumerate(rows)
     )
 
 

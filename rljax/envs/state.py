@@ -49,4 +49,5 @@ def show_state(env: Env) -> Env:
         return state, step._replace(obs=obs, next_obs=StateObs(step.next_obs, visible(state)))
 
     spec = env.spec._replace(simulator=simulator)
-    return env._replace(spec=spec, reset=reset, step=step, observe=None, before_reset=None)
+    before_reset = None if env.before_reset is None else show_state(env.before_reset)
+    return env._replace(spec=spec, reset=reset, step=step, observe=None, before_reset=before_reset)

@@ -10,22 +10,26 @@ import numpy as np
 from rljax import config as configs
 from rljax import envs
 from rljax.envs import host
+from rljax.envs.opponents import against
 from rljax.experiment import checkpoint
 from rljax.experiment.options import read_record
 from rljax.experiment.plan import Plan, as_observed, plan_from_record
 from rljax.results.result import Result
 from rljax.training import parallel, runs
 from rljax.training.evaluate import evaluate as evaluate_agent
-from rljax.types import PyTree
+from rljax.types import Env, PyTree
 
 EVALUATION_STREAM = 1_000_003  # folded into the key of a run, so evaluation has its own stream
 
 
 def evaluate(
     run: Result | str | Path, num_episodes: int = 100, *, seed: int | None = None,
-    greedy: bool = True, env: Any = None, suite: str | None = None, **pieces: Any,
+    greedy: bool = True, env: Any = None, suite: str | None = None, opponent: Any = None,
+    **pieces: Any,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Evaluates the policies of a run on the first episode of each of many new environments.
+
+    Games of two players are played against an opponent; who begins is drawn at random.
 
     Args:
       run: the `Result` of `rljax.train`, or a run directory.
@@ -34,6 +38,8 @@ def evaluate(
       greedy: act greedily; False samples from the policy.
       env: the environment, if it is your own object.
       suite: evaluate in the environment of the same name in another suite, such as "gymnasium".
+      opponent: "random", "minimax" (tic-tac-toe), "mcts", "mcts:N", or a function (see
+        `envs.opponents`); None is "random", or the opponent of training.
       pieces: the pieces that the run was made with, such as `network=`, and `agent=` if it is
         your own.
 
@@ -65,7 +71,27 @@ def evaluate(
         states = train_states.agent
     if suite is not None:
         plan = in_suite(plan, suite)
-    return evaluate_states(plan, states, num_episodes, seed, greedy)
+    return evaluate_states(plan, states, num_episodes, seed, greedy, opponent)
+
+
+def evaluation_env(plan: Plan, opponent: Any = None) -> Env:
+    """Returns one copy of the environment that a plan is evaluated in.
+
+    It is that of training; of a game of two players, the game against an opponent.
+
+    Raises:
+      ValueError: an opponent in an environment of one player, or an unknown opponent.
+    """
+    if plan.env.spec.num_players == 2:
+        return against(plan.env, "random" if opponent is None else opponent)
+    if opponent is None:
+        return plan.env
+    if "opponent" not in plan.env_params:
+        raise ValueError(
+            f"`opponent` is {opponent}, but {plan.env_id} has one player: leave it out."
+        )
+    env = envs.make(plan.env_id, **plan.env_params | {"opponent": opponent})
+    return as_observed(plan.row, plan.config, env)
 
 
 def in_suite(plan: Plan, suite: str) -> Plan:
@@ -97,17 +123,18 @@ def in_suite(plan: Plan, suite: str) -> Plan:
 
 def evaluate_states(
     plan: Plan, states: PyTree, num_episodes: int = 100, seed: int | None = None,
-    greedy: bool = True,
+    greedy: bool = True, opponent: Any = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Evaluates agent states `[R, ...]` of a plan; arguments and results are as in `evaluate`."""
-    env = plan.build_env(num_episodes)
+    env = envs.batched(evaluation_env(plan, opponent), num_episodes)
+    spec = plan.env.spec._replace(num_envs=num_episodes)  # a planner's is that of the game
     placement = parallel.place(plan.num_runs)
     inits = (plan if seed is None else plan._replace(seed=seed)).run_inits()
     keys = jax.vmap(jax.random.fold_in, (0, None))(inits.key, EVALUATION_STREAM)
 
     def evaluate_one(run, config):
         state, key, swept = run
-        agent = plan.make_agent(dataclasses.replace(config, **swept), env)
+        agent = plan.make_agent(dataclasses.replace(config, **swept), env._replace(spec=spec))
         return evaluate_agent(agent, env, state, key, greedy=greedy, close=host.close)
 
     shards = placement.split((states, keys, inits.swept))
@@ -154,3 +181,25 @@ def load_states(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Pl
     if found is None:
         raise ValueError(f"there is no checkpoint in {run_dir} yet: resume the run first.")
     return plan, plan.first_workers(found[0].state)
+
+
+def load_run(
+    run_dir: str | Path, run: Any, env: Any = None, **pieces: Any
+) -> tuple[Plan, int, PyTree]:
+    """Loads one of the runs of a directory: the plan, the checked index, the agent's state.
+
+    Args:
+      run_dir, env, pieces: as those of `load_states`.
+      run: index of the run among settings and seeds; seeds vary fastest.
+
+    Raises:
+      ValueError: there is no run of this index, or see `load_states`.
+    """
+    index = configs.at_least("run", run, 0)
+    plan, states = load_states(run_dir, env, **pieces)
+    if index >= plan.num_runs:
+        raise ValueError(
+            f"`run` is {index}, but {run_dir} has {plan.num_runs} runs. Choose one from 0 to "
+            f"{plan.num_runs - 1}."
+        )
+    return plan, index, jax.tree.map(lambda x: x[index], states.agent)

@@ -89,6 +89,11 @@ class Plan(NamedTuple):
         ]
         return ", ".join([*swept, f"seed {seed}"])
 
+    def config_of(self, index: int) -> Any:
+        """Returns the config of one run, with its values of the swept fields."""
+        swept = {name: values[index] for name, values in self.run_inits().swept.items()}
+        return dataclasses.replace(self.config, **swept)
+
     def make_agent(self, config: Any, env: Env) -> Agent:
         """Returns the agent of one run; the floats of its config may be traced."""
         return self.row.make(config, env.spec, **self.pieces)

@@ -3,7 +3,6 @@
 Tabular agents in gridworlds also show their value table, in the terminal and as a figure.
 """
 
-import dataclasses
 import importlib
 import sys
 import time
@@ -18,7 +17,7 @@ from rljax.config import at_least
 from rljax.envs import SUITES, worlds
 from rljax.envs.wrapped import replace_innermost
 from rljax.envs.wrappers import batched
-from rljax.experiment.evaluation import load_states
+from rljax.experiment.evaluation import load_run
 from rljax.experiment.plan import Plan, as_observed
 from rljax.rendering import frames, tables
 from rljax.rendering.gymnax_tasks import maze_text
@@ -92,15 +91,9 @@ def watch(
       >>> path.name
       'watch.gif'
     """
-    index, seed = at_least("run", run, 0), at_least("seed", seed, 0)
+    seed = at_least("seed", seed, 0)
     max_steps = at_least("max_steps", max_steps, 1)
-    plan, states = load_states(run_dir, env, **pieces)
-    if index >= plan.num_runs:
-        raise ValueError(
-            f"`run` is {index}, but {run_dir} has {plan.num_runs} runs. Choose one from 0 to "
-            f"{plan.num_runs - 1}."
-        )
-    state = jax.tree.map(lambda x: x[index], states.agent)
+    plan, index, state = load_run(run_dir, run, env, **pieces)
     episode = _play(plan, state, index, seed, max_steps)
     path = Path(output) if output else Path(run_dir) / "watch.gif"
     env_id = plan.env_id if not plan.custom_env else plan.env_id.rpartition("/")[2]
@@ -129,7 +122,7 @@ def watch_after_training(plan: Plan, run_dir: str | Path) -> None:
 def _play(plan: Plan, state: PyTree, index: int, seed: int, max_steps: int) -> Episode:
     """Plays one episode with the greedy policy of the agent's `state`."""
     env, render = _single_episode(plan)
-    agent = plan.make_agent(_config_of(plan, index), env)
+    agent = plan.make_agent(plan.config_of(index), env)
 
     def play(state, key):
         reset_key, act_key, env_key = jax.random.split(key, 3)
@@ -188,12 +181,6 @@ def _single_episode(plan: Plan) -> tuple[Env, Render | None]:
     env = as_observed(plan.row, plan.config, env)
     render = env.render or (maze_text(name, params) if suite == "gymnax" else None)
     return batched(env, 1), render
-
-
-def _config_of(plan: Plan, index: int) -> Any:
-    """Returns the config of one run of a sweep."""
-    swept = {name: values[index] for name, values in plan.run_inits().swept.items()}
-    return dataclasses.replace(plan.config, **swept)
 
 
 def _print_scenes(env_id: str, episode: Episode, fps: float) -> None:

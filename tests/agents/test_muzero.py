@@ -10,7 +10,7 @@ import pytest
 from probes import ARM, CONSTANT, probe
 
 import rljax
-from rljax.agents.muzero import MuZeroConfig, muzero
+from rljax.agents.muzero import MuZeroConfig, half_gradient, muzero
 from rljax.envs import wrappers
 from rljax.networks.muzero import muzero_network
 from rljax.ops.value_supports import from_support
@@ -150,6 +150,11 @@ def test_replay_holds_the_policy_and_the_value_of_the_search():
     extras = ring.contents(state.agent.replay.ring).extras
     assert extras["policy"].shape == (2048, 2) and extras["value"].shape == (2048,)
     np.testing.assert_allclose(extras["policy"][:320].sum(axis=-1), 1.0, rtol=1e-5)
+
+
+def test_half_of_the_gradient_passes():
+    value, gradient = jax.value_and_grad(lambda x: jnp.square(half_gradient(x)))(3.0)
+    assert (value, gradient) == (9.0, 3.0)
 
 
 SPEC = EnvSpec((4,), num_actions=2, env_id="any", num_envs=8)

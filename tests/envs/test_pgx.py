@@ -13,6 +13,11 @@ from rljax import envs  # noqa: E402
 from rljax.envs import pgx as adapter  # noqa: E402
 
 GAMES = [f"pgx/{name}" for name in pgx.available_envs() if name.startswith(adapter.ONE_PLAYER)]
+SLOW = ("chess", "shogi", "gardner_chess", "animal_shogi", "go_19x19", "go_9x9", "hex")
+TWO_PLAYERS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in adapter.TWO_PLAYERS
+]
 
 
 @pytest.fixture(autouse=True)
@@ -21,23 +26,138 @@ def _rank_promotion(quick_compiles):
         yield
 
 
-def test_games_of_one_player_are_listed():
-    assert sorted(envs.environment_ids("pgx")) == sorted(GAMES)
-    assert len(GAMES) == 6
+def test_every_game_is_listed_or_refused():
+    listed = {f"pgx/{name}" for name in adapter.TWO_PLAYERS} | set(GAMES)
+    assert set(envs.environment_ids("pgx")) == listed
+    assert (len(GAMES), len(listed)) == (6, 16)
+    refused = set(adapter.registered()) - {env_id.removeprefix("pgx/") for env_id in listed}
+    assert refused == set(adapter.REFUSED)
 
 
-def test_games_of_several_players_are_refused():
-    for name in ("chess", "tic_tac_toe", "kuhn_poker"):
-        with pytest.raises(ValueError, match=f"^pgx/{name} is a game of several players, .* 2048"):
-            envs.make(f"pgx/{name}")
-    with pytest.raises(ValueError, match="pgx/tic_tac_toe is a game of several players"):
-        envs.make(pgx.make("tic_tac_toe"))
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("backgammon", "has dice"), ("kuhn_poker", "has hidden cards"),
+        ("leduc_holdem", "has hidden cards"),
+        ("sparrow_mahjong", "has three players and hidden tiles"),
+    ],
+)  # fmt: skip
+def test_chance_and_hidden_information_are_refused(name, reason):
+    message = f"hidden information, but pgx/{name} {reason}: use a game such as pgx/connect_four"
+    with pytest.raises(ValueError, match=f"^rljax plays games .*{message}"):
+        envs.make(f"pgx/{name}")
+    with pytest.raises(ValueError, match=message):
+        envs.make(pgx.make(name))
+
+
+def test_games_without_a_known_property_are_refused():
+    """A game of two players of the user may have chance, or moves that do not alternate."""
+
+    class Other(type(pgx.make("tic_tac_toe"))):
+        id = "other"
+
+    with pytest.raises(ValueError, match="but pgx/other is not known to be one: use"):
+        envs.make(Other())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", pgx.available_envs())
 def test_the_number_of_players_follows_from_the_name(name):
-    assert (pgx.make(name).num_players == 1) == name.startswith(adapter.ONE_PLAYER)
+    number = pgx.make(name).num_players
+    assert (number == 1) == name.startswith(adapter.ONE_PLAYER)
+    assert number == 2 or name not in adapter.TWO_PLAYERS
+
+
+@pytest.mark.parametrize("name", TWO_PLAYERS)
+def test_games_of_two_players(name):
+    """Random games, beside pgx: players alternate, and the game is zero-sum.
+
+    The reward is that of the player who moved; the observation that of the player who moves next.
+    """
+    env, game, length, copies = envs.make(f"pgx/{name}").before_reset, pgx.make(name), 600, 4
+    assert (env.spec.num_players, env.spec.action_mask) == (2, "action_mask")
+
+    @jax.jit
+    @jax.vmap
+    def play(key):
+        def one_step(carry, key):
+            state, wanted = carry
+            action = random_legal(wanted.legal_action_mask, key)
+            state, step = env.step(state, action, key)
+            after = game.step(wanted, action)
+            return (state, after), (step, after, wanted.current_player, wanted.terminated)
+
+        first = game.init(key)
+        state, obs = env.reset(key)
+        return obs, first, jax.lax.scan(one_step, (state, first), jax.random.split(key, length))[1]
+
+    keys = jax.random.split(jax.random.key(0), copies)
+    obs, first, (step, after, mover, was_over) = jax.device_get(play(keys))
+    np.testing.assert_array_equal(obs["observation"], first.observation)
+    np.testing.assert_array_equal(obs["action_mask"], first.legal_action_mask)
+    assert after.terminated.any(axis=1).sum() >= 1
+    running = ~was_over
+    for ours, theirs in (
+        (step.next_obs["observation"], after.observation),
+        (step.next_obs["action_mask"], after.legal_action_mask),
+        (step.terminated, after.terminated),
+        (step.reward, np.take_along_axis(after.rewards, mover[..., None], axis=-1)[..., 0]),
+    ):
+        np.testing.assert_array_equal(ours[running], theirs[running])
+    assert not step.truncated.any() and step.next_obs["action_mask"][running].any(axis=-1).all()
+    np.testing.assert_array_equal(after.rewards.sum(axis=-1), 0)
+    assert (after.current_player != mover)[running & ~after.terminated].all()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "name"), [("rljax/TicTacToe", "tic_tac_toe"), ("rljax/ConnectFour", "connect_four")]
+)
+def test_text_is_that_of_the_same_game_of_rljax(env_id, name):
+    ours, theirs = envs.make(env_id).before_reset, envs.make(f"pgx/{name}").before_reset
+    states, seen = [game.reset(jax.random.key(0))[0] for game in (ours, theirs)], set()
+    for action in (2, 0, 1, 3, 4):
+        key = jax.random.key(0)
+        states = [
+            game.step(state, jnp.int32(action), key)[0]
+            for game, state in zip((ours, theirs), states, strict=True)
+        ]
+        texts = [game.render(state) for game, state in zip((ours, theirs), states, strict=True)]
+        assert texts[0] == texts[1] and texts[0].count("x") >= texts[0].count("o")
+        seen.add(texts[0])
+    assert len(seen) == 5
+
+
+def test_text_of_othello_and_hex():
+    game = envs.make("pgx/othello").before_reset
+    rows = game.render(game.reset(jax.random.key(0))[0]).split("\n")
+    assert rows[3:5] == [". . . o x . . .", ". . . x o . . ."]
+    assert rows[:3] == rows[5:] == [". . . . . . . ."] * 3
+    game = envs.make("pgx/hex").before_reset
+    state, _ = game.reset(jax.random.key(0))
+    for action in (4, 2, 11 + 3):
+        state, _ = game.step(state, jnp.int32(action), jax.random.key(0))
+    rows = game.render(state).split("\n")
+    assert rows[:2] == [". . o . x . . . . . .", " . . . x . . . . . . ."]
+    assert rows[10] == " " * 10 + ". . . . . . . . . . ."
+    assert envs.make("pgx/chess").render is None
+
+
+def test_parameters_of_games_of_two_players():
+    assert envs.make("pgx/go_9x9", komi="5.5").spec.obs_shape["observation"] == (9, 9, 17)
+    env = envs.make("pgx/tic_tac_toe", opponent="random", max_episode_steps=3)
+    assert (env.spec.num_players, env.spec.max_episode_steps) == (1, 3)
+    envs.validate(env)
+    with pytest.raises(ValueError, match="pgx/go_9x9 has no option `size`"):
+        envs.make("pgx/go_9x9", size=5)
+    with pytest.raises(ValueError, match="pgx/hex has no option `size`"):
+        envs.make("pgx/hex", size=5)
+    with pytest.raises(ValueError, match="pgx/2048 has 1 player, but an opponent needs a game of"):
+        envs.make("pgx/2048", opponent="random")
+
+
+def test_objects_of_two_players():
+    made = envs.make(pgx.make("tic_tac_toe"), opponent="minimax")
+    assert (made.spec.num_players, made.spec.env_id) == (1, "tic_tac_toe")
 
 
 @pytest.mark.parametrize("env_id", GAMES)
