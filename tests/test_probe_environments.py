@@ -139,7 +139,7 @@ POLICY = {
 }  # fmt: skip
 
 
-def policy_family(terminated_value):
+def policy_family(terminated_value, options=POLICY):
     def pieces(spec):
         return {"network": networks.actor_critic_network(spec, (8,), "tanh")}
 
@@ -149,7 +149,7 @@ def policy_family(terminated_value):
     def probability(pieces, params, obs):
         return pieces["network"].apply(params, obs)[0].probs[:, 1]
 
-    return Family(POLICY, pieces, value, probability, terminated_value)
+    return Family(options, pieces, value, probability, terminated_value)
 
 
 # Action values
@@ -314,6 +314,9 @@ def muzero_family():
     return Family(MUZERO, pieces, value, policy, muzero_value)
 
 
+SEARCH = VALUE_BASED | {
+    "num_steps": 16, "trace_lambda": 1.0, "num_simulations": 4, "gradient_steps": 1,
+}  # fmt: skip
 NUM_ATOMS, NUM_QUANTILES = VALUE_BASED["num_atoms"], VALUE_BASED["num_quantiles"]
 FAMILIES = {
     "one-step Q": table_family(ONE_STEP, lambda: n_step_value(1)),
@@ -343,6 +346,7 @@ FAMILIES = {
         normalize_obs=False,
         **FALLING_ALPHA,
     ),
+    "AlphaZero": policy_family(lambda: n_step_value(8), SEARCH),
     "discrete SAC": discrete_sac_family(lambda: n_step_value(1)),
     "MBPO": discrete_sac_family(None, **IMAGINATION),
     "MuZero": muzero_family(),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.ops import random
-from rljax.ops.observations import split_mask
+from rljax.ops.observations import environment_obs, split_mask
 from rljax.types import Array, Env, EnvSpec, Key, PyTree, sample_one
 
 EXPLORATION = 2**0.5  # c = 1 / sqrt(2) for rewards in [0, 1]; twice that for outcomes in [-1, 1]
@@ -59,11 +59,16 @@ class Path(NamedTuple):
     is_leaf: Array
 
 
+def legal_actions(spec: EnvSpec, obs: PyTree) -> Array:
+    """Returns the legal actions of an observation, `[A]` bool."""
+    mask = split_mask(spec, environment_obs(obs))[1]
+    return jnp.ones(spec.num_actions, bool) if mask is None else mask
+
+
 def random_legal(spec: EnvSpec, obs: PyTree, key: Key) -> Array:
     """Returns a legal action, each with equal probability."""
     noise = random.uniform(key, (spec.num_actions,))
-    mask = split_mask(spec, obs)[1]
-    return (noise if mask is None else jnp.where(mask, noise, -1.0)).argmax()
+    return jnp.where(legal_actions(spec, obs), noise, -1.0).argmax()
 
 
 def rollout(game: Env, state: PyTree, obs: PyTree, key: Key) -> Array:
@@ -81,9 +86,11 @@ def rollout(game: Env, state: PyTree, obs: PyTree, key: Key) -> Array:
         action = random_legal(game.spec, obs, action_key)
         state, step = game.step(state, action, sample_one(game.sample_noise, noise_key))
         done = step.terminated | step.truncated
-        return time + 1, -sign, total + sign * step.reward, state, step.next_obs, done
+        obs = environment_obs(step.next_obs)
+        return time + 1, -sign, total + sign * step.reward, state, obs, done
 
-    start = jnp.int32(0), jnp.float32(1), jnp.float32(0), state, obs, jnp.zeros((), bool)
+    obs, done = environment_obs(obs), jnp.zeros((), bool)
+    start = jnp.int32(0), jnp.float32(1), jnp.float32(0), state, obs, done
     return jax.lax.while_loop(is_running, move, start)[2]
 
 
@@ -108,10 +115,6 @@ def search(game: Env, num_rollouts: int) -> Callable[[PyTree, PyTree, Key], Tree
     """
     num_actions = game.spec.num_actions
 
-    def legal_actions(obs):
-        mask = split_mask(game.spec, obs)[1]
-        return jnp.ones(num_actions, bool) if mask is None else mask
-
     def start(state, obs):
         def repeat(x):
             return jnp.broadcast_to(x, (num_rollouts + 1, *jnp.shape(x)))
@@ -119,7 +122,7 @@ def search(game: Env, num_rollouts: int) -> Callable[[PyTree, PyTree, Key], Tree
         child = jnp.full((num_rollouts + 1, num_actions), -1)
         zeros = jnp.zeros(num_rollouts + 1)
         return Tree(
-            jax.tree.map(repeat, state), repeat(legal_actions(obs)), zeros.astype(bool), zeros,
+            jax.tree.map(repeat, state), repeat(legal_actions(game.spec, obs)), zeros.astype(bool), zeros,
             child, zeros.astype(jnp.int32), zeros,
         )  # fmt: skip
 
@@ -162,7 +165,7 @@ def search(game: Env, num_rollouts: int) -> Callable[[PyTree, PyTree, Key], Tree
         node = jnp.where(was_over, num_rollouts + 1, i)
         tree = tree._replace(
             state=jax.tree.map(lambda x, new: x.at[node].set(new), tree.state, state),
-            legal=tree.legal.at[node].set(legal_actions(step.next_obs)),
+            legal=tree.legal.at[node].set(legal_actions(game.spec, step.next_obs)),
             done=tree.done.at[node].set(done),
             reward=tree.reward.at[node].set(step.reward),
             child=tree.child.at[jnp.where(was_over, node, path.node), path.action].set(node),

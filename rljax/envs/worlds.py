@@ -211,7 +211,10 @@ def _call(maker: Callable[..., Any], name: str, params: dict[str, Any]) -> Any:
     }
     for key in params:
         if key not in defaults:
-            raise unknown_key(key, {*defaults, "max_episode_steps"}, f"rljax/{name}")
+            known = {*defaults, "max_episode_steps"}
+            if name in board_games.GAMES:
+                known.add("opponent")  # which `make` takes
+            raise unknown_key(key, known, f"rljax/{name}")
     return maker(**{key: convert(key, value, type(defaults[key])) for key, value in params.items()})
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from rljax import envs
 from rljax.config import at_least, convert
+from rljax.envs.mcts import legal_actions
 from rljax.experiment.evaluation import load_run
 from rljax.experiment.plan import Plan
-from rljax.ops.observations import split_mask
 from rljax.types import Env, EnvSpec, Key, PyTree, RecurrentObs, StateObs, sample_one
 
 NUM_SHOWN = 9  # moves in the table of a search
@@ -159,8 +159,7 @@ def _ask(
     spec: EnvSpec, turn: Turn, read: Callable[[str], str], write: Callable[[str], Any]
 ) -> int | None:
     """Asks for a legal move until there is one; None quits."""
-    mask = split_mask(spec, turn.obs)[1]
-    is_legal = np.ones(spec.num_actions, bool) if mask is None else np.asarray(mask)
+    is_legal = np.asarray(legal_actions(spec, turn.obs))
     legal = ranges(np.flatnonzero(is_legal).tolist())
     last = spec.num_actions - 1
     if spec.env_id in LAST_MOVES and is_legal[last]:
@@ -184,11 +183,12 @@ def board(game: Env, state: PyTree) -> str:
 
     Example:
       >>> game = envs.make("rljax/TicTacToe").before_reset
-      >>> print(board(game, game.reset(jax.random.key(0))[0]))
-           0 1 2
-        0  . . .
-        3  . . .
-        6  . . .
+      >>> state, _ = game.step(game.reset(None)[0], 4, None)
+      >>> print(board(game, state))  # doctest: +NORMALIZE_WHITESPACE
+            0 1 2
+         0  . . .
+         3  . x .
+         6  . . .
     """
     assert game.render is not None
     rows = game.render(state).split("\n")

@@ -1,5 +1,7 @@
 """Tic-tac-toe and Connect Four, compared with pgx; perfect play, from `opponents`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +20,10 @@ def game(name):
     return board_games.GAMES[name]()
 
 
-def play(name, moves):
+def play(name, moves) -> tuple[Any, Any]:
     """Returns the state after some moves, and the last step."""
-    env = game(name)
-    (state, _), step = env.reset(jax.random.key(0)), None
+    env, step = game(name), None
+    state, _ = env.reset(jax.random.key(0))
     for move in moves:
         state, step = env.step(state, jnp.int32(move), jnp.zeros(0))
     return state, step
@@ -36,6 +38,7 @@ def test_games_are_those_of_pgx(name):
     with jax.numpy_rank_promotion("allow"):  # in pgx
         for i in range(40):
             (state, obs), wanted = env.reset(jax.random.key(i)), other.init(jax.random.key(i))
+            result: Any = None
             while not wanted.terminated:
                 np.testing.assert_array_equal(obs["board"], wanted.observation)
                 np.testing.assert_array_equal(obs["legal"], wanted.legal_action_mask)
@@ -110,7 +113,8 @@ def test_games_pass_the_check(name):
 
 def test_a_time_limit_truncates():
     env = rljax.make("rljax/ConnectFour", max_episode_steps=3)
-    state, _ = env.reset(jax.random.key(0))
+    (state, _), step = env.reset(jax.random.key(0)), None
     for column in range(3):
         state, step = env.step(state, jnp.int32(column), jnp.zeros(0))
+    assert step is not None
     assert step.truncated and not step.terminated and not step.obs["board"].any()

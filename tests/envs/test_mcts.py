@@ -60,7 +60,7 @@ def test_counts_of_the_tree():
 )
 def test_finds_the_best_moves_of_minimax(moves, best):
     stones = np.asarray(position(*moves)[1]["board"]).reshape(9, 2)
-    code = (stones @ [1, 2]) @ 3 ** np.arange(9)
+    code = int((stones @ [1, 2]) @ 3 ** np.arange(9))
     assert np.flatnonzero(opponents.tic_tac_toe_values()[1][code]).tolist() == best
     tree = searched(moves, 1000, num_searches=4)
     root = jax.vmap(lambda tree: mcts.mean_outcomes(tree, jnp.int32(0))[1])(tree)

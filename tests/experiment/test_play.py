@@ -23,10 +23,6 @@ SMALL = {
     "eval_episodes": 0,
     "progress": False,
 }
-PPO = SMALL | {
-    "env_params": {"opponent": "random"}, "update_epochs": 1, "num_minibatches": 1,
-    "hidden_sizes": (4,),
-}  # fmt: skip
 ALPHAZERO = SMALL | {"learning_starts": 128, "num_simulations": 4, "hidden_sizes": (8,)}
 
 
@@ -170,26 +166,22 @@ def test_the_command(run_dir, monkeypatch, capsys):
     assert "has 2 runs. Choose one from 0 to 1." in capsys.readouterr().err
 
 
-def test_a_policy_without_search_that_was_trained_against_an_opponent(tmp_path):
-    rljax.train("ppo", "rljax/TicTacToe", run_dir=tmp_path / "ppo", **PPO)
-    person = Person(*"0123456780")
-    assert play.play(tmp_path / "ppo", **person.io) in (-1, 0, 1)
-    assert any(text.startswith("the policy plays") for text in person.texts)
+@pytest.mark.parametrize("options", [{}, {"memory": "gru", "memory_size": 4}], ids=str)
+def test_a_policy_without_search_that_was_trained_against_an_opponent(options):
+    params = {"opponent": "random", "max_episode_steps": 20}
+    plan = make_plan("ppo", "rljax/TicTacToe", env_params=params, **options)
+    state = plan.make_agent(plan.config, plan.env).init(jax.random.key(0))
+    choose, person = play.policy(plan, 0, state), Person(*"0123456780")
+    key, game = jax.random.key(0), play.game_of(plan)
+    assert play._play(game, choose, key, False, person.read, person.texts.append) in (-1, 0, 1)
+    its = [text for text in person.texts if text.startswith("the policy plays")]
+    assert len(its) >= 3 and not any("\n" in text for text in its)
 
 
-def test_an_agent_with_a_memory(tmp_path):
-    options = PPO | {"memory": "gru", "memory_size": 4}
-    rljax.train("ppo", "rljax/TicTacToe", run_dir=tmp_path / "ppo", **options)
-    person = Person(*"0123456780")
-    assert play.play(tmp_path / "ppo", begin=False, **person.io) in (-1, 0, 1)
-
-
-def test_environments_of_one_player_and_games_without_text_are_refused(tmp_path):
-    rljax.train("ppo", "rljax/Maze", run_dir=tmp_path / "maze", **SMALL)
+def test_environments_of_one_player_and_games_without_text_are_refused():
     with pytest.raises(ValueError, match="^`rljax play` needs a game of two players, but rljax/Ma"):
-        play.play(tmp_path / "maze")
+        play.game_of(make_plan("ppo", "rljax/Maze"))
     game = envs.make("rljax/TicTacToe")
     silent = game._replace(before_reset=game.before_reset._replace(render=None), render=None)
-    plan = make_plan("alphazero", silent)
     with pytest.raises(ValueError, match="^rljax/TicTacToe has no text form, so it cannot be play"):
-        play.game_of(plan, silent)
+        play.game_of(make_plan("alphazero", silent), silent)
