@@ -277,7 +277,7 @@ AGENTS = {
     ),
     "alphazero": AgentRow(
         alphazero.AlphaZeroConfig, alphazero.alphazero,
-        "tree search in the environment, with learned policy and value", family="model-based",
+        "tree search in the environment, guided by a network", family="model-based",
         actions=("discrete",), on_policy=False, model_based=True, learns="policy and value",
         update_unit="batch", plans_ahead=True, players=(1, 2),
     ),

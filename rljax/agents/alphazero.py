@@ -16,6 +16,7 @@ import optax
 
 from rljax.agents import off_policy
 from rljax.agents.acting import check_discrete
+from rljax.agents.policy_gradient import TORSO_HELP
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.agents.search import SEARCHES, make_search, search_discount
 from rljax.config import config, kind_of, option
@@ -39,21 +40,19 @@ class AlphaZeroConfig(ReplayConfig):
     gradient_steps: int = option(2, "gradient steps per update", low=1)
     hidden_sizes: tuple[int, ...] = option((128, 128), "units of each hidden layer", low=1)
     activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
-    torso: str = option(
-        "auto", "encoder of images: convolution, or flat inputs", choices=("auto", "mlp", "conv")
-    )
+    torso: str = option("auto", TORSO_HELP, choices=("auto", "mlp", "conv"))
     search: str = option("gumbel", "search at the root of the tree", choices=tuple(SEARCHES))
     num_simulations: int = option(32, "simulations of a search", low=1)
     num_considered_actions: int = option(
         16, "actions that sequential halving starts with, at the root", low=1
     )
     exploration: float = option(
-        1.0, "scale of the Gumbel noise, or weight of the Dirichlet noise, times 0.25", low=0
+        1.0, "scale of Gumbel noise, or of the weight of Dirichlet noise", low=0
     )
     learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
-    weight_decay: float = option(1e-4, "decoupled weight decay", low=0)
+    weight_decay: float = option(1e-4, "weight decay of AdamW", low=0)
     max_grad_norm: float = option(5.0, "maximum global norm of the gradient", above=0)
-    vf_coef: float = option(1.0, "weight of the value loss", low=0)
+    vf_coef: float = option(1.0, "value loss coefficient", low=0)
 
     def __post_init__(self):
         super().__post_init__()

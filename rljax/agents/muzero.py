@@ -17,6 +17,7 @@ import optax
 from rljax.agents import off_policy
 from rljax.agents.acting import check_discrete
 from rljax.agents.muzero_search import make_search
+from rljax.agents.policy_gradient import TORSO_HELP
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.agents.search import search_discount
 from rljax.config import config, option
@@ -42,9 +43,7 @@ class MuZeroConfig(ReplayConfig):
         (128, 128), "units of the hidden layers of each network; the last one is the state", low=1
     )
     activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
-    torso: str = option(
-        "auto", "encoder of images: convolution, or flat inputs", choices=("auto", "mlp", "conv")
-    )
+    torso: str = option("auto", TORSO_HELP, choices=("auto", "mlp", "conv"))
     num_simulations: int = option(16, "simulations of a search", low=1)
     num_considered_actions: int = option(
         16, "actions that sequential halving starts with, at the root", low=1
@@ -53,7 +52,7 @@ class MuZeroConfig(ReplayConfig):
     unroll_steps: int = option(5, "steps K that the model is unrolled in training", low=1)
     bootstrap: str = option(
         "target",
-        "values in n-step returns: of the target network, or of the search when acting",
+        "values in n-step returns: target network, or search when acting",
         choices=("target", "search"),
     )
     num_reanalyzed: int = option(
@@ -63,9 +62,9 @@ class MuZeroConfig(ReplayConfig):
         20, "S: values and rewards are distributions over -S, ..., S, transformed", low=1
     )
     learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
-    weight_decay: float = option(1e-4, "decoupled weight decay", low=0)
+    weight_decay: float = option(1e-4, "weight decay of AdamW", low=0)
     max_grad_norm: float = option(5.0, "maximum global norm of the gradient", above=0)
-    vf_coef: float = option(0.25, "weight of the value loss", low=0)
+    vf_coef: float = option(0.25, "value loss coefficient", low=0)
     normalize_obs: bool = option(False, "normalize observations by running mean and variance")
 
     def __post_init__(self):

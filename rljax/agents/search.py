@@ -20,6 +20,9 @@ DIRICHLET_ALPHA = 0.3  # Silver et al. 2018, for chess; Schrittwieser et al. 202
 # In a search, action values are scaled to [0, 1]. Differences below 0.01 stay small, because they
 # are errors of the value network: Ye et al. 2021, https://arxiv.org/abs/2111.00210 (their code).
 QTRANSFORM = partial(mctx.qtransform_completed_by_mix_value, epsilon=0.01)
+# type checkers do not see the fields of a dataclass of chex
+RootFnOutput: Any = mctx.RootFnOutput
+RecurrentFnOutput: Any = mctx.RecurrentFnOutput
 
 
 class Search(NamedTuple):
@@ -69,11 +72,11 @@ def gumbel_search(
       illegal: actions that are illegal at the root, `[B, A]` bool, or None.
       exploration: scale of the Gumbel noise; 0 takes the best action.
     """
-    output = mctx.gumbel_muzero_policy(
+    output: Any = mctx.gumbel_muzero_policy(
         params, key, root, step, config.num_simulations, illegal, qtransform=QTRANSFORM,
         gumbel_scale=exploration, max_num_considered_actions=config.num_considered_actions,
     )  # fmt: skip
-    tree = output.search_tree.summary()
+    tree: Any = output.search_tree.summary()
     value = improved_value(output.action_weights, tree.qvalues, tree.visit_counts)
     return Search(output.action, output.action_weights, value, tree.qvalues, tree.visit_counts)
 
@@ -87,12 +90,12 @@ def puct_search(
     Silver et al. 2018, https://arxiv.org/abs/1712.01815. The policy is the share of the visits.
     With noise an action is sampled from it, without noise it is the most visited one.
     """
-    output = mctx.muzero_policy(
+    output: Any = mctx.muzero_policy(
         params, key, root, step, config.num_simulations, illegal,
         dirichlet_fraction=DIRICHLET_FRACTION * exploration, dirichlet_alpha=DIRICHLET_ALPHA,
         temperature=jnp.minimum(exploration, 1.0),
     )  # fmt: skip
-    tree = output.search_tree.summary()
+    tree: Any = output.search_tree.summary()
     policy = tree.visit_probs
     return Search(output.action, policy, tree.value, tree.qvalues, tree.visit_counts)
 
@@ -128,7 +131,7 @@ def make_search(
         logits, value = evaluate(params, step.next_obs)
         reward = step.reward + jnp.where(step.truncated, discount * value, 0.0)
         done = step.terminated | step.truncated
-        output = mctx.RecurrentFnOutput(
+        output = RecurrentFnOutput(
             reward=reward, discount=jnp.where(done, 0.0, discount), prior_logits=logits,
             value=jnp.where(done, 0.0, value),
         )  # fmt: skip
@@ -136,7 +139,7 @@ def make_search(
 
     def search(params, obs, state, key, exploration):
         logits, value = evaluate(params, obs)
-        root = mctx.RootFnOutput(prior_logits=logits, value=value, embedding=state)
+        root = RootFnOutput(prior_logits=logits, value=value, embedding=state)
         mask = split_mask(spec, obs)[1]
         illegal = None if mask is None else ~mask
         return SEARCHES[config.search](config, params, key, root, simulate, illegal, exploration)

@@ -204,7 +204,8 @@ def play(positionals: list[str], options: dict[str, str]) -> None:
 
     from rljax.experiment import play as games
 
-    games.play(run_dir, **{name: options[name] for name in options})
+    first, run, seed = options.get("first", True), options.get("run", 0), options.get("seed", 0)
+    games.play(run_dir, run=run, first=first, seed=seed)
 
 
 def check_env(positionals: list[str], options: dict[str, str]) -> int:
@@ -260,7 +261,7 @@ COMMANDS = {
             "seed": "random seed of the environments (the seed of the run)",
             "sample": "sample actions instead of taking the most probable (false)",
             "in": "evaluate in the same environment of another suite: gymnasium",
-            "opponent": "in a game of two players: random, minimax, mcts or mcts:N (random)",
+            "opponent": "opponent in a game: random, minimax, mcts or mcts:N (random)",
         },
     ),
     "plot": Command(
@@ -283,7 +284,7 @@ COMMANDS = {
         play, "RUN_DIR", "play a game of two players against a trained policy",
         {
             "run": "index of the run to play against; seeds vary fastest (0)",
-            "begin": "you move first; --no-begin lets the policy begin (true)",
+            "first": "you move first; --no-first lets the policy move first (true)",
             "seed": "random seed of the policy (0)",
         },
     ),

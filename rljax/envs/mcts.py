@@ -122,8 +122,8 @@ def search(game: Env, num_rollouts: int) -> Callable[[PyTree, PyTree, Key], Tree
         child = jnp.full((num_rollouts + 1, num_actions), -1)
         zeros = jnp.zeros(num_rollouts + 1)
         return Tree(
-            jax.tree.map(repeat, state), repeat(legal_actions(game.spec, obs)), zeros.astype(bool), zeros,
-            child, zeros.astype(jnp.int32), zeros,
+            jax.tree.map(repeat, state), repeat(legal_actions(game.spec, obs)),
+            zeros.astype(bool), zeros, child, zeros.astype(jnp.int32), zeros,
         )  # fmt: skip
 
     def select(tree, noise):

@@ -38,7 +38,7 @@ class Turn(NamedTuple):
 
 
 def play(
-    run_dir: str | Path, *, run: Any = 0, begin: Any = True, seed: Any = 0, env: Any = None,
+    run_dir: str | Path, *, run: Any = 0, first: Any = True, seed: Any = 0, env: Any = None,
     read: Callable[[str], str] = input, write: Callable[[str], Any] = print, **pieces: Any,
 ) -> int | None:  # fmt: skip
     """Plays one game against the greedy policy of a run.
@@ -50,7 +50,7 @@ def play(
     Args:
       run_dir: run directory of `rljax.train`.
       run: index of the run among settings and seeds; seeds vary fastest.
-      begin: the person moves first.
+      first: the person moves first.
       seed: random seed of the policy.
       env: the game, if it is your own object.
       read: returns the answer to a question.
@@ -75,10 +75,10 @@ def play(
       ... )
       >>> play(run_dir, read=lambda question: "q", write=lambda text: None)
     """
-    seed, begin = at_least("seed", seed, 0), convert("begin", begin, bool)
+    seed, first = at_least("seed", seed, 0), convert("first", first, bool)
     plan, index, state = load_run(run_dir, run, env, **pieces)
     key = jax.random.key(seed)
-    return _play(game_of(plan, env), policy(plan, index, state), key, begin, read, write)
+    return _play(game_of(plan, env), policy(plan, index, state), key, first, read, write)
 
 
 def game_of(plan: Plan, env: Any = None) -> Env:
@@ -127,16 +127,16 @@ def policy(plan: Plan, index: int, state: PyTree) -> Callable[[Turn, Any, Key], 
 
 
 def _play(
-    game: Env, choose: Callable[..., Any], key: Key, begin: bool, read: Callable[[str], str],
+    game: Env, choose: Callable[..., Any], key: Key, first: bool, read: Callable[[str], str],
     write: Callable[[str], Any],
 ) -> int | None:  # fmt: skip
     """Plays a game until it ends or the person quits; returns as `play`."""
     step, memory = jax.jit(game.step), None
     turn = Turn(*jax.jit(game.reset)(jax.random.fold_in(key, 0)))
-    write(f"you are {'x' if begin else 'o'}\n" + board(game, turn.state))
+    write(f"you are {'x' if first else 'o'}\n" + board(game, turn.state))
     for time in itertools.count(1):
         act_key, env_key = jax.random.split(jax.random.fold_in(key, time))
-        is_person = (time % 2 == 1) == begin
+        is_person = (time % 2 == 1) == first
         if is_person:
             action = _ask(game.spec, turn, read, write)
             if action is None:

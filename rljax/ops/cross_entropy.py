@@ -62,8 +62,9 @@ def categorical(num_actions: int) -> Proposal:
     Every action keeps a small probability, so that it can be sampled again.
 
     Example:
-      >>> categorical(2).fit(jnp.array([[0], [0], [0], [1]])).round(3).tolist()
-      [[0.745, 0.255]]
+      >>> import numpy as np
+      >>> np.asarray(categorical(2).fit(jnp.array([[0], [0], [0], [1]]))).round(3)
+      array([[0.745, 0.255]], dtype=float32)
     """
 
     def sample(params, key, num):
@@ -100,14 +101,15 @@ def cross_entropy_method(
       The parameters after the last iteration.
 
     Example:
+      >>> import numpy as np
       >>> def objective(sequences, key):
       ...     return -jnp.square(sequences - 0.3).sum(axis=(1, 2))
       >>> start = Gaussian(jnp.zeros((2, 1)), jnp.ones((2, 1)))
       >>> params = cross_entropy_method(
       ...     objective, gaussian(), start, jax.random.key(0), num_iterations=10,
       ...     num_candidates=100, num_elites=10)
-      >>> params.mean.round(2).tolist()
-      [[0.3], [0.3]]
+      >>> np.asarray(params.mean).round(2).ravel()
+      array([0.3, 0.3], dtype=float32)
     """
 
     def iterate(params, key):

@@ -113,7 +113,7 @@ def test_help_texts_stand_alone(place):
 def test_an_option_has_the_same_help_in_every_agent():
     other_meaning = {
         "num_envs", "num_steps", "learning_rate", "trace_lambda", "update_epochs", "pull_period",
-        "target_kl", "hidden_sizes",
+        "target_kl", "hidden_sizes", "batch_size",
     }  # fmt: skip
     by_name = {}
     for agent in AGENTS:

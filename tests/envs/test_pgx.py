@@ -74,7 +74,7 @@ def test_games_of_two_players(name):
 
     The reward is that of the player who moved; the observation that of the player who moves next.
     """
-    env, game, length, copies = envs.make(f"pgx/{name}").before_reset, pgx.make(name), 600, 4
+    env, game, length, copies = envs.make(f"pgx/{name}").before_reset, pgx.make(name), 600, 2
     assert (env.spec.num_players, env.spec.action_mask) == (2, "action_mask")
 
     @jax.jit

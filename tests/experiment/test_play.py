@@ -48,18 +48,18 @@ class Person:
         return {"read": self.read, "write": self.texts.append}
 
 
-def against_moves(env_id, person, moves, begin):
+def against_moves(env_id, person, moves, first):
     """Plays against a policy that makes the given moves."""
     game, moves = envs.make(env_id).before_reset, iter(moves)
 
     def choose(turn, memory, key):
         return next(moves), None, None
 
-    return play._play(game, choose, jax.random.key(0), begin, person.read, person.texts.append)
+    return play._play(game, choose, jax.random.key(0), first, person.read, person.texts.append)
 
 
 @pytest.mark.parametrize(
-    ("env_id", "begin", "answers", "moves", "outcome"),
+    ("env_id", "first", "answers", "moves", "outcome"),
     [
         ("rljax/TicTacToe", True, "012", (3, 4), 1),
         ("rljax/TicTacToe", True, "018", (3, 4, 5), -1),
@@ -72,35 +72,35 @@ def against_moves(env_id, person, moves, begin):
         ("rljax/ConnectFour", False, "010", (3, 3, 3, 3), -1),
     ],
 )
-def test_outcomes_are_those_of_the_person(env_id, begin, answers, moves, outcome):
+def test_outcomes_are_those_of_the_person(env_id, first, answers, moves, outcome):
     person = Person(*answers)
-    assert against_moves(env_id, person, moves, begin) == outcome
+    assert against_moves(env_id, person, moves, first) == outcome
     assert person.texts[-1] == {1: "you win", 0: "draw", -1: "the policy wins"}[outcome]
     assert not person.answers
 
 
 def test_wrong_answers_get_one_sentence_and_another_question():
     person = Person("9", "-1", "four", "", "4", "4", "0", "Q")
-    assert against_moves("rljax/TicTacToe", person, (8, 7), begin=True) is None
+    assert against_moves("rljax/TicTacToe", person, (8, 7), first=True) is None
     wrong = [text for text in person.texts if "is not a legal move" in text]
     assert wrong == [
         *(f"`{x}` is not a legal move: the legal moves are 0-8." for x in ("9", "-1", "four", "")),
         "`4` is not a legal move: the legal moves are 0-3, 5-7.",
     ]
     assert person.questions[-1] == "your move, 1-3, 5, 6, or q to quit: "
-    assert against_moves("rljax/TicTacToe", Person(), (), begin=True) is None  # end of the input
+    assert against_moves("rljax/TicTacToe", Person(), (), first=True) is None  # end of the input
 
 
 def test_the_board_is_drawn_after_each_move():
     person = Person("3", "3", QUIT)
-    against_moves("rljax/ConnectFour", person, (3, 0), begin=True)
+    against_moves("rljax/ConnectFour", person, (3, 0), first=True)
     empty = ["  . . . . . . ."]
     assert person.texts[0].split("\n") == ["you are x", "  0 1 2 3 4 5 6", *empty * 6]
     assert person.texts[1].split("\n")[2:] == [*empty * 5, "  . . . x . . ."]
     last = ["  . . . x . . .", "  . . . o . . .", "  o . . x . . ."]
     assert person.texts[-1].split("\n")[2:] == [*empty * 3, *last]
     person = Person("4", QUIT)
-    against_moves("rljax/TicTacToe", person, (2,), begin=True)
+    against_moves("rljax/TicTacToe", person, (2,), first=True)
     assert person.texts[-1] == "\n      0 1 2\n   0  . . o\n   3  . x .\n   6  . . ."
 
 
@@ -136,11 +136,11 @@ def run_dir(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("begin", [True, False])
-def test_a_game_against_a_search(run_dir, begin):
+@pytest.mark.parametrize("first", [True, False])
+def test_a_game_against_a_search(run_dir, first):
     """The person tries each cell in turn. The moves of both, replayed in the game, end it."""
     person = Person(*"0123456780")
-    outcome = play.play(run_dir, run=1, begin=begin, **person.io)
+    outcome = play.play(run_dir, run=1, first=first, **person.io)
     tables = [text for text in person.texts if text.startswith("the policy plays")]
     for table in tables:
         rows = [line.split() for line in table.split("\n")[2:]]
@@ -151,7 +151,7 @@ def test_a_game_against_a_search(run_dir, begin):
     asked = "0123456780"[: len(person.questions)]
     own = [int(x) for x in asked if not any(text.startswith(f"`{x}`") for text in wrong)]
     its = [int(table.split()[3].rstrip(",")) for table in tables]
-    assert len(own) - len(its) in ((0, 1) if begin else (-1, 0))
+    assert len(own) - len(its) in ((0, 1) if first else (-1, 0))
     lines = [{0, 1, 2}, {3, 4, 5}, {6, 7, 8}, {0, 3, 6}, {1, 4, 7}, {2, 5, 8}, {0, 4, 8}, {2, 4, 6}]
     won = [any(line <= set(cells) for line in lines) for cells in (own, its)]
     assert outcome == won[0] - won[1]
@@ -160,7 +160,7 @@ def test_a_game_against_a_search(run_dir, begin):
 
 def test_the_command(run_dir, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("q\n"))
-    assert main(["play", str(run_dir), "--no-begin", "--run", "1"]) == 0
+    assert main(["play", str(run_dir), "--no-first", "--run", "1"]) == 0
     assert capsys.readouterr().out.startswith("you are o\n")
     assert main(["play", str(run_dir), "--run", "2"]) == 2
     assert "has 2 runs. Choose one from 0 to 1." in capsys.readouterr().err
