@@ -1,5 +1,6 @@
 """The rules by which tasks terminate, as functions of observations, for learned models."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,38 +15,50 @@ def never(obs: Array, action: Array, next_obs: Array) -> Array:
     return jnp.zeros(next_obs.shape[:-1], bool)
 
 
-def _cart_pole(params):
-    def rule(obs, action, next_obs):
+@dataclasses.dataclass(frozen=True)
+class CartPole:
+    """The cart leaves the track, or the pole falls; equal thresholds are equal rules."""
+
+    position: float
+    angle: float
+
+    def __call__(self, obs: Array, action: Array, next_obs: Array) -> Array:
         del obs, action
         position, angle = jnp.abs(next_obs[..., 0]), jnp.abs(next_obs[..., 2])
-        return (position > params.x_threshold) | (angle > params.theta_threshold_radians)
+        return (position > self.position) | (angle > self.angle)
 
-    return rule
+
+@dataclasses.dataclass(frozen=True)
+class MountainCar:
+    """The car is at the goal or right of it, and fast enough."""
+
+    position: float
+    velocity: float
+
+    def __call__(self, obs: Array, action: Array, next_obs: Array) -> Array:
+        del obs, action
+        return (next_obs[..., 0] >= self.position) & (next_obs[..., 1] >= self.velocity)
+
+
+def acrobot(obs: Array, action: Array, next_obs: Array) -> Array:
+    """The free end is more than one link above the joint at which Acrobot hangs."""
+    del obs, action
+    cos_1, sin_1, cos_2, sin_2 = jnp.unstack(next_obs[..., :4], axis=-1)
+    return -cos_1 - (cos_1 * cos_2 - sin_1 * sin_2) > 1.0
+
+
+def _cart_pole(params):
+    return CartPole(params.x_threshold, params.theta_threshold_radians)
 
 
 def _mountain_car(params):
-    def rule(obs, action, next_obs):
-        del obs, action
-        position, velocity = next_obs[..., 0], next_obs[..., 1]
-        return (position >= params.goal_position) & (velocity >= params.goal_velocity)
-
-    return rule
-
-
-def _acrobot(params):
-    del params
-
-    def rule(obs, action, next_obs):
-        del obs, action
-        cos_1, sin_1, cos_2, sin_2 = jnp.unstack(next_obs[..., :4], axis=-1)
-        return -cos_1 - (cos_1 * cos_2 - sin_1 * sin_2) > 1.0
-
-    return rule
+    return MountainCar(params.goal_position, params.goal_velocity)
 
 
 RULES = {
     "CartPole": _cart_pole, "MountainCar": _mountain_car,
-    "ContinuousMountainCar": _mountain_car, "Acrobot": _acrobot, "Pendulum": lambda params: never,
+    "ContinuousMountainCar": _mountain_car, "Acrobot": lambda params: acrobot,
+    "Pendulum": lambda params: never,
 }  # fmt: skip
 
 
