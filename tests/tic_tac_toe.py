@@ -37,7 +37,7 @@ def best_moves(cells):
 
 @cache
 def positions():
-    """All positions in which the game goes on, a move was made by turns, and a move is left."""
+    """All positions before the end of a game that are reached when both players move in turn."""
     found, waiting = set(), [(0,) * 9]
     while waiting:
         cells = waiting.pop()

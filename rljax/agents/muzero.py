@@ -180,7 +180,7 @@ def muzero(
 
         Policies are those of the search when acting; those of reanalyzed sequences, of a new
         search with the target parameters (appendix H of the paper). Values come from the target
-        network, or likewise from the search.
+        network or, with `bootstrap="search"`, from the search when acting.
         """
         policy, value = steps.extras["policy"][: num_unrolled + 1], steps.extras["value"]
         count = config.num_reanalyzed
@@ -189,7 +189,7 @@ def muzero(
             roots = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
             fresh = search(target_params, roots, key, config.gumbel_scale).policy
             policy = policy.at[:, :count].set(fresh.reshape(num_unrolled + 1, count, -1))
-        # returns of n rewards bootstrap from the states n, n + 1, ..., L
+        # the first return of n rewards bootstraps from observation n, the last one from the end
         num_fresh = config.batch_size if config.bootstrap == "target" else count
         if num_fresh:
             later = jax.tree.map(lambda x: x[config.n_step :, :num_fresh], steps.obs)

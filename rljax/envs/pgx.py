@@ -25,7 +25,7 @@ from rljax.types import Env, EnvSpec, Step
 
 TIME_LIMITS = {"minatar-freeway": 2500}
 ONE_PLAYER = ("2048", "minatar-")  # names of games of one player start with one of these
-# zero-sum games in which the players alternate, without chance and hidden information
+# deterministic zero-sum games of perfect information in which the players alternate
 TWO_PLAYERS = (
     "animal_shogi", "chess", "connect_four", "gardner_chess", "go_9x9", "go_19x19", "hex",
     "othello", "shogi", "tic_tac_toe",
@@ -48,10 +48,10 @@ def unavailable(name: str) -> str:
     """Returns why a game cannot be made, as a sentence; empty if it can."""
     if name.startswith(ONE_PLAYER) or name in TWO_PLAYERS:
         return ""
-    reason = REFUSED.get(name, "is not known to be one")
+    reason = REFUSED.get(name, "is not known to be either")
     return (
-        f"rljax plays games of one player, and games of two players in turns without chance and "
-        f"hidden information, but pgx/{name} {reason}: use a game such as pgx/connect_four."
+        "rljax has the games of pgx for one player, and the deterministic ones of perfect "
+        f"information for two, but pgx/{name} {reason}: use a game such as pgx/connect_four."
     )
 
 
@@ -64,7 +64,8 @@ def from_id(name: str, **params: Any) -> Env:
         `max_episode_steps`.
 
     Raises:
-      ValueError: a game with chance or hidden information, or an unknown parameter.
+      ValueError: a stochastic game of two players or one of imperfect information, or an unknown
+        parameter.
     """
     if reason := unavailable(name):
         raise ValueError(reason)
@@ -91,7 +92,8 @@ def from_object(env: Any, env_params: None = None, **params: Any) -> Env:
       params: only `max_episode_steps`.
 
     Raises:
-      ValueError: a game with chance or hidden information, or an unknown parameter.
+      ValueError: a stochastic game of two players or one of imperfect information, or an unknown
+        parameter.
     """
     if not isinstance(env, pgx.Env):
         raise ValueError(f"{type(env).__name__} is not a game of pgx, a `pgx.Env`.")

@@ -28,7 +28,7 @@ class UnrolledTargets(NamedTuple):
 def last_step(terminated: Array, truncated: Array) -> Array:
     """Returns the step with which the first episode of a sequence ends, `[L, N] -> [N]`.
 
-    It is L - 1 where the episode goes on.
+    It is L - 1 where the episode does not end within the sequence.
 
     Example:
       >>> no = jnp.zeros((3, 2), bool)

@@ -49,7 +49,7 @@ def signed_parabolic(x: Array, epsilon: float = EPSILON) -> Array:
 def two_hot(x: Array, support_size: int) -> Array:
     """Returns distributions over the integers -S, ..., S with mean x, `[...] -> [..., 2 S + 1]`.
 
-    The probability is divided between the two neighbors of x; x beyond the support is clipped.
+    The probability is divided between the two neighbors of x; x outside the support is clipped.
     Schrittwieser et al. 2020 (appendix F).
 
     Args:

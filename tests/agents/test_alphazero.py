@@ -112,7 +112,7 @@ def test_value_targets_alternate_their_sign():
 
 
 def chain(terminates, length=2) -> Env:
-    """Action 1 ends the episode at once with reward 1; action 0 goes on for `length` steps."""
+    """Action 1 ends the episode at once with reward 1; action 0 continues for `length` steps."""
     spec = EnvSpec((1,), num_actions=2, env_id="chain", max_episode_steps=length)
 
     def observe(time):

@@ -51,7 +51,7 @@ def test_chance_and_hidden_information_are_refused(name, reason):
 
 
 def test_games_without_a_known_property_are_refused():
-    """A game of two players of the user may have chance, or moves that do not alternate."""
+    """A game of two players of the user may be stochastic, or its players may not alternate."""
 
     class Other(type(pgx.make("tic_tac_toe"))):
         id = "other"

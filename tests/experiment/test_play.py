@@ -32,7 +32,7 @@ def _quick(quick_compiles):
 
 
 class Person:
-    """Answers questions in order and remembers what it is shown."""
+    """Answers questions in order and stores every text that is written."""
 
     def __init__(self, *answers):
         self.answers, self.questions, self.texts = list(answers), [], []
