@@ -304,8 +304,8 @@ def check_observations(spec: EnvSpec) -> None:
         kinds = ", ".join(f"{x.dtype}{list(x.shape)}" for x in leaves)
         raise ValueError(
             f"the model predicts observations that are one array of floats, but those of "
-            f"{spec.env_id} are {kinds}: use an agent that learns a model of its own hidden "
-            "states, muzero, or for numbered states dyna_q."
+            f"{spec.env_id} are {kinds}: use muzero, whose model predicts hidden states instead, "
+            "or dyna_q for numbered states."
         )
 
 

@@ -43,8 +43,8 @@ def test_every_game_is_listed_or_refused():
     ],
 )  # fmt: skip
 def test_chance_and_hidden_information_are_refused(name, reason):
-    message = f"hidden information, but pgx/{name} {reason}: use a game such as pgx/connect_four"
-    with pytest.raises(ValueError, match=f"^rljax plays games .*{message}"):
+    message = f"information for two, but pgx/{name} {reason}: use a game such as pgx/connect_four"
+    with pytest.raises(ValueError, match=f"^rljax has the games of pgx .*{message}"):
         envs.make(f"pgx/{name}")
     with pytest.raises(ValueError, match=message):
         envs.make(pgx.make(name))
@@ -56,7 +56,7 @@ def test_games_without_a_known_property_are_refused():
     class Other(type(pgx.make("tic_tac_toe"))):
         id = "other"
 
-    with pytest.raises(ValueError, match="but pgx/other is not known to be one: use"):
+    with pytest.raises(ValueError, match="but pgx/other is not known to be either: use"):
         envs.make(Other())
 
 
