@@ -96,8 +96,8 @@ class AgentRow(NamedTuple):
             several = [name for name, row in AGENTS.items() if 2 in row.players]
             raise ValueError(
                 f"`{name}` needs an environment of one player, but {spec.env_id} is a game of "
-                f"{spec.num_players}: use {' or '.join(several)}, or train against an opponent with "
-                '`--env-params.opponent random`, in Python env_params={"opponent": "random"}.'
+                f"{spec.num_players}: use {' or '.join(several)}, or train against an opponent "
+                'with `--env-params.opponent random`, in Python env_params={"opponent": "random"}.'
             )
         kind = "discrete" if spec.num_actions else "continuous"
         if kind not in self.actions:

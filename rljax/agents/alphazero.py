@@ -8,7 +8,7 @@ network that searches is a target network, a copy or a moving average.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import optax
 
 from rljax.agents import off_policy
 from rljax.agents.acting import check_discrete
+from rljax.agents.off_policy import Learned
 from rljax.agents.policy_gradient import TORSO_HELP
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.agents.search import SEARCHES, make_search, search_discount
@@ -61,14 +62,6 @@ class AlphaZeroConfig(ReplayConfig):
                 f"`n_step` is {self.n_step}, but value targets of alphazero are lambda-returns of "
                 "a rollout: leave it at 1, and set `trace_lambda`."
             )
-
-
-class Learned(NamedTuple):
-    """The part of the agent's state that gradient steps change."""
-
-    params: PyTree
-    target_params: PyTree
-    opt_state: PyTree
 
 
 def alphazero(

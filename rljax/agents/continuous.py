@@ -92,14 +92,6 @@ class ActorCritic(NamedTuple):
     critic: PyTree
 
 
-class Learned(NamedTuple):
-    """The part of the agent's state that gradient steps change."""
-
-    params: PyTree
-    target_params: PyTree
-    opt_state: PyTree
-
-
 def example_inputs(spec: EnvSpec) -> tuple[PyTree, Array]:
     """Returns observations and actions of zeros, to initialize networks with."""
     return example_obs(spec), jnp.zeros((1, networks.action_size(spec)))

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from rljax.agents import off_policy, replay_schedule
 from rljax.agents.acting import check_discrete, epsilon_greedy
+from rljax.agents.off_policy import Learned
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.config import config, option
 from rljax.networks import action_values
@@ -49,14 +50,6 @@ class QConfig(ReplayConfig):
 @config
 class DQNConfig(QConfig):
     loss: str = option("squared", "loss of the TD error", choices=tuple(td.LOSSES))
-
-
-class Learned(NamedTuple):
-    """The part of the agent's state that gradient steps change."""
-
-    params: PyTree
-    target_params: PyTree
-    opt_state: PyTree
 
 
 def flatten(learned: Learned) -> tuple[Learned, Callable[[Array], PyTree]]:

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax.config import config, option
 from rljax.networks.continuous import check_network
 from rljax.networks.ensemble import (
     GaussianModel,
@@ -27,7 +26,6 @@ from rljax.networks.ensemble import (
     scale_of,
     standardize,
 )
-from rljax.networks.layers import ACTIVATIONS
 from rljax.networks.policies import from_box
 from rljax.ops import optimizers, random
 from rljax.ops.observations import choices, obs_structs
@@ -36,35 +34,6 @@ from rljax.types import Array, EnvSpec, Key, PyTree, identity
 BOUND_PENALTY = 0.01  # of the distance between the learned bounds of the variance (Chua et al.)
 IMPROVEMENT = 0.01  # of the held-out loss; smaller ones do not count
 MAX_HELD_OUT = 1_000  # transitions, at most
-METRICS = ("losses/model_loss", "losses/model_error", "charts/model_epochs")
-
-
-@config
-class EnsembleConfig:
-    """Options of a learned model; the defaults are those of MBPO (appendix C)."""
-
-    num_models: int = option(7, "networks of the ensemble", low=1)
-    num_elites: int = option(5, "networks with the smallest held-out loss, which predict", low=1)
-    model_hidden_sizes: tuple[int, ...] = option(
-        (200, 200, 200, 200), "units of each hidden layer of a model", low=1
-    )
-    model_activation: str = option(
-        "swish", "activation of the hidden layers of a model", choices=tuple(ACTIVATIONS)
-    )
-    model_learning_rate: float = option(1e-3, "learning rate of the models", above=0)
-    model_weight_decay: float = option(5e-5, "weight decay of the models", low=0)
-    model_batch_size: int = option(256, "transitions per gradient step of each model", low=1)
-    model_train_frequency: int = option(
-        250, "environment steps between two trainings of the models", low=1
-    )
-    model_patience: int = option(
-        5, "epochs without a smaller held-out loss after which training stops", low=1
-    )
-    model_max_epochs: int = option(100, "epochs of one training of the models, at most", low=1)
-    model_noise: float = option(
-        1.0, "scale of the predicted standard deviation when sampling; 0 ignores it", low=0
-    )
-    learned_bounds: bool = option(True, "learn the bounds of the predicted variance")
 
 
 class EnsembleState(NamedTuple):
@@ -99,7 +68,7 @@ class Ensemble(NamedTuple):
       init: `(key) -> EnsembleState`.
       fit: `(state, transitions[C], size, key) -> (state, metrics)`, trains the networks on the
         first `size` transitions until the held-out loss stops improving. The metrics are those of
-        `METRICS`.
+        `model_schedule.METRICS`.
       elites: `(state) -> Members`, the networks that predict.
       predict: `(members, obs[E, M, *obs_shape], action[E, M, ...]) -> Prediction[E, M, ...]` of
         the change of the observation and the reward, in their units. Row e is predicted by network
@@ -128,7 +97,7 @@ def make_ensemble(
     termination where it is learned. `truncated` is no part of the model.
 
     Args:
-      config: an `EnsembleConfig`; floats may be tracers.
+      config: an `EnsembleConfig` of `model_schedule`; floats may be tracers.
       spec: description of the environment.
       model: flax module, `inputs[..., D] -> Prediction` of O numbers; default `GaussianModel`.
       termination: `(obs, action, next_obs) -> bool [...]`, which states end an episode. By default
@@ -276,20 +245,6 @@ def make_ensemble(
         return next_obs, sample[..., -1], terminated
 
     return Ensemble(init, fit, elites, predict, step, num_outputs)
-
-
-def trainings_due(config: Any, env_steps: Array, num_new: int) -> Array:
-    """Returns 1 if the models are trained after `num_new` further environment steps, else 0, int32.
-
-    The first training is at `learning_starts` steps, the next ones `model_train_frequency` apart.
-    """
-
-    def trainings_by(steps):
-        since = steps - config.learning_starts
-        return jnp.where(since < 0, 0, 1 + since // config.model_train_frequency)
-
-    is_due = trainings_by(env_steps + num_new) > trainings_by(env_steps)
-    return is_due.astype(jnp.int32)
 
 
 def check_observations(spec: EnvSpec) -> None:

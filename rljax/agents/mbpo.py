@@ -16,13 +16,8 @@ import optax
 
 from rljax.agents import continuous
 from rljax.agents.discrete_sac import DiscreteSACConfig, discrete_sac
-from rljax.agents.ensemble import (
-    METRICS,
-    EnsembleConfig,
-    EnsembleState,
-    make_ensemble,
-    trainings_due,
-)
+from rljax.agents.ensemble import EnsembleState, make_ensemble
+from rljax.agents.model_schedule import METRICS, EnsembleConfig, trainings_due
 from rljax.agents.off_policy import OffPolicyState, as_items, example_transition
 from rljax.agents.sac import SACConfig, sac
 from rljax.config import config, option

@@ -8,7 +8,7 @@ the improved policy, not under the visits, which sequential halving spends on ba
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import optax
 from rljax.agents import off_policy
 from rljax.agents.acting import check_discrete
 from rljax.agents.muzero_search import make_search
+from rljax.agents.off_policy import Learned
 from rljax.agents.policy_gradient import TORSO_HELP
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.agents.search import search_discount
@@ -86,14 +87,6 @@ class MuZeroConfig(ReplayConfig):
     def sequence_length(self) -> int:
         """Number of steps of a replayed sequence, L = K + n."""
         return self.unroll_steps + self.n_step
-
-
-class Learned(NamedTuple):
-    """The part of the agent's state that gradient steps change."""
-
-    params: PyTree
-    target_params: PyTree
-    opt_state: PyTree
 
 
 def muzero(

@@ -39,6 +39,14 @@ from rljax.types import (
 )
 
 
+class Learned(NamedTuple):
+    """The part of the agent's state that gradient steps change."""
+
+    params: PyTree
+    target_params: PyTree
+    opt_state: PyTree
+
+
 class OffPolicyState(NamedTuple):
     """The state of an off-policy agent.
 

@@ -12,13 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax.agents.ensemble import (
-    METRICS,
-    EnsembleConfig,
-    EnsembleState,
-    make_ensemble,
-    trainings_due,
-)
+from rljax.agents.ensemble import EnsembleState, make_ensemble
+from rljax.agents.model_schedule import METRICS, EnsembleConfig, trainings_due
 from rljax.agents.off_policy import as_items, example_transition
 from rljax.config import RunConfig, config, option
 from rljax.networks.policies import to_box

@@ -15,7 +15,8 @@ import optax
 
 from rljax.agents import continuous, off_policy
 from rljax.agents.acting import with_warmup
-from rljax.agents.continuous import ActorCriticReplayConfig, Learned
+from rljax.agents.continuous import ActorCriticReplayConfig
+from rljax.agents.off_policy import Learned
 from rljax.config import config, option
 from rljax.networks.continuous import (
     action_size,

@@ -13,7 +13,8 @@ import optax
 
 from rljax.agents import continuous, off_policy
 from rljax.agents.acting import ActionNoise, noisy_policy
-from rljax.agents.continuous import ActorCritic, DeterministicConfig, Learned
+from rljax.agents.continuous import ActorCritic, DeterministicConfig
+from rljax.agents.off_policy import Learned
 from rljax.config import config, option
 from rljax.networks.continuous import action_size, critic_network, deterministic_policy
 from rljax.networks.policies import from_box

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rljax.agents.ensemble import (
-    EnsembleConfig,
-    Members,
-    check_observations,
-    make_ensemble,
-    trainings_due,
-)
+from rljax.agents.ensemble import Members, check_observations, make_ensemble
+from rljax.agents.model_schedule import EnsembleConfig, trainings_due
 from rljax.config import RunConfig, config
 from rljax.networks.ensemble import Prediction
 from rljax.types import EnvSpec, Transition
