@@ -69,7 +69,7 @@ _continuous = partial(Case, options=CONTINUOUS, unread=PRIORITIES)
 
 ALPHAZERO = REPLAY | {
     "n_step": 1, "num_simulations": 4, "trace_lambda": 0.7, "learning_rate": 0.01, "tau": 0.5,
-    "exploration": 3.0,
+    "gumbel_scale": 3.0,
 }  # fmt: skip
 NO_VALUES = "no values"
 
@@ -123,7 +123,12 @@ CASES = {
         unread_full=PRIORITIES | {"target_entropy_scale"},
     ),
     "pets": Case(NO_VALUES, PETS),
-    "alphazero": _replay("AlphaZero", options=ALPHAZERO),
+    "alphazero": _replay(
+        "AlphaZero",
+        options=ALPHAZERO,
+        unread=PRIORITIES | {"dirichlet_fraction"},
+        unread_full=frozenset({"dirichlet_fraction"}),
+    ),
     "muzero": _replay("MuZero", options=MUZERO, tolerance=1e-4),
 }
 LEARNERS = [name for name in AGENTS if CASES.get(name, Case(None)).family]

@@ -17,20 +17,17 @@ import optax
 from rljax.agents import off_policy
 from rljax.agents.acting import check_discrete
 from rljax.agents.off_policy import Learned
-from rljax.agents.policy_gradient import TORSO_HELP
-from rljax.agents.replay_schedule import ReplayConfig
-from rljax.agents.search import SEARCHES, make_search, search_discount
+from rljax.agents.search import SEARCHES, SearchConfig, make_search, search_discount
 from rljax.config import config, kind_of, option
 from rljax.networks.actor_critic import actor_critic_network, check_actor_critic
 from rljax.networks.encoder import example_obs
-from rljax.networks.layers import ACTIVATIONS
 from rljax.networks.masking import masked
 from rljax.ops import optimizers, returns, td
 from rljax.types import Agent, Env, EnvSpec, PyTree, Replay, StateObs, identity
 
 
 @config
-class AlphaZeroConfig(ReplayConfig):
+class AlphaZeroConfig(SearchConfig):
     """Options of AlphaZero."""
 
     num_envs: int = option(64, "number of parallel environments", low=1)
@@ -40,19 +37,11 @@ class AlphaZeroConfig(ReplayConfig):
     train_frequency: int = option(64, "environment steps between two updates", low=1)
     gradient_steps: int = option(2, "gradient steps per update", low=1)
     hidden_sizes: tuple[int, ...] = option((128, 128), "units of each hidden layer", low=1)
-    activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
-    torso: str = option("auto", TORSO_HELP, choices=("auto", "mlp", "conv"))
     search: str = option("gumbel", "search at the root of the tree", choices=tuple(SEARCHES))
     num_simulations: int = option(32, "simulations of a search", low=1)
-    num_considered_actions: int = option(
-        16, "actions that sequential halving starts with, at the root", low=1
+    dirichlet_fraction: float = option(
+        0.25, "weight of the Dirichlet noise in the prior of puct", low=0, high=1
     )
-    exploration: float = option(
-        1.0, "scale of Gumbel noise, or of the weight of Dirichlet noise", low=0
-    )
-    learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
-    weight_decay: float = option(1e-4, "weight decay of AdamW", low=0)
-    max_grad_norm: float = option(5.0, "maximum global norm of the gradient", above=0)
     vf_coef: float = option(1.0, "value loss coefficient", low=0)
 
     def __post_init__(self):
@@ -158,16 +147,16 @@ def alphazero(
         trajectory = trajectory._replace(extras=trajectory.extras | {"value": value})
         return loop.learn(state, trajectory, key, gradient_step)
 
-    def searched(state, obs, key, exploration):
+    def searched(state, obs, key, explore):
         if not isinstance(obs, StateObs):
             raise ValueError(
                 f"alphazero plans from the state of {spec.env_id}, but observes "
                 f"{type(obs).__name__}: wrap the environment with `rljax.envs.state.show_state`."
             )
-        return search(state.learned.target_params, obs.obs, obs.state, key, exploration)
+        return search(state.learned.target_params, obs.obs, obs.state, key, explore)
 
     def act(state, obs, key):
-        found = searched(state, obs, key, config.exploration)
+        found = searched(state, obs, key, 1.0)
         return found.action, {"policy": found.policy, "value": found.value}
 
     def best(state, obs, key):

@@ -18,12 +18,9 @@ from rljax.agents import off_policy
 from rljax.agents.acting import check_discrete
 from rljax.agents.muzero_search import make_search
 from rljax.agents.off_policy import Learned
-from rljax.agents.policy_gradient import TORSO_HELP
-from rljax.agents.replay_schedule import ReplayConfig
-from rljax.agents.search import search_discount
+from rljax.agents.search import SearchConfig, search_discount
 from rljax.config import config, option
 from rljax.networks.encoder import example_obs
-from rljax.networks.layers import ACTIVATIONS
 from rljax.networks.muzero import check_muzero_network, muzero_network
 from rljax.ops import optimizers, random
 from rljax.ops.unrolled import last_step, unrolled
@@ -33,7 +30,7 @@ from rljax.types import Agent, Array, EnvSpec, PyTree, identity
 
 
 @config
-class MuZeroConfig(ReplayConfig):
+class MuZeroConfig(SearchConfig):
     """Options of Gumbel MuZero."""
 
     num_envs: int = option(8, "number of parallel environments", low=1)
@@ -43,13 +40,6 @@ class MuZeroConfig(ReplayConfig):
     hidden_sizes: tuple[int, ...] = option(
         (128, 128), "units of the hidden layers of each network; the last one is the state", low=1
     )
-    activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
-    torso: str = option("auto", TORSO_HELP, choices=("auto", "mlp", "conv"))
-    num_simulations: int = option(16, "simulations of a search", low=1)
-    num_considered_actions: int = option(
-        16, "actions that sequential halving starts with, at the root", low=1
-    )
-    gumbel_scale: float = option(1.0, "scale of the Gumbel noise at the root", low=0)
     unroll_steps: int = option(5, "steps K that the model is unrolled in training", low=1)
     bootstrap: str = option(
         "target",
@@ -62,9 +52,6 @@ class MuZeroConfig(ReplayConfig):
     support_size: int = option(
         20, "S: values and rewards are distributions over -S, ..., S, transformed", low=1
     )
-    learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
-    weight_decay: float = option(1e-4, "weight decay of AdamW", low=0)
-    max_grad_norm: float = option(5.0, "maximum global norm of the gradient", above=0)
     vf_coef: float = option(0.25, "value loss coefficient", low=0)
     normalize_obs: bool = option(False, "normalize observations by running mean and variance")
 
@@ -180,7 +167,7 @@ def muzero(
         if count:
             roots = jax.tree.map(lambda x: x[: num_unrolled + 1, :count], steps.obs)
             roots = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
-            fresh = search(target_params, roots, key, config.gumbel_scale).policy
+            fresh = search(target_params, roots, key, 1.0).policy
             policy = policy.at[:, :count].set(fresh.reshape(num_unrolled + 1, count, -1))
         # the first return of n rewards bootstraps from observation n, the last one from the end
         num_fresh = config.batch_size if config.bootstrap == "target" else count
@@ -243,7 +230,7 @@ def muzero(
         return loop.learn(state, trajectory, key, gradient_step, random.split)
 
     def act(state, obs, key):
-        found = search(state.params, loop.standardize(state, obs), key, config.gumbel_scale)
+        found = search(state.params, loop.standardize(state, obs), key, 1.0)
         return found.action, {"policy": found.policy, "value": found.value}
 
     def best(state, obs, key):

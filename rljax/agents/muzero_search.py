@@ -4,24 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import mctx
 
-from rljax.agents.search import Search, gumbel_search, search_discount
+from rljax.agents.search import (
+    RecurrentFnOutput,
+    RootFnOutput,
+    Search,
+    gumbel_search,
+    search_discount,
+)
 from rljax.ops.observations import split_mask
 from rljax.ops.value_supports import from_support
 from rljax.types import EnvSpec
 
-types: Any = mctx  # dataclasses whose fields type checkers cannot see
-
 
 def make_search(config: Any, spec: EnvSpec, network: Any) -> Callable[..., Search]:
-    """Returns the search, `(params, obs[B], key, gumbel_scale) -> Search`.
+    """Returns the search, `(params, obs[B], key, explore) -> Search`.
 
     Actions that are illegal at the root are not searched. Deeper in the tree all actions are
     legal: the model has learned the rewards and values of those that were played.
 
     Args:
-      config: `gamma`, `num_simulations` and `num_considered_actions`.
+      config: a `SearchConfig`.
       spec: description of the environment; in a game of two players, values alternate their sign.
       network: the three networks of MuZero, see `networks.muzero`.
 
@@ -47,19 +50,19 @@ def make_search(config: Any, spec: EnvSpec, network: Any) -> Callable[..., Searc
         del key
         state, reward_logits = network.apply(params, state, action, method="dynamics")
         logits, value = predict(params, state)
-        output = types.RecurrentFnOutput(
+        output = RecurrentFnOutput(
             reward=from_support(reward_logits), prior_logits=logits, value=value,
             discount=jnp.broadcast_to(jnp.float32(discount), value.shape),
         )  # fmt: skip
         return output, state
 
-    def search(params, obs, key, gumbel_scale):
+    def search(params, obs, key, explore):
         state = network.apply(params, obs, method="represent")
         logits, value = predict(params, state)
-        root = types.RootFnOutput(prior_logits=logits, value=value, embedding=state)
+        root = RootFnOutput(prior_logits=logits, value=value, embedding=state)
         mask = split_mask(spec, obs)[1]
         return gumbel_search(
-            config, params, key, root, imagine, None if mask is None else ~mask, gumbel_scale
+            config, params, key, root, imagine, None if mask is None else ~mask, explore
         )
 
     return search

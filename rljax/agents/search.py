@@ -11,12 +11,15 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from rljax.agents.policy_gradient import TORSO_HELP
+from rljax.agents.replay_schedule import ReplayConfig
+from rljax.config import config, option
+from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import random
 from rljax.ops.observations import split_mask
 from rljax.types import Array, Env, EnvSpec, Key, PyTree, sample_one
 
-DIRICHLET_FRACTION = 0.25  # weight of the Dirichlet noise in the prior policy at the root
-DIRICHLET_ALPHA = 0.3  # Silver et al. 2018, for chess; Schrittwieser et al. 2020 for other tasks
+DIRICHLET_ALPHA = 0.3  # as for chess in Silver et al. 2018
 # In a search, action values are scaled to [0, 1]. Differences below 0.01 stay small, because they
 # are errors of the value network: Ye et al. 2021, https://arxiv.org/abs/2111.00210 (their code).
 QTRANSFORM = partial(mctx.qtransform_completed_by_mix_value, epsilon=0.01)
@@ -43,6 +46,22 @@ class Search(NamedTuple):
     visits: Array
 
 
+@config
+class SearchConfig(ReplayConfig):
+    """Options of agents with a tree search and a network."""
+
+    activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
+    torso: str = option("auto", TORSO_HELP, choices=("auto", "mlp", "conv"))
+    num_simulations: int = option(16, "simulations of a search", low=1)
+    num_considered_actions: int = option(
+        16, "actions that sequential halving starts with, at the root", low=1
+    )
+    gumbel_scale: float = option(1.0, "scale of the Gumbel noise at the root", low=0)
+    learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
+    weight_decay: float = option(1e-4, "weight decay of AdamW", low=0)
+    max_grad_norm: float = option(5.0, "maximum global norm of the gradient", above=0)
+
+
 def search_discount(spec: EnvSpec, gamma: Any) -> Any:
     """Returns the factor of the value of the next state in the value of a state.
 
@@ -58,7 +77,7 @@ def search_discount(spec: EnvSpec, gamma: Any) -> Any:
 
 def gumbel_search(
     config: Any, params: PyTree, key: Key, root: mctx.RootFnOutput, step: Callable[..., Any],
-    illegal: Array | None, exploration: Any,
+    illegal: Array | None, explore: Any,
 ) -> Search:  # fmt: skip
     """Searches with Gumbel noise and sequential halving at the root.
 
@@ -66,15 +85,16 @@ def gumbel_search(
     is that of the improved policy over the visited actions.
 
     Args:
-      config: `num_simulations` and `num_considered_actions`.
+      config: a `SearchConfig`.
       params, key, root, step: as those of `mctx.gumbel_muzero_policy`, whose `recurrent_fn` is
         `step`.
       illegal: actions that are illegal at the root, `[B, A]` bool, or None.
-      exploration: scale of the Gumbel noise; 0 takes the best action.
+      explore: 1 with noise at the root, 0 without; then the best action is taken.
     """
     output: Any = mctx.gumbel_muzero_policy(
         params, key, root, step, config.num_simulations, illegal, qtransform=QTRANSFORM,
-        gumbel_scale=exploration, max_num_considered_actions=config.num_considered_actions,
+        gumbel_scale=explore * config.gumbel_scale,
+        max_num_considered_actions=config.num_considered_actions,
     )  # fmt: skip
     tree: Any = output.search_tree.summary()
     value = improved_value(output.action_weights, tree.qvalues, tree.visit_counts)
@@ -83,7 +103,7 @@ def gumbel_search(
 
 def puct_search(
     config: Any, params: PyTree, key: Key, root: mctx.RootFnOutput, step: Callable[..., Any],
-    illegal: Array | None, exploration: Any,
+    illegal: Array | None, explore: Any,
 ) -> Search:  # fmt: skip
     """Searches with the rule PUCT and Dirichlet noise at the root; arguments as `gumbel_search`.
 
@@ -92,8 +112,8 @@ def puct_search(
     """
     output: Any = mctx.muzero_policy(
         params, key, root, step, config.num_simulations, illegal,
-        dirichlet_fraction=DIRICHLET_FRACTION * exploration, dirichlet_alpha=DIRICHLET_ALPHA,
-        temperature=jnp.minimum(exploration, 1.0),
+        dirichlet_fraction=explore * config.dirichlet_fraction, dirichlet_alpha=DIRICHLET_ALPHA,
+        temperature=explore,
     )  # fmt: skip
     tree: Any = output.search_tree.summary()
     policy = tree.visit_probs
@@ -106,7 +126,7 @@ SEARCHES = {"gumbel": gumbel_search, "puct": puct_search}
 def make_search(
     config: Any, spec: EnvSpec, network: Callable[..., Any], model: Env
 ) -> Callable[..., Search]:  # fmt: skip
-    """Returns a search in a known environment, `(params, obs[B], state[B], key, exploration)`.
+    """Returns a search in a known environment, `(params, obs[B], state[B], key, explore)`.
 
     Each simulation steps the environment once, with its own random numbers. The value of a state
     where the episode terminates is 0; where a time limit ends it, that of the network.
@@ -137,12 +157,12 @@ def make_search(
         )  # fmt: skip
         return output, state
 
-    def search(params, obs, state, key, exploration):
+    def search(params, obs, state, key, explore):
         logits, value = evaluate(params, obs)
         root = RootFnOutput(prior_logits=logits, value=value, embedding=state)
         mask = split_mask(spec, obs)[1]
         illegal = None if mask is None else ~mask
-        return SEARCHES[config.search](config, params, key, root, simulate, illegal, exploration)
+        return SEARCHES[config.search](config, params, key, root, simulate, illegal, explore)
 
     return search
 

@@ -58,7 +58,7 @@ def searched(positions, num_simulations, search="gumbel"):
     obs = {"board": boards, "legal": ~boards.any(axis=-1).reshape(-1, 9)}
     params = network.init(jax.random.key(0), obs)
     run = make_search(config, env.spec, network.apply, env.before_reset)
-    return jax.jit(run, static_argnums=4)(params, obs, Board(boards), jax.random.key(1), 0.0)
+    return jax.jit(run)(params, obs, Board(boards), jax.random.key(1), 0.0)
 
 
 @pytest.mark.parametrize("search", ["gumbel", "puct"])

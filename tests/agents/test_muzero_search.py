@@ -68,8 +68,9 @@ def search_game(num_players, num_simulations=64, mask=None, gumbel_scale=0.0, bo
         spec = spec._replace(obs_shape={"game": (2,), "legal": (2,)}, action_mask="legal")
         network = MaskedMoves(bonus)
     options: dict[str, Any] = {"num_simulations": num_simulations, "gamma": 1.0}
+    options["gumbel_scale"] = gumbel_scale
     search = jax.jit(make_search(MuZeroConfig(**options), spec, network))
-    return search({}, obs, jax.random.key(1), gumbel_scale)
+    return search({}, obs, jax.random.key(1), 1.0)
 
 
 def test_search_finds_the_minimax_move_of_a_game_of_two_players():
