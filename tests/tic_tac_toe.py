@@ -25,24 +25,26 @@ def moves(cells):
 
 @cache
 def value(cells):
-    """The value of a position for the player to act, by perfect play: 1, 0 or -1."""
+    """The value of a position for the player to act, if both play perfectly: 1, 0 or -1."""
     if is_lost(cells):
         return -1
     return max((-value(after(cells, move)) for move in moves(cells)), default=0)
 
 
 def best_moves(cells):
+    """The moves that keep the value; none where the game is over."""
+    if is_lost(cells):
+        return set()
     return {move for move in moves(cells) if -value(after(cells, move)) == value(cells)}
 
 
 @cache
 def positions():
-    """All positions before the end of a game that are reached when both players move in turn."""
+    """All positions that are reached when both players move in turn, also ends of games."""
     found, waiting = set(), [(0,) * 9]
     while waiting:
         cells = waiting.pop()
-        if cells in found or is_lost(cells) or not moves(cells):
-            continue
-        found.add(cells)
-        waiting += [after(cells, move) for move in moves(cells)]
+        if cells not in found:
+            found.add(cells)
+            waiting += [] if is_lost(cells) else [after(cells, move) for move in moves(cells)]
     return sorted(found)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tic_tac_toe
 
 import rljax
 from rljax import envs
@@ -36,39 +37,14 @@ def outcomes(env, choose, num_games, seed=0):
     return np.asarray(jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(seed), num_games)))
 
 
-def cells(board):
-    """The text of a position for the dictionary of a solver: own 1, other 2, empty 0."""
-    return tuple((np.asarray(board).reshape(9, 2) @ [1, 2]).tolist())
-
-
-WINS = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
-
-
-def solve(position, known):
-    """Negamax over tuples of 9 cells, an oracle apart from the table."""
-    if position not in known:
-        other_has_won = any(all(position[i] == 2 for i in win) for win in WINS)
-        values = []
-        for i in range(9):
-            if position[i] == 0 and not other_has_won:
-                after = (*position[:i], 1, *position[i + 1 :])
-                values.append(-solve(tuple((0, 2, 1)[x] for x in after), known))
-        known[position] = -1 if other_has_won else max(values, default=0)
-    return known[position]
-
-
-def test_minimax_knows_the_value_of_every_position():
-    known = {}
-    assert solve((0,) * 9, known) == 0 and len(known) == 5478  # the number of legal positions
+def test_minimax_knows_the_value_and_the_best_moves_of_every_position():
     value, best = opponents.tic_tac_toe_values()
-    codes = {position: sum(x * 3**i for i, x in enumerate(position)) for position in known}
-    assert {p: int(value[code]) for p, code in codes.items()} == known
-    for position, code in codes.items():
-        moves = [i for i in range(9) if best[code, i]]
-        after = [(*position[:i], 1, *position[i + 1 :]) for i in moves]
-        assert all(position[i] == 0 for i in moves)
-        assert {-known[tuple((0, 2, 1)[x] for x in p)] for p in after} <= {known[position]}
-    assert best.sum(axis=-1).max() == 9 and not best[codes[1, 1, 2, 0, 2, 0, 2, 0, 0]].any()
+    positions = tic_tac_toe.positions()
+    assert len(positions) == 5478
+    for position in positions:
+        code = sum(cell * 3**i for i, cell in enumerate(position))
+        assert value[code] == tic_tac_toe.value(position), position
+        assert set(np.flatnonzero(best[code])) == tic_tac_toe.best_moves(position), position
 
 
 def test_perfect_players_draw_and_never_lose():
