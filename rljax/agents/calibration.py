@@ -1,4 +1,4 @@
-"""How well a learned model knows what it does not know: errors and intervals of predictions.
+"""Calibration of a learned model: errors of its predictions and coverage of its intervals.
 
 Kuleshov et al. 2018, https://arxiv.org/abs/1807.00263 (section 3.5): of the intervals that a
 calibrated model predicts with probability p, a fraction p holds the outcome.

@@ -2,8 +2,8 @@
 
 Chua et al. 2018 (PETS), https://arxiv.org/abs/1805.12114, and Janner et al. 2019 (MBPO),
 https://arxiv.org/abs/1906.08253. Each network predicts the change of the observation and the
-reward as a normal distribution (noise of the environment); the networks differ where there are few
-data (ignorance of the model). Differs from MBPO: targets are standardized too, a network samples
+reward as a normal distribution (aleatoric uncertainty); the networks disagree where there are few
+data (epistemic uncertainty). Differs from MBPO: targets are standardized too, a network samples
 its training data with replacement at every gradient step, and training stops by the held-out
 likelihood instead of the squared error, so that the variances are trained as far as the means.
 """
