@@ -23,7 +23,7 @@ ALLOWED = {
     "agents": ("types", "config", "ops", "networks", "replay"),
     "training": ("types", "config", "ops"),
     "results": (),
-    "experiment": ("types", "config", "envs", "agents", "training", "results"),
+    "experiment": ("types", "config", "ops", "envs", "agents", "training", "results"),
     "rendering": ("types", "config", "envs", "experiment"),
     "cli": ("config", "envs", "agents", "training", "results", "experiment", "rendering"),
     "__main__": ("__init__", "cli"),

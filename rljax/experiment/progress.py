@@ -1,6 +1,6 @@
 """The progress of a run: a live bar in a terminal, plain lines elsewhere.
 
-ppo CartPole-v1 · 8 seeds · cpu                               compiled in 4.1 s
+ppo CartPole-v1 · 8 seeds · cpu             compiled in 4.1 s, 12 MiB of memory
 ━━━━━━━━━━━━━━━━━━━━━━━━━━ 500k/500k  0:00:09  SPS 430k  return 497 [481, 500]
 """
 
@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rljax.ops.memory import readable
 from rljax.results.figures import EPISODIC_RETURN, human
 
 SECONDS_BETWEEN_LINES = 5.0  # minimum time between two plain lines
@@ -58,17 +59,21 @@ class Progress:
         self._clock = clock
         self._started = self._updated = self._printed = clock()
         self._compile_seconds: float | None = None
+        self._num_bytes: int | None = None
         self._returns = np.zeros(0)
         self._closed = False
         self._live = _live(self, self._stream)
         self._print(title)
 
-    def compiled(self, seconds: float, start: int | None = None) -> None:
-        """Shows the time of a compilation, which does not count in SPS.
+    def compiled(
+        self, seconds: float, start: int | None = None, num_bytes: int | None = None
+    ) -> None:
+        """Shows the time of a compilation, which does not count in SPS, and the memory needed.
 
         Args:
           seconds: time of the compilation that has just ended.
           start: steps done before a resume, which do not count in SPS either.
+          num_bytes: memory that the compiled program of all runs needs; None if it is unknown.
         """
         if start is not None:
             self._start = self._done = start
@@ -77,7 +82,8 @@ class Progress:
             self._started = self._updated = self._clock()
         else:  # a later compilation: its time is left out
             self._started, self._updated = self._started + seconds, self._updated + seconds
-        self._print(f"compiled in {seconds:.1f} s")
+        self._num_bytes = num_bytes
+        self._print(self._compilation())
 
     def update(self, steps_done: int, metrics: Mapping[str, ArrayLike] | None = None) -> None:
         """Shows the progress and the episodic return.
@@ -109,6 +115,11 @@ class Progress:
 
     def __exit__(self, *error: Any) -> None:
         self.close()
+
+    def _compilation(self) -> str:
+        """Returns the note beside the title: the time to compile, and the memory."""
+        memory = "" if self._num_bytes is None else f", {readable(self._num_bytes)} of memory"
+        return f"compiled in {self._compile_seconds or 0.0:.1f} s{memory}"
 
     def _print(self, line: str) -> None:
         if self._stream is not None and self._live is None:
@@ -149,7 +160,7 @@ class Progress:
         width = min(options.max_width, MAX_WIDTH)
         title = Text(self._title, "bold", no_wrap=True, overflow="ellipsis")
         compiled = self._compile_seconds
-        note = "" if compiled is None else f"compiled in {compiled:.1f} s"
+        note = "" if compiled is None else self._compilation()
         if (gap := width - title.cell_len - len(note)) >= 2:
             title.append(" " * gap + note, "not bold dim")
         yield title

@@ -145,7 +145,8 @@ def run_plan(
             if 0 < num_updates < plan.config.num_updates:
                 _reset_environments(plan, runs)
             on_exit.callback(host.close, runs.snapshot().state.env)
-        bar.compiled(runs.compile_seconds, start=num_updates * plan.steps_per_update)
+        start = num_updates * plan.steps_per_update
+        bar.compiled(runs.compile_seconds, start, runs.num_bytes)
         path = directory.path if directory else None
         opened = open_writers(writers if is_first else (), path, rows, plan.record())
         for writer in opened:

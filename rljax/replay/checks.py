@@ -1,12 +1,12 @@
 """Checks of replay buffers: their sizes, the memory they need, and the functions they have."""
 
-import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rljax.config import kind_of
+from rljax.ops.memory import device_bytes, readable, tree_bytes
 from rljax.types import Array, PyTree, Replay
 
 
@@ -53,13 +53,13 @@ def check_memory(capacity: int, item: PyTree, name: str = "capacity") -> None:
     Raises:
       ValueError: the items need more memory than the machine has, or there are too many slots.
     """
-    item_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes(item)))
-    limit = _memory_bytes()
+    item_bytes = tree_bytes(shapes(item))
+    limit = device_bytes()
     if limit is not None and capacity * item_bytes > limit:
         raise ValueError(
             f"`{name}` is {capacity:,}, but that many items of {item_bytes:,} bytes need "
-            f"{_readable(capacity * item_bytes)} of memory and this machine has "
-            f"{_readable(limit)}: make it smaller than {limit // item_bytes:,}."
+            f"{readable(capacity * item_bytes)} of memory and this machine has "
+            f"{readable(limit)}: make it smaller than {limit // item_bytes:,}."
         )
     if capacity > 2**30:  # slots are int32, and so is the sum of two
         raise ValueError(f"`{name}` is {capacity:,}, but it must be at most {2**30:,}.")
@@ -72,22 +72,3 @@ def shapes(item: PyTree) -> PyTree:
 
 def _zeros(x: Any) -> Array:
     return jnp.zeros(x.shape, x.dtype) if hasattr(x, "dtype") else jnp.zeros_like(x)
-
-
-def _memory_bytes() -> int | None:
-    """Returns the memory of the default device in bytes; None if it is unknown."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        return None
-
-
-def _readable(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:,.3g} TiB" if count < 1024 else f"{count:,.0f} TiB"

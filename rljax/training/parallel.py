@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.ops.memory import device_bytes, program_bytes, readable, tree_bytes
 from rljax.types import PyTree, is_key
 
 WORKERS = "workers"  # the mapped axis that `average` is a mean over
@@ -31,6 +32,22 @@ ONE_THREAD: dict[str, Any] = {
 }
 
 
+class Program(NamedTuple):
+    """A compiled function of shards.
+
+    Attributes:
+      call: `(shards, *shared) -> shards`; waits for all shards.
+      num_bytes: memory that all shards together need while it runs, or None if it is unknown.
+    """
+
+    call: Callable[..., Any]
+    num_bytes: int | None
+
+    def __call__(self, shards: PyTree, *shared: Any) -> Any:
+        """Calls the program."""
+        return self.call(shards, *shared)
+
+
 class Placement(NamedTuple):
     """How runs are placed on devices or threads.
 
@@ -44,10 +61,10 @@ class Placement(NamedTuple):
       split: `tree[E, ...] -> shards`; the last shard is filled by repeating the first run.
       join: `shards -> tree[E, ...]`; every process has to call it.
       read: `shards -> tree[R, ...]` on the host, taken from the first worker of each run.
-      compile: `(function of one shard, shards, *shared, donate, options) -> compiled`, ahead of
-        time. `compiled(shards, *shared) -> shards` waits for all shards. A function with two
-        results returns two sharded trees. `options` are those of XLA's CPU compiler:
-        `QUICK_COMPILE`, `FAST_PROGRAM`, or `FAST_PROGRAM | ONE_THREAD`.
+      compile: `(function of one shard, shards, *shared, donate, options) -> Program`, ahead of
+        time. A function with two results returns two sharded trees. `options` are those of XLA's
+        CPU compiler: `QUICK_COMPILE`, `FAST_PROGRAM`, or `FAST_PROGRAM | ONE_THREAD`. A
+        `ValueError` is raised if the results need more memory than the machine has.
       workers: number of workers of each run, W.
     """
 
@@ -57,7 +74,7 @@ class Placement(NamedTuple):
     split: Callable[[PyTree], PyTree]
     join: Callable[[PyTree], PyTree]
     read: Callable[[PyTree], PyTree]
-    compile: Callable[..., Callable[..., Any]]
+    compile: Callable[..., Program]
     workers: int = 1
 
 
@@ -105,7 +122,27 @@ def _worker_devices(workers: int) -> list[Any]:
     return devices[:workers]
 
 
-def _compiled(lowered: Any, options: dict[str, Any]) -> Any:
+def _compiled(lowered: Any, options: dict[str, Any], num_shards: int) -> tuple[Any, int | None]:
+    """Compiles for one shard, and returns the memory of all shards in bytes, or None."""
+    _check_memory(lowered.out_info, num_shards)
+    compiled = _with_options(lowered, options)
+    num_bytes = program_bytes(compiled)
+    return compiled, None if num_bytes is None else num_shards * num_bytes
+
+
+def _check_memory(results: PyTree, num_shards: int) -> None:
+    """Raises a `ValueError` if the results of a program do not fit in the memory."""
+    limit = device_bytes()
+    shards_per_device = num_shards if jax.default_backend() == "cpu" else 1
+    needed = shards_per_device * tree_bytes(results)
+    if limit is not None and needed > limit:
+        raise ValueError(
+            f"the state of the runs needs {readable(needed)} of memory, but this machine has "
+            f"{readable(limit)}: lower `num_seeds`, `num_envs`, or the size of the replay buffer."
+        )
+
+
+def _with_options(lowered: Any, options: dict[str, Any]) -> Any:
     if jax.default_backend() != "cpu":
         return lowered.compile()
     try:
@@ -140,7 +177,7 @@ def _on_threads(num_runs: int, num_shards: int) -> Placement:
 
     def compile(function, shards, *shared, donate=(), options=FAST_PROGRAM):
         lowered = jax.jit(function, donate_argnums=donate).lower(shards[0], *shared)
-        compiled = _compiled(lowered, options)
+        compiled, num_bytes = _compiled(lowered, options, num_shards)
 
         def call_one(shard, *shared):
             return jax.block_until_ready(compiled(shard, *shared))
@@ -154,7 +191,7 @@ def _on_threads(num_runs: int, num_shards: int) -> Placement:
                 results = list(pool.map(lambda shard: call_one(shard, *shared), shards))
             return tuple(map(list, zip(*results, strict=True))) if has_two_results else results
 
-        return call
+        return Program(call, num_bytes)
 
     if num_shards == 1:  # copies, because the compiled program donates the buffers of its shards
         copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
@@ -189,8 +226,12 @@ def _on_devices(num_runs: int, devices: list[Any]) -> Placement:
     def compile(function, shards, *shared, donate=(), options=FAST_PROGRAM):
         axes = (0, *(None for _ in shared))
         mapped = jax.pmap(function, devices=devices, in_axes=axes, donate_argnums=donate)
-        compiled = _compiled(mapped.lower(shards, *shared), options)
-        return lambda shards, *shared: jax.block_until_ready(compiled(shards, *shared))
+        compiled, num_bytes = _compiled(mapped.lower(shards, *shared), options, num_shards)
+
+        def call(shards, *shared):
+            return jax.block_until_ready(compiled(shards, *shared))
+
+        return Program(call, num_bytes)
 
     def read(shards):
         return jax.device_get(join(shards))
@@ -274,7 +315,7 @@ def _on_workers(num_runs: int, devices: list[Any]) -> Placement:
 def _compile_workers(
     devices: list[Any], function: Callable[..., Any], shards: _RawTree, *shared: Any,
     donate: tuple[int, ...] = (), options: dict[str, Any] = FAST_PROGRAM,
-) -> Callable[..., Any]:  # fmt: skip
+) -> Program:  # fmt: skip
     """`Placement.compile` on workers: `function` sees typed keys, `pmap` plain numbers."""
     has_two_results, results = False, []  # known when `on_raw` is traced
 
@@ -289,11 +330,12 @@ def _compile_workers(
     axes = (0, *(None for _ in shared))
     used = None if jax.process_count() > 1 else devices
     mapped = jax.pmap(on_raw, WORKERS, devices=used, in_axes=axes, donate_argnums=donate)
-    compiled = _compiled(mapped.lower(shards.leaves, *shared), options)
+    lowered = mapped.lower(shards.leaves, *shared)
+    compiled, num_bytes = _compiled(lowered, options, len(devices))
 
     def call(shards, *shared):
         out = jax.block_until_ready(compiled(shards.leaves, *shared))
         raws = [raw._replace(leaves=leaves) for raw, leaves in zip(results, out, strict=True)]
         return tuple(raws) if has_two_results else raws[0]
 
-    return call
+    return Program(call, num_bytes)

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.training.learner import NEVER, Report, advance, empty_report
-from rljax.training.parallel import FAST_PROGRAM, ONE_THREAD, QUICK_COMPILE, WORKERS, Placement
+from rljax.training.parallel import (
+    FAST_PROGRAM,
+    ONE_THREAD,
+    QUICK_COMPILE,
+    WORKERS,
+    Placement,
+    Program,
+)
 from rljax.types import Array, Key, Learner, PyTree, Shared, params_of
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
@@ -142,6 +149,9 @@ class Runs:
     ):  # fmt: skip
         """Compiles the program and initializes the runs.
 
+        `compile_seconds` is the time that this took, and `num_bytes` the memory that the program
+        needs on all devices together, or None if it is unknown.
+
         Args:
           make_learner: `config -> Learner`.
           config: config of the runs; the fields in `inits.swept` are replaced.
@@ -149,6 +159,9 @@ class Runs:
           placement: the devices or threads that the runs are placed on.
           cache_key: programs of equal keys are compiled once; None compiles anew.
           one_thread: each shard uses one core, which is faster for small matrix products.
+
+        Raises:
+          ValueError: the state of the runs needs more memory than the machine has.
         """
         self._placement, self._config, self._clear = placement, config, False
         start = time.perf_counter()
@@ -166,6 +179,7 @@ class Runs:
             if len(_COMPILED) > MAX_COMPILED:
                 _COMPILED.popitem(last=False)
         self._chunk = chunk
+        self.num_bytes = chunk.num_bytes
         self.compile_seconds = time.perf_counter() - start
 
     def advance(self, num_updates: int) -> Report:
@@ -208,7 +222,7 @@ class Runs:
 
 def _compile_init(
     make_learner: MakeLearner, placement: Placement, shards: Any, config: Any
-) -> Callable[..., Any]:
+) -> Program:
     def init(inits, config):
         def init_one(init):
             return init_run(make_learner, config, init)
@@ -220,7 +234,7 @@ def _compile_init(
 
 def _compile_chunk(
     make_learner: MakeLearner, placement: Placement, runs: Any, config: Any, options: dict[str, Any]
-) -> Callable[..., Any]:
+) -> Program:
     def chunk(runs, config, num_updates, clear):
         def advance_one(run, num_updates, clear):
             return advance_run(make_learner, config, run, num_updates, clear)

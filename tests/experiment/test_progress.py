@@ -43,7 +43,7 @@ def terminal(monkeypatch):
 def test_plain_lines(clock, capsys):
     with Progress("ppo · 4 seeds", 500_000, num_runs=4, clock=clock) as progress:
         clock.now += 4.12
-        progress.compiled(4.12)
+        progress.compiled(4.12, num_bytes=3 * 2**19)
         for second in range(1, 11):
             clock.now += 1.0
             progress.update(50_000 * second, RETURNS if second > 5 else None)
@@ -51,7 +51,7 @@ def test_plain_lines(clock, capsys):
     assert captured.out == ""  # stdout stays free for pipes
     assert captured.err == (
         "ppo · 4 seeds\n"
-        "compiled in 4.1 s\n"
+        "compiled in 4.1 s, 1.5 MiB of memory\n"
         " 10%  50k/500k  0:00:01  0:00:09 left  SPS 200k\n"
         " 60%  300k/500k  0:00:06  0:00:04 left  SPS 200k  return 497 [481, 510]\n"
         "100%  500k/500k  0:00:10  SPS 200k  return 497 [481, 510]\n"

@@ -82,6 +82,25 @@ def test_a_compiled_function_maps_over_runs_with_shared_arguments(place):
         assert bits((placement.read(plus), placement.join(same))) == bits((tree["x"] + 1, tree))
 
 
+@pytest.mark.parametrize(("num_runs", "num_shards"), [(2, 1), (4, 2)])
+def test_a_program_states_its_memory(place, num_runs, num_shards):
+    placement = place(num_runs, num_shards)
+    shards = placement.split(jnp.zeros((num_runs, 250_000)))
+    program = placement.compile(lambda x: x + 1, shards, donate=(0,))
+    assert program.num_bytes == pytest.approx(num_runs * 10**6, rel=0.01)
+
+
+@pytest.mark.parametrize(("num_runs", "num_shards"), [(2, 1), (4, 2)])
+def test_results_larger_than_the_memory_are_refused_before_compiling(
+    place, num_runs, num_shards, monkeypatch
+):
+    placement = place(num_runs, num_shards)
+    shards = placement.split(jnp.zeros(num_runs))
+    monkeypatch.setattr(parallel, "_with_options", None)  # compiling would fail
+    with pytest.raises(ValueError, match="the runs need.* TiB of memory, .*lower `num_seeds`"):
+        placement.compile(lambda x: x[:, None] + jnp.zeros((1, 2**42)), shards)
+
+
 def test_an_error_in_a_thread_is_raised():
     placement = on_threads(2, 2)
     shards = placement.split(jnp.arange(2.0))
