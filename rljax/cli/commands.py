@@ -155,11 +155,17 @@ def evaluate(positionals: list[str], options: dict[str, str]) -> None:
     seed = convert("seed", options["seed"], int) if "seed" in options else None
     greedy = not convert("sample", options.get("sample", "false"), bool)
 
-    from rljax.experiment.evaluation import evaluate_states, in_suite, load_states
+    from rljax.experiment.evaluation import (
+        evaluate_states,
+        in_suite,
+        load_states,
+        with_simulations,
+    )
 
     plan, states = load_states(run_dir)
     if "in" in options:
         plan = in_suite(plan, options["in"])
+    plan = with_simulations(plan, options.get("num_simulations"))
     opponent = options.get("opponent")
     evaluation = evaluate_states(plan, states.agent, num_episodes, seed, greedy, opponent)
     returns = evaluation["returns"].reshape(plan.num_runs, -1)
@@ -205,7 +211,8 @@ def play(positionals: list[str], options: dict[str, str]) -> None:
     from rljax.experiment import play as games
 
     first, run, seed = options.get("first", True), options.get("run", 0), options.get("seed", 0)
-    games.play(run_dir, run=run, first=first, seed=seed)
+    simulations = options.get("num_simulations")
+    games.play(run_dir, run=run, first=first, seed=seed, num_simulations=simulations)
 
 
 def check_env(positionals: list[str], options: dict[str, str]) -> int:
@@ -238,6 +245,8 @@ _RESUMABLE_HELPS = {
     name: _OPTION_HELPS[name] for name in RUN_OPTIONS if RUN_OPTIONS[name].resumable
 }
 
+_SIMULATIONS_HELP = "simulations of each search of alphazero and muzero (as in training)"
+
 COMMANDS = {
     "train": Command(
         train, "AGENT ENV | FILE.toml", "train an agent on an environment, many seeds at once",
@@ -262,6 +271,7 @@ COMMANDS = {
             "sample": "sample actions instead of taking the most probable (false)",
             "in": "evaluate in the same environment of another suite: gymnasium",
             "opponent": "opponent in a game: random, minimax, mcts or mcts:N (random)",
+            "num_simulations": _SIMULATIONS_HELP,
         },
     ),
     "plot": Command(
@@ -286,6 +296,7 @@ COMMANDS = {
             "run": "index of the run to play against; seeds vary fastest (0)",
             "first": "you move first; --no-first lets the policy move first (true)",
             "seed": "random seed of the policy (0)",
+            "num_simulations": _SIMULATIONS_HELP,
         },
     ),
     "check-env": Command(

@@ -25,7 +25,7 @@ EVALUATION_STREAM = 1_000_003  # folded into the key of a run, so evaluation has
 def evaluate(
     run: Result | str | Path, num_episodes: int = 100, *, seed: int | None = None,
     greedy: bool = True, env: Any = None, suite: str | None = None, opponent: Any = None,
-    **pieces: Any,
+    num_simulations: int | None = None, **pieces: Any,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Evaluates the policies of a run on the first episode of each of many new environments.
 
@@ -40,6 +40,8 @@ def evaluate(
       suite: evaluate in the environment of the same name in another suite, such as "gymnasium".
       opponent: "random", "minimax" (tic-tac-toe), "mcts", "mcts:N", or a function (see
         `envs.opponents`); None is "random", or the opponent of training.
+      num_simulations: simulations of each search of `alphazero` and `muzero`; None takes as many
+        as in training.
       pieces: the pieces that the run was made with, such as `network=`, and `agent=` if it is
         your own.
 
@@ -48,7 +50,8 @@ def evaluate(
       `[*sweep, seeds]`: the number of episodes that reached the limit of steps.
 
     Raises:
-      ValueError: there is no state to evaluate, a piece is missing, or see `in_suite`.
+      ValueError: there is no state to evaluate, a piece is missing, the agent does not search, or
+        see `in_suite`.
 
     Example:
       >>> import rljax
@@ -71,6 +74,7 @@ def evaluate(
         states = train_states.agent
     if suite is not None:
         plan = in_suite(plan, suite)
+    plan = with_simulations(plan, num_simulations)
     return evaluate_states(plan, states, num_episodes, seed, greedy, opponent)
 
 
@@ -119,6 +123,23 @@ def in_suite(plan: Plan, suite: str) -> Plan:
                 f"that of {plan.env_id} is {old}."
             )
     return plan._replace(env=as_observed(plan.row, plan.config, env), env_id=env_id)
+
+
+def with_simulations(plan: Plan, num_simulations: Any) -> Plan:
+    """Returns the plan with another number of simulations in each search; None changes nothing.
+
+    Raises:
+      ValueError: the agent does not search, or the number is below 1.
+    """
+    if num_simulations is None:
+        return plan
+    if not hasattr(plan.config, "num_simulations"):
+        raise ValueError(
+            f"`num_simulations` is {num_simulations}, but {plan.agent} does not search: leave it "
+            "out."
+        )
+    number = configs.at_least("num_simulations", num_simulations, 1)
+    return plan._replace(config=dataclasses.replace(plan.config, num_simulations=number))
 
 
 def evaluate_states(

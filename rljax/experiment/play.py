@@ -12,7 +12,7 @@ import numpy as np
 from rljax import envs
 from rljax.config import at_least, convert
 from rljax.envs.mcts import legal_actions
-from rljax.experiment.evaluation import load_run
+from rljax.experiment.evaluation import load_run, with_simulations
 from rljax.experiment.plan import Plan
 from rljax.types import Env, EnvSpec, Key, PyTree, RecurrentObs, StateObs, sample_one
 
@@ -38,8 +38,9 @@ class Turn(NamedTuple):
 
 
 def play(
-    run_dir: str | Path, *, run: Any = 0, first: Any = True, seed: Any = 0, env: Any = None,
-    read: Callable[[str], str] = input, write: Callable[[str], Any] = print, **pieces: Any,
+    run_dir: str | Path, *, run: Any = 0, first: Any = True, seed: Any = 0,
+    num_simulations: Any = None, env: Any = None, read: Callable[[str], str] = input,
+    write: Callable[[str], Any] = print, **pieces: Any,
 ) -> int | None:  # fmt: skip
     """Plays one game against the greedy policy of a run.
 
@@ -52,6 +53,7 @@ def play(
       run: index of the run among settings and seeds; seeds vary fastest.
       first: the person moves first.
       seed: random seed of the policy.
+      num_simulations: simulations of each search of the policy; None takes as many as in training.
       env: the game, if it is your own object.
       read: returns the answer to a question.
       write: shows a text.
@@ -62,8 +64,8 @@ def play(
       1 if the person wins, 0 for a draw, -1 if the policy wins; None for a game that was quit.
 
     Raises:
-      ValueError: there is no such run or no checkpoint yet, or the run is not of a game of two
-        players with a text form.
+      ValueError: there is no such run or no checkpoint yet, the run is not of a game of two
+        players with a text form, or `num_simulations` is given and the agent does not search.
 
     Example:
       >>> import rljax, tempfile
@@ -77,6 +79,7 @@ def play(
     """
     seed, first = at_least("seed", seed, 0), convert("first", first, bool)
     plan, index, state = load_run(run_dir, run, env, **pieces)
+    plan = with_simulations(plan, num_simulations)
     key = jax.random.key(seed)
     return _play(game_of(plan, env), policy(plan, index, state), key, first, read, write)
 

@@ -11,7 +11,7 @@ import rljax
 from rljax import envs
 from rljax.__main__ import main
 from rljax.agents.search import Search
-from rljax.experiment import play
+from rljax.experiment import evaluation, play
 from rljax.experiment.plan import make_plan
 from rljax.types import EnvSpec
 
@@ -164,6 +164,20 @@ def test_the_command(run_dir, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("you are o\n")
     assert main(["play", str(run_dir), "--run", "2"]) == 2
     assert "has 2 runs. Choose one from 0 to 1." in capsys.readouterr().err
+
+
+def test_the_number_of_simulations_of_a_search_can_be_changed(run_dir):
+    plan, index, state = evaluation.load_run(run_dir, 0)
+    game = play.game_of(plan)
+    turn = play.Turn(*game.reset(jax.random.key(0)))
+    for given, number in ((None, 4), ("9", 9)):
+        choose = play.policy(evaluation.with_simulations(plan, given), index, state)
+        assert choose(turn, None, jax.random.key(1))[2].visits.sum() == number
+    for call in (play.play, rljax.evaluate):
+        with pytest.raises(ValueError, match="`num_simulations` is 0, but it must be at least 1"):
+            call(run_dir, num_simulations=0)
+    with pytest.raises(ValueError, match="`num_simulations` is 8, but ppo does not search: leave"):
+        evaluation.with_simulations(make_plan("ppo", "rljax/Maze"), 8)
 
 
 @pytest.mark.parametrize("options", [{}, {"memory": "gru", "memory_size": 4}], ids=str)
