@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from rljax.cli import commands, help, parser
+from rljax.experiment import signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,11 +16,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0 success; 1 NaN or infinity in training, or a fault that `check-env` found;
-      2 wrong arguments; 130 Ctrl-C.
+      2 wrong arguments; 74 a file cannot be read or written; 75 another process of the run is
+      lost; 130 Ctrl-C. SIGTERM raises SystemExit with code 143.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words) or 0
+        with signals.interruptible():
+            return _run(words) or 0
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -31,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader has closed the pipe, as in `rljax list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        text = str(error) if error.errno is None else f"{error.filename}: {error.strerror}"
+        print(f"error: {text}", file=sys.stderr)
+        return 74
     return 0
 
 
@@ -49,12 +56,13 @@ def _run(words: list[str]) -> int | None:
     positionals, options = parser.parse(words[1:])
     if "help" in options:
         named = name == "train" and positionals and not positionals[0].endswith(".toml")
-        print(help.command_page(name, command, positionals[0] if named else None))
+        print(help.command_page(name, command, *(positionals[:2] if named else ())))
         return None
     if not command.takes_hyperparameters:
         for option in options:
             if option not in command.options and not _is_env_param(option, command):
                 raise parser.unknown(option, command.options, f"`rljax {name}`", "option")
+        parser.check_values(options, parser.FLAGS)
     return command.run(positionals, options)
 
 

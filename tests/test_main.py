@@ -62,6 +62,14 @@ def test_words_are_split_into_positionals_and_options(words, positionals, option
         ("train ppo CartPole-v1 --seed 1 --seed 2", "`--seed` is given twice: give it once."),
         ("train ppo CartPole-v1 --num-processes 2", "give host:port of process 0."),
         ("plot --metrik x", "`rljax plot` has no option `metrik`: did you mean `metric`?"),
+        (
+            "train ppo CartPole-v1 --run-dir --seed 1",
+            "`--run-dir` has no value: write --run-dir VA",
+        ),
+        ("train ppo CartPole-v1 --learning-rate", "`--learning-rate` has no value: write --learn"),
+        ("evaluate nowhere --seed", "`--seed` has no value: write --seed VALUE."),
+        ("train ppo CartPole-v1 -n 8", "there is no option `-n`: options are written --name value"),
+        ("train ppo CartPole-v1 --agent dqn", "`--agent` is not an option: write rljax train AGEN"),
         ("plot", "the arguments of `rljax plot` are RUN_DIR ..., but it got none."),
         ("evaluate nowhere --num-episodes 0", "`num_episodes` is 0, but it must be at least 1."),
         ("evaluate nowhere", "there is no run in nowhere: give the directory"),
@@ -193,7 +201,7 @@ def test_train_resume_evaluate_plot_and_watch(tmp_path, monkeypatch, capsys, qui
     monkeypatch.chdir(tmp_path)
     words = ["train", "q_learning", "rljax/Maze", *SMALL, "--num-seeds", "2", "--no-progress"]
     assert main(words) == 0
-    assert "next:  rljax watch runs/q_learning-rljax-Maze-1" in capsys.readouterr().out
+    assert "next:\n  rljax watch runs/q_learning-rljax-Maze-1\n" in capsys.readouterr().out
     (run_dir,) = tmp_path.glob("runs/*")
     assert main(["resume", str(run_dir), "--no-progress", "--eval-episodes", "2"]) == 0
     capsys.readouterr()

@@ -71,11 +71,13 @@ def overview(commands: Mapping[str, Command]) -> str:
     ])  # fmt: skip
 
 
-def command_page(name: str, command: Command, agent: str | None = None) -> str:
-    """Returns the page of `rljax COMMAND --help`, or of `rljax train AGENT --help`.
+def command_page(
+    name: str, command: Command, agent: str | None = None, env_id: str | None = None
+) -> str:
+    """Returns the page of `rljax COMMAND --help`, or of `rljax train AGENT ENV --help`.
 
     Raises:
-      ValueError: an unknown agent.
+      ValueError: an unknown agent or environment.
     """
     usages = [f"rljax {name} {form}".strip() for form in command.positionals.split(" | ")]
     tail = " [--option value ...]"
@@ -83,6 +85,7 @@ def command_page(name: str, command: Command, agent: str | None = None) -> str:
     lines += ["", wrap(f"{command.about[0].upper()}{command.about[1:]}.")]
     rows = {flag(option): text for option, text in command.options.items()}
     fields = _hyperparameters(agent) if command.takes_hyperparameters and agent else {}
+    params = _parameters(env_id) if env_id else {}
     column = text_column([*rows, *fields]) if rows else None
     if rows:
         lines += ["", "options:", two_columns(rows, column)]
@@ -90,6 +93,11 @@ def command_page(name: str, command: Command, agent: str | None = None) -> str:
         note = "A list of values for a decimal option, such as 1e-4,3e-4, trains all of them in one"
         lines += ["", f"options of {agent}:", two_columns(fields, column)]
         lines += ["", wrap(f"{note} compiled program.")]
+    if params:
+        lines += ["", f"parameters of {env_id}:", two_columns(params)]
+    elif fields:
+        note = f"`rljax train {agent} ENV --help` shows the parameters of an environment as well."
+        lines += ["", wrap(note)]
     elif name == "train":
         note = "`rljax train AGENT --help` shows the options of an agent as well, and `rljax list`"
         lines += ["", wrap(f"{note} shows all agents.")]
@@ -103,7 +111,23 @@ def _hyperparameters(agent: str) -> dict[str, str]:
     if agent not in AGENTS:
         raise unknown(agent, AGENTS, "rljax", "agent")
     fields = dataclasses.fields(AGENTS[agent].config)
-    return {flag(field.name): field_help(field) for field in fields}
+    return {
+        flag(f"[no_]{field.name}" if isinstance(field.default, bool) else field.name): (
+            field_help(field)
+        )
+        for field in fields
+    }
+
+
+def _parameters(env_id: str) -> dict[str, str]:
+    """Returns the options for the parameters of an environment, and their defaults."""
+    from rljax import envs
+
+    rows = {}
+    for name, default in envs.parameters(env_id).items():
+        text = "time limit of an episode" if name == "max_episode_steps" else ""
+        rows[f"--env-params.{name}"] = with_default(text, default).strip()
+    return rows
 
 
 def field_help(field: dataclasses.Field[Any]) -> str:

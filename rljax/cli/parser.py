@@ -4,12 +4,18 @@ The values stay strings: `rljax.config.convert` reads them as it reads TOML and 
 so a mistake has the same error message everywhere.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from rljax.config import suggestion
 
+FLAGS = ("progress", "sample", "first", "about", "distributed")  # options without a value
 SHORT = {"-h": "--help", "-o": "--output"}
+
+
+class Flag(str):
+    """The value of an option that was given without one: `--flag` is "true"."""
 
 
 class Command(NamedTuple):
@@ -36,7 +42,8 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     Options are `--name value`, `--name=value`, `--flag` (true) or `--no-flag` (false).
 
     Raises:
-      ValueError: a positional argument after an option, or an option given twice.
+      ValueError: a positional argument after an option, an unknown short option, or an option given
+        twice.
 
     Example:
       >>> parse(["ppo", "CartPole-v1", "--num-seeds", "8", "--no-anneal-lr"])
@@ -45,6 +52,8 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     words = [SHORT.get(word, word) for word in words]
     positionals = []
     while words and not words[0].startswith("--"):
+        if re.fullmatch("-[a-zA-Z]", words[0]):
+            raise ValueError(f"there is no option `{words[0]}`: options are written --name value.")
         positionals.append(words.pop(0))
     options: dict[str, str] = {}
     while words:
@@ -58,7 +67,7 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         elif not equals and name.startswith("no_"):
             name, value = name.removeprefix("no_"), "false"
         elif not equals:
-            value = "true"
+            value = Flag("true")
         if name in options:
             raise ValueError(f"`--{name.replace('_', '-')}` is given twice: give it once.")
         options[name] = value
@@ -68,6 +77,18 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def unknown(name: str, known: Iterable[str], owner: str, kind: str) -> ValueError:
     """Returns the error for an unknown command or option; it names the nearest known one."""
     return ValueError(f"{owner} has no {kind} `{name}`: {suggestion(name, known)}")
+
+
+def check_values(options: Mapping[str, str], flags: Iterable[str]) -> None:
+    """Checks that only flags, and parameters of environments, are given without a value.
+
+    Raises:
+      ValueError: another option has no value.
+    """
+    for name, value in options.items():
+        if isinstance(value, Flag) and name not in flags and not name.startswith("env_params."):
+            option = name.replace("_", "-")
+            raise ValueError(f"`--{option}` has no value: write --{option} VALUE.")
 
 
 def expect(positionals: list[str], count: int, command: str, names: str) -> list[str]:

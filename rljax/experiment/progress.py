@@ -1,7 +1,7 @@
 """The progress of a run: a live bar in a terminal, plain lines elsewhere.
 
 ppo CartPole-v1 · 8 seeds · cpu             compiled in 4.1 s, 12 MiB of memory
-━━━━━━━━━━━━━━━━━━━━━━━━━━ 500k/500k  0:00:09  SPS 430k  return 497 [481, 500]
+━━━━━━━━━━━━━━━━━━━━ 500k/500k  0:00:09  total SPS 430k  return 497 [481, 500]
 """
 
 import sys
@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rljax.ops.memory import readable
+from rljax.results import statistics
 from rljax.results.figures import EPISODIC_RETURN, human
 
 SECONDS_BETWEEN_LINES = 5.0  # minimum time between two plain lines
+SECONDS_BEFORE_ESTIMATE = 1.0  # time of training before the time left is estimated
 MAX_WIDTH = 100  # columns: a bar across a wide screen is hard to read
 MIN_BAR_WIDTH = 10  # columns
+ECHO_WIDTH = len("^C^C")  # left free: an echo that wraps would move the display down by one line
 DROP_ORDER = ("elapsed", "range", "SPS", "left", "return")  # figures dropped on a narrow terminal
 
 
@@ -25,8 +28,8 @@ class Progress:
     """A live bar in a terminal; plain lines elsewhere (a file, CI, a notebook).
 
     It writes to stderr, so that stdout stays free for pipes. The steps shown are those of one run,
-    as on the axis of its curves. SPS is the number of environment steps of all runs per second,
-    without the time to compile. A narrow terminal shows fewer figures. Use it in a `with`
+    as on the axis of its curves. SPS is the number of environment steps per second, of all runs
+    together, without the time to compile. A narrow terminal shows fewer figures. Use it in a `with`
     statement, or call `close`.
     """
 
@@ -37,6 +40,7 @@ class Progress:
         enabled: bool | None = None,
         *,
         num_runs: int = 1,
+        num_settings: int = 1,
         start: int = 0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -48,6 +52,7 @@ class Progress:
           total_steps: environment steps of one complete run.
           enabled: False shows nothing; None and True show the progress.
           num_runs: number of runs side by side; SPS is the sum over them.
+          num_settings: number of settings of a sweep; seeds vary fastest among the runs.
           start: steps done before a resume; they do not count in SPS.
           stream: output stream; None is stderr.
           clock: returns the time in seconds.
@@ -55,12 +60,16 @@ class Progress:
         self._stream = None if enabled is False else stream or sys.stderr
         self._title = title = _encodable(title, self._stream)
         self._total, self._num_runs = max(total_steps, 1), num_runs
+        self._num_settings = num_settings
         self._start = self._done = start
         self._clock = clock
         self._started = self._updated = self._printed = clock()
         self._compile_seconds: float | None = None
         self._num_bytes: int | None = None
+        self._first: tuple[int, float] | None = None  # steps and time of the first update
+        self._figures_width = 0  # the widest so far, so that the bar does not jump
         self._returns = np.zeros(0)
+        self._return_texts: tuple[str, str] | None = None  # made when they are drawn
         self._closed = False
         self._live = _live(self, self._stream)
         self._print(title)
@@ -82,6 +91,8 @@ class Progress:
             self._started = self._updated = self._clock()
         else:  # a later compilation: its time is left out
             self._started, self._updated = self._started + seconds, self._updated + seconds
+            if self._first is not None:
+                self._first = self._first[0], self._first[1] + seconds
         self._num_bytes = num_bytes
         self._print(self._compilation())
 
@@ -90,13 +101,15 @@ class Progress:
 
         Args:
           steps_done: environment steps done by each run.
-          metrics: arrays `[runs]` by name. The mean of the return and its range [min, max] over
-            runs are shown; where it is NaN, the last known return stays.
+          metrics: arrays `[runs]` by name. The interquartile mean of the return over seeds and its
+            95 % interval are shown, as in the table of the result; of a sweep the best and the
+            median setting.
         """
         self._done, self._updated = int(steps_done), self._clock()
+        self._first = self._first or (self._done, self._updated)
         returns = np.asarray((metrics or {}).get(EPISODIC_RETURN, ()), np.float64).reshape(-1)
         if not np.isnan(returns).all():
-            self._returns = returns[~np.isnan(returns)]
+            self._returns, self._return_texts = returns, None
         if self._updated - self._printed >= SECONDS_BETWEEN_LINES and self._done < self._total:
             self._printed = self._updated
             self._print_figures()
@@ -137,18 +150,30 @@ class Progress:
         figures = {"steps": f"{human(self._done)}/{human(self._total)}"}
         figures["elapsed"] = duration((now if running else self._updated) - self._started)
         if running and rate:
-            left = (self._total - self._done) / rate - (now - self._updated)
-            figures["left"] = f"{duration(left)} left"
+            recent = self._recent_rate() or rate
+            left = (self._total - self._done) / recent - (now - self._updated)
+            if now - self._started >= SECONDS_BEFORE_ESTIMATE:
+                figures["left"] = f"{duration(left)} left"
         if rate:
-            figures["SPS"] = f"SPS {human(rate * self._num_runs)}"
+            total = "total " if self._num_runs > 1 else ""
+            figures["SPS"] = f"{total}SPS {human(rate * self._num_runs)}"
         if self._returns.size:
-            figures["return"] = f"return {human(self._returns.mean())}"
-        if self._returns.size > 1:
-            figures["range"] = f"[{human(self._returns.min())}, {human(self._returns.max())}]"
+            if self._return_texts is None:
+                self._return_texts = return_texts(self._returns, self._num_settings)
+            figures["return"], figures["range"] = self._return_texts
         for name in DROP_ORDER:
             if len(_join(figures)) > width:
                 figures.pop(name, None)
         return _join(figures)
+
+    def _recent_rate(self) -> float:
+        """Returns the steps per second since the first update, whose chunk is slower; 0 if unknown.
+
+        The first chunk has few steps, and its time is mostly that of the first call.
+        """
+        if self._first is None or self._updated <= self._first[1]:
+            return 0.0
+        return (self._done - self._first[0]) / (self._updated - self._first[1])
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         """Yields the lines to draw; rich calls it several times a second from its own thread."""
@@ -157,7 +182,7 @@ class Progress:
         from rich.table import Table
         from rich.text import Text
 
-        width = min(options.max_width, MAX_WIDTH)
+        width = min(options.max_width - ECHO_WIDTH, MAX_WIDTH)
         title = Text(self._title, "bold", no_wrap=True, overflow="ellipsis")
         compiled = self._compile_seconds
         note = "" if compiled is None else self._compilation()
@@ -171,10 +196,13 @@ class Progress:
             yield Text(f"{frame} compiling  {duration(now - self._started)}", no_wrap=True)
             return
         figures = self._figures(now, width - MIN_BAR_WIDTH - 1)
+        if width - self._figures_width - 1 < MIN_BAR_WIDTH:
+            self._figures_width = 0  # the terminal is narrower now
+        self._figures_width = max(self._figures_width, len(figures))
         bar = ProgressBar(
             self._total,
             self._done,
-            width=max(width - len(figures) - 1, 0),
+            width=max(width - self._figures_width - 1, 0),
             complete_style="cyan",
             finished_style="green",
         )
@@ -210,7 +238,24 @@ def _encodable(title: str, stream: TextIO | None) -> str:
 
 
 def _join(figures: Mapping[str, str]) -> str:
-    return "  ".join(figures.values()).replace("  [", " [")
+    return "  ".join(filter(None, figures.values())).replace("  [", " [").replace("  (", " (")
+
+
+def return_texts(returns: np.ndarray, num_settings: int = 1) -> tuple[str, str]:
+    """Returns the return of runs `[R]` as text in two parts, of which the second may be dropped.
+
+    Example:
+      >>> return_texts(np.array([500.0, 500.0]))
+      ('return 500', '[500, 500]')
+      >>> return_texts(np.array([10.0, 20.0, 90.0, 90.0, 40.0, 50.0]), num_settings=3)
+      ('best return 90', 'median 45')
+    """
+    if num_settings == 1:
+        value, _, interval = statistics.describe(returns).partition(" ")
+        return f"return {value}", interval
+    scores = np.array([statistics.iqm(x) for x in returns.reshape(num_settings, -1)])
+    best, median = np.nanmax(scores), np.nanmedian(scores)
+    return f"best return {best:.4g}", f"median {median:.4g}"
 
 
 def duration(seconds: float) -> str:

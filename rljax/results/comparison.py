@@ -1,7 +1,7 @@
 """Several runs together: learning curves in one figure, and the probability of improvement."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,16 @@ Run = Result | str | Path  # a result, or the directory it was saved in
 
 
 def plot_results(
-    results: Iterable[Run], path: str | Path | None = None, metric: str = figures.EPISODIC_RETURN
-) -> Any:
+    results: Iterable[Run] | Mapping[str, Run], path: str | Path | None = None,
+    metric: str = figures.EPISODIC_RETURN,
+) -> Any:  # fmt: skip
     """Draws several runs in one figure: a panel per environment, a line per setting.
 
-    Runs that differ only in their seed are pooled into one line. The label of a line names the
-    hyperparameters that differ between the lines of its agent.
+    Runs that differ only in their seed are pooled into one line. The label of a line is the name of
+    the run or else its agent, with the hyperparameters that differ between its lines.
 
     Args:
-      results: results, or the directories they were saved in.
+      results: results, or the directories they were saved in; or a mapping of a name for each.
       path: file to write (.png, .pdf or .svg); None writes nothing.
       metric: a name in `Result.metrics`.
 
@@ -30,39 +31,67 @@ def plot_results(
       The matplotlib figure.
 
     Raises:
-      ValueError: there are no results, the metric is unknown, or a result cannot be loaded.
+      ValueError: there are no results, the metric is unknown, a result cannot be loaded, or runs
+        of equal configurations cannot be told apart.
     """
-    runs = [_as_result(run) for run in results]
+    if isinstance(results, Mapping):
+        runs = [_as_result(run).renamed(str(name)) for name, run in results.items()]
+    else:
+        runs = [_as_result(run) for run in results]
     if not runs:
         raise ValueError("`results` is empty: give results, or directories of complete runs.")
     panels = {}
     for env_id, pool in _pooled_seeds(runs, metric).items():
-        labels = figures.labels([(agent, json.loads(config)) for agent, config, _ in pool])
+        labels = figures.labels([(name, json.loads(config)) for name, config, _ in pool])
         lines = [
-            figures.Line(np.asarray(steps), np.concatenate(list(values.values())), agent, label)
-            for ((agent, _, steps), values), label in zip(pool.items(), labels, strict=True)
+            figures.Line(np.asarray(steps), np.concatenate(list(values.values())), name, label)
+            for ((name, _, steps), values), label in zip(pool.items(), labels, strict=True)
         ]
         numbers = [len(line.values) for line in lines]
         low, high = min(numbers), max(numbers)
         seeds = count(low, "seed") if low == high else f"{low} to {high} seeds"
-        agent = f"{runs[0].agent} · " if len({run.agent for run in runs}) == 1 else ""
-        panels[f"{agent}{env_id} · {seeds}"] = lines
+        name = f"{runs[0].label} · " if len({run.label for run in runs}) == 1 else ""
+        panels[f"{name}{env_id} · {seeds}"] = lines
     return figures.learning_curves(panels, metric, path=path)
 
 
 def _pooled_seeds(
     runs: Sequence[Result], metric: str
 ) -> dict[str, dict[tuple, dict[int, np.ndarray]]]:
-    """Returns `{env_id: {(agent, config, steps): {seed: values [seeds, P]}}}`."""
+    """Returns `{env_id: {(label, config, steps): {seed: values [seeds, P]}}}`."""
     pools: dict[str, dict[tuple, dict[int, np.ndarray]]] = {run.env_id: {} for run in runs}
     for run in runs:
         for setting, values in zip(run.settings, run.by_setting(metric), strict=True):
             config = storage.to_json(_hyperparameters(run) | setting)
-            key = (run.agent, config, tuple(np.asarray(run.steps).tolist()))
+            key = (run.label, config, tuple(np.asarray(run.steps).tolist()))
             pool = pools[run.env_id].setdefault(key, {})
+            _check_equal(run, values, pool)
             if len(values) > len(pool.get(run.seed, ())):  # equal seeds are the same runs
                 pool[run.seed] = values
     return pools
+
+
+def _check_equal(run: Result, values: np.ndarray, pool: Mapping[int, np.ndarray]) -> None:
+    """Checks that a run can be pooled with those of an equal configuration.
+
+    Raises:
+      ValueError: it has the seed of another run and another curve, or another seed and its own
+        pieces, which a configuration does not describe.
+    """
+    cure = 'give each a name: `rljax.train(..., name="...")`, or a mapping of names to runs.'
+    same = pool.get(run.seed)
+    # another number of seeds changes the last bits of each, and so the curves
+    if same is not None and len(same) == len(values):
+        if not np.array_equal(same, values, equal_nan=True):
+            raise ValueError(
+                f"two runs of {run.title} have the same configuration and seed, but different "
+                f"curves: {cure}"
+            )
+    elif pool and run.config.get("pieces") and "name" not in run.config:
+        raise ValueError(
+            f"runs of {run.title} were made with their own `{run.config['pieces'][0]}`, which the "
+            f"configuration does not describe: {cure}"
+        )
 
 
 class Comparison(NamedTuple):
@@ -122,10 +151,10 @@ def compare(x: Run | Sequence[Run], y: Run | Sequence[Run]) -> Comparison:
     scores = tuple(_score_matrix(side, evaluated) for side in sides)
     low, high = statistics.stratified_bootstrap(scores, statistics.probability_of_improvement)
     probability = float(statistics.probability_of_improvement(*scores))
-    first = [(side[0].agent, _hyperparameters(side[0])) for side in sides]
+    first = [(side[0].label, _hyperparameters(side[0])) for side in sides]
     names = [
-        f"{agent} {label}".strip()
-        for (agent, _), label in zip(first, figures.labels(first), strict=True)
+        f"{name} {label}".strip()
+        for (name, _), label in zip(first, figures.labels(first), strict=True)
     ]
     return Comparison(names[0], names[1], probability, float(low), float(high))
 
@@ -144,4 +173,5 @@ def _as_result(run: Run) -> Result:
 
 def _hyperparameters(run: Result) -> dict[str, Any]:
     """Returns the config, sorted, without the entries that differ between equal experiments."""
-    return {k: run.config[k] for k in sorted(run.config) if k not in ("seed", "num_seeds")}
+    others = ("name", "seed", "num_seeds")
+    return {k: run.config[k] for k in sorted(run.config) if k not in others}

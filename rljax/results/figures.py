@@ -17,6 +17,8 @@ EPISODIC_RETURN = "charts/episodic_return"
 FORMATS = (".png", ".pdf", ".svg")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 DASHES = ("-", "--", ":", "-.")  # line styles, varied after the colorblind-safe palette is used up
+GAPS = (0, (4, 4))  # line style of a line that lies on another one
+MIN_SEEDS = 10  # percentile-bootstrap intervals of fewer runs are too narrow
 MAX_FAINT_SEEDS = 10  # up to this number, each seed is drawn as a faint line
 GREY = "#666666"
 
@@ -35,6 +37,12 @@ class Line(NamedTuple):
     values: np.ndarray
     group: str
     label: str = ""
+
+    @property
+    def num_diverged(self) -> int:
+        """Number of runs without a value in the last report, which had one before."""
+        known = np.isfinite(self.values)
+        return int((known.any(axis=1) & ~known[:, -1]).sum())
 
 
 def human(number: float) -> str:
@@ -73,7 +81,7 @@ def setting(values: Mapping[str, Any]) -> str:
 
 def learning_curves(
     panels: Mapping[str, Sequence[Line]], metric: str, *, legend_title: str = "",
-    sequential: bool = False, ax: Any = None, path: str | Path | None = None,
+    grid: Sequence[int] = (), ax: Any = None, path: str | Path | None = None,
 ) -> Any:  # fmt: skip
     """Draws panels of curves with one legend.
 
@@ -81,7 +89,8 @@ def learning_curves(
       panels: title -> lines; lines of equal group and label have the same style in all panels.
       metric: name of the metric, such as "charts/episodic_return".
       legend_title: title of the legend, such as the name of a swept field.
-      sequential: colors from dark to light, for values that have an order.
+      grid: for lines that are the settings of a sweep, the number of values of each swept field;
+        the values have an order, so their colors go from dark to light.
       ax: matplotlib axes to draw a single panel into; None makes a new figure.
       path: file to write; its directory is created if it does not exist.
 
@@ -96,24 +105,52 @@ def learning_curves(
     names = list(dict.fromkeys((line.group, line.label) for p in panels.values() for line in p))
     groups = list(dict.fromkeys(group for group, _ in names))
     names.sort(key=lambda name: groups.index(name[0]))  # stable: keeps the order within a group
-    style = dict(zip(names, _styles(len(names), sequential), strict=True))
+    style = dict(zip(names, _styles(len(names), grid), strict=True))
     widest = max(len(label or group) for group, label in names) if len(names) > 1 else 0
     figure, axes = (ax.figure, [ax]) if ax is not None else _new_figure(len(panels), widest)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         _decorate(axis, title, metric, lines)
-        for line in lines:
-            _draw(axis, line, *style[line.group, line.label], faint=len(lines) == 1)
+        for i, line in enumerate(lines):
+            color, dashes = style[line.group, line.label]
+            if any(_coincide(line, other) for other in lines[:i]):
+                dashes = GAPS  # shows the line below it
+            _draw(axis, line, color, dashes, faint=len(lines) == 1)
         axis.set_xlim(0, max(float(np.max(line.steps)) for line in lines))
     if len(names) > 1:
         _legend(axes[0] if ax is not None else figure, style, legend_title, own=ax is None)
     if ax is None:
-        several = any(len(line.values) > 1 for lines in panels.values() for line in lines)
-        note = "interquartile mean over seeds, 95 % bootstrap interval" if several else "one seed"
+        note = _note([line for lines in panels.values() for line in lines])
         figure.supxlabel(note, x=0.99, ha="right", fontsize=7.5, color=GREY)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=200)
     return figure
+
+
+def _note(lines: Sequence[Line]) -> str:
+    """Returns what the lines and bands are, and how many runs diverged."""
+    numbers = [len(line.values) for line in lines]
+    low, high = min(numbers), max(numbers)
+    if high == 1:
+        note = "one seed"
+    else:
+        seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
+        note = f"interquartile mean over {seeds}, 95 % bootstrap interval"
+        note += f" (too narrow below {MIN_SEEDS} seeds)" if high < MIN_SEEDS else ""
+    diverged = sum(line.num_diverged for line in lines)
+    return f"{note}; {diverged} of {sum(numbers)} runs diverged" if diverged else note
+
+
+def _coincide(line: Line, other: Line) -> bool:
+    """Whether two lines lie on each other, so that the second would hide the first."""
+    if not np.array_equal(line.steps, other.steps):
+        return False
+    x, y = statistics.iqm(line.values.T[..., None]), statistics.iqm(other.values.T[..., None])
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        return False
+    height = max(np.ptp(x[known]), np.ptp(y[known]), 1e-9)
+    return bool((np.abs(x - y)[known] < 0.003 * height).mean() > 0.8)
 
 
 def _new_figure(num_panels: int, legend_letters: int) -> tuple[Any, list[Any]]:
@@ -132,13 +169,24 @@ def _new_figure(num_panels: int, legend_letters: int) -> tuple[Any, list[Any]]:
     return figure, axes[:num_panels]
 
 
-def _styles(count: int, sequential: bool) -> Iterable[tuple[Any, str]]:
-    if sequential:
-        import matplotlib
+def _styles(count: int, grid: Sequence[int]) -> Iterable[tuple[Any, Any]]:
+    """Returns a color and a line style for each line.
 
-        colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))
-        return [(tuple(color), "-") for color in colors]
-    return itertools.islice(((c, d) for d in itertools.cycle(DASHES) for c in PALETTE), count)
+    In a grid of two fields, colors show the field with more values and line styles the other one.
+    """
+    if not grid:
+        return itertools.islice(((c, d) for d in itertools.cycle(DASHES) for c in PALETTE), count)
+    import matplotlib
+
+    def ordered(number):
+        return [tuple(c) for c in matplotlib.colormaps["viridis"](np.linspace(0, 0.85, number))]
+
+    if len(grid) != 2 or min(grid) > len(DASHES):
+        return [(color, "-") for color in ordered(count)]
+    first, second = grid
+    if first >= second:
+        return list(itertools.product(ordered(first), DASHES[:second]))
+    return [(color, dash) for dash in DASHES[:first] for color in ordered(second)]
 
 
 def _decorate(axis: Any, title: str, metric: str, lines: Sequence[Line]) -> None:
@@ -156,7 +204,7 @@ def _decorate(axis: Any, title: str, metric: str, lines: Sequence[Line]) -> None
         axis.yaxis.set_major_formatter(lambda y, _: human(y).replace("-", "\N{MINUS SIGN}"))
 
 
-def _draw(axis: Any, line: Line, color: Any, dashes: str, faint: bool) -> None:
+def _draw(axis: Any, line: Line, color: Any, dashes: Any, faint: bool) -> None:
     """Draws one line, its band and, if `faint`, its seeds; missing points are interpolated."""
     middle, low, high = statistics.iqm_curve(line.values)
     known = np.isfinite(middle)  # without reports in which no episode ended

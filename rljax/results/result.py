@@ -5,12 +5,15 @@ Neither JAX nor matplotlib is imported here, so a saved result is quick to load.
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rljax.results import figures, statistics, storage
+
+MAX_DIVERGED = 5  # diverged runs named in a summary
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -34,6 +37,9 @@ class Result:
         `[*sweep, seeds, episodes]`, and "unfinished", `[*sweep, seeds]`.
       state: final `TrainState`, `[*sweep, seeds, ...]`; None if loaded from files.
       params: network parameters, `[*sweep, seeds, ...]`; None if loaded from files.
+      diverged: the runs with a NaN or infinite value, in order. For each the index "run" among
+        settings and seeds, the "step", the "name" of the metric or parameter, and the "title" of
+        the run. Their metrics are NaN from the report in which they diverged.
       compile_seconds: time to compile.
       seconds: time to train.
 
@@ -52,6 +58,7 @@ class Result:
     evaluation: dict[str, np.ndarray] | None = None
     state: Any = None
     params: Any = None
+    diverged: Sequence[dict[str, Any]] = ()
     compile_seconds: float = 0.0
     seconds: float = 0.0
 
@@ -71,7 +78,12 @@ class Result:
 
     @property
     def returns(self) -> np.ndarray:
-        """Mean return of the episodes completed since the last report, `[*sweep, seeds, P]`."""
+        """Return of the latest episodes at each report, `[*sweep, seeds, P]`.
+
+        It is the mean return of the episodes that were completed since the last report; if there
+        were none, that of the last report. It is NaN until every environment has completed an
+        episode, because short episodes are completed first.
+        """
         return self.metric(figures.EPISODIC_RETURN)
 
     @property
@@ -85,7 +97,16 @@ class Result:
     @property
     def title(self) -> str:
         """One line, such as "ppo · CartPole-v1 · 8 seeds"."""
-        return f"{self.agent} · {self.env_id} · {count(self.num_seeds, 'seed')}"
+        return f"{self.label} · {self.env_id} · {count(self.num_seeds, 'seed')}"
+
+    @property
+    def label(self) -> str:
+        """The name of the run, or else that of its agent."""
+        return self.config.get("name") or self.agent
+
+    def renamed(self, name: str) -> "Result":
+        """Returns the result with another name, the label in figures and tables."""
+        return dataclasses.replace(self, config={**self.config, "name": name})
 
     def metric(self, name: str) -> np.ndarray:
         """Returns a metric by name, `[*sweep, seeds, P]`.
@@ -101,11 +122,12 @@ class Result:
         return self.metrics[name]
 
     def scores(self, evaluated: bool) -> np.ndarray:
-        """Returns one score per run, `[settings, seeds]`; NaN where no episode was completed.
+        """Returns one score per run, `[settings, seeds]`; NaN for a run that diverged.
 
         Args:
           evaluated: True takes the mean return of the evaluation, in which an unfinished episode
-            counts with the return so far. False takes the last report with a complete episode.
+            counts with the return so far. False takes the return in the last report, NaN if the
+            run completed no episode.
 
         Raises:
           ValueError: `evaluated` is True, but the run was not evaluated.
@@ -115,9 +137,7 @@ class Result:
                 raise ValueError(f"{self.title} was not evaluated: set `eval_episodes` above 0.")
             scores = statistics.present_mean(self.evaluation["returns"], -1)
         else:
-            returns = np.asarray(self.returns, np.float64)
-            last = returns.shape[-1] - 1 - np.argmax(~np.isnan(returns[..., ::-1]), axis=-1)
-            scores = np.take_along_axis(returns, last[..., None], axis=-1)[..., 0]
+            scores = np.asarray(self.returns, np.float64)[..., -1]
         return scores.reshape(-1, self.num_seeds)
 
     def summary(self) -> str:
@@ -140,7 +160,12 @@ class Result:
         table = ["  ".join(map(str.ljust, row, widths)).strip() for row in rows]
         steps = figures.human(float(np.max(self.steps, initial=0)))
         time = f"{steps} steps in {self.seconds:.1f} s, compiled in {self.compile_seconds:.1f} s"
-        return "\n".join([f"{self.title} · {time}", *(f"  {row}" for row in table if row)])
+        lines = [f"{self.title} · {time}", *(f"  {row}" for row in table if row)]
+        for run in self.diverged[:MAX_DIVERGED]:
+            lines.append(f"  diverged: {run['title']} at step {run['step']:,} ({run['name']})")
+        if (more := len(self.diverged) - MAX_DIVERGED) > 0:
+            lines.append(f"  diverged: {count(more, 'more run')}")
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         parts = [self.title, f"{figures.human(float(np.max(self.steps, initial=0)))} steps"]
@@ -170,10 +195,10 @@ class Result:
         for setting, values in zip(self.settings, self.by_setting(metric), strict=True):
             label = figures.setting(setting)
             label = label.partition("=")[2] if one_field else label
-            lines.append(figures.Line(self.steps, values, self.agent, label))
+            lines.append(figures.Line(self.steps, values, self.label, label))
         return figures.learning_curves(
             {self.title: lines}, metric, legend_title="".join(self.sweep) if one_field else "",
-            sequential=one_field, ax=ax, path=path,
+            grid=[len(values) for values in self.sweep.values()], ax=ax, path=path,
         )  # fmt: skip
 
     def save(self, directory: str | Path) -> Path:
@@ -201,7 +226,8 @@ class Result:
 
 
 _RECORDED = (
-    "agent", "env_id", "config", "sweep", "num_seeds", "seed", "compile_seconds", "seconds",
+    "agent", "env_id", "config", "sweep", "num_seeds", "seed", "diverged", "compile_seconds",
+    "seconds",
 )  # fmt: skip
 
 
@@ -224,7 +250,10 @@ def load_result(directory: str | Path) -> Result:
       >>> loaded.returns
       array([[400., 500.]])
     """
-    record, arrays = storage.read(directory, _RECORDED)
+    defaults = {f.name for f in dataclasses.fields(Result) if f.default is not dataclasses.MISSING}
+    names = [name for name in _RECORDED if name not in defaults]
+    record, arrays = storage.read(directory, names, optional=defaults.intersection(_RECORDED))
+    record["diverged"] = tuple(record.get("diverged", ()))
     parts: dict[str, dict[str, np.ndarray]] = {"metrics": {}, "evaluation": {}}
     for name, values in arrays.items():
         part, _, rest = name.partition("/")

@@ -1,7 +1,7 @@
 """The files of a result: `curves.npz` for the arrays, `result.json` for everything else.
 
 No pickle is written or read, and equal content gives equal bytes. `result.json` holds the SHA-256
-of the arrays, which detects damage and files from different runs.
+of the arrays, which detects damage and files from different runs, and ends with its own digest.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 CURVES, RECORD = "curves.npz", "result.json"
-FORMAT = 1
+FORMAT = 2
+DIGEST = b',\n  "digest": "'  # before the SHA-256 of all bytes before it
 
 
 def write(directory: str | Path, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> Path:
@@ -43,23 +44,23 @@ def write(directory: str | Path, record: Mapping[str, Any], arrays: Mapping[str,
     buffer = io.BytesIO()
     np.savez(buffer, **plain)  # type: ignore[arg-type]  # pyright expects `allow_pickle`
     data = buffer.getvalue()
-    text = to_json({"format": FORMAT, **record, "sha256": hashlib.sha256(data).hexdigest()}, 2)
+    record = {"format": FORMAT, **record, "sha256": hashlib.sha256(data).hexdigest()}
+    content = with_digest(record)
     directory.mkdir(parents=True, exist_ok=True)
-    for name, content in ((CURVES, data), (RECORD, f"{text}\n".encode())):
-        temporary = directory / f"{name}.tmp"  # written atomically
-        temporary.write_bytes(content)
-        os.replace(temporary, directory / name)
+    replace_file(directory / CURVES, data)
+    replace_file(directory / RECORD, content)
     return directory
 
 
 def read(
-    directory: str | Path, names: Iterable[str]
+    directory: str | Path, names: Iterable[str], optional: Iterable[str] = ()
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Reads both files.
 
     Args:
       directory: a run directory.
       names: names of the values in `result.json` to return.
+      optional: names of values that an older version may not have written; they may be missing.
 
     Returns:
       The values by name, and the arrays by name, bit for bit.
@@ -67,27 +68,73 @@ def read(
     Raises:
       ValueError: a file is missing or damaged, or the files are from different runs.
     """
-    curves, record = Path(directory) / CURVES, Path(directory) / RECORD
-    for path in (record, curves):
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}: give the directory of a complete run.")
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        version, digest = content["format"], content["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{record} is damaged ({error!r}): save the run again.") from None
-    if version != FORMAT:
-        raise ValueError(f"{record} has format {version}, not {FORMAT}: update rljax.")
-    if missing := [name for name in names if name not in content]:
-        raise ValueError(f"{record} is damaged (no `{missing[0]}` in it): save the run again.")
+    curves, path = Path(directory) / CURVES, Path(directory) / RECORD
+    for file in (path, curves):
+        if not file.is_file():
+            raise ValueError(f"there is no file {file}: give the directory of a complete run.")
+    record = read_record(path)
+    if (version := record.get("format")) != FORMAT:
+        raise ValueError(
+            f"{path} has format {version}, but this version of rljax reads format {FORMAT}: use "
+            "the version that wrote it."
+        )
+    names = list(names)
+    if missing := [name for name in (*names, "sha256") if name not in record]:
+        raise ValueError(f"{path} is damaged (no `{missing[0]}` in it): save the run again.")
     data = curves.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
+    if hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise ValueError(
             f"{curves} is damaged or from another run (its SHA-256 differs from that in {RECORD}): "
             "save the run again."
         )
+    names += [name for name in optional if name in record]
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {name: content[name] for name in names}, {name: arrays[name] for name in arrays}
+        return {name: record[name] for name in names}, {name: arrays[name] for name in arrays}
+
+
+def with_digest(record: Mapping[str, Any]) -> bytes:
+    """Returns a record as a JSON file whose last value, "digest", is the SHA-256 of the rest.
+
+    Raises:
+      ValueError: a value cannot be written as JSON.
+    """
+    head = to_json(record, 2).removesuffix("\n}").encode()
+    return head + DIGEST + hashlib.sha256(head).hexdigest().encode() + b'"\n}\n'
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Reads a file that `with_digest` made, and verifies it.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    data = Path(path).read_bytes()
+    head, _, tail = data.rpartition(DIGEST)
+    if tail != hashlib.sha256(head).hexdigest().encode() + b'"\n}\n':
+        raise ValueError(
+            f"{path} is damaged (its content does not match its digest): resume the run, or save "
+            "it again."
+        )
+    try:
+        record = json.loads(data)
+        del record["digest"]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a JSON record ({error}): save the run again.") from None
+    return record
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file atomically: after a crash it has the old content or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # also an interrupt, which must not leave an incomplete file
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -25,8 +25,8 @@ MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the t
 
 # Compiled programs are kept for later calls, up to this number: a program for the CPU takes
 # hundreds of memory maps, of which Linux gives a process 65,530 before XLA aborts it.
-MAX_COMPILED = 16
-_COMPILED: OrderedDict[Hashable, Any] = OrderedDict()
+MAX_COMPILED = 48
+_COMPILED: OrderedDict[Hashable, Program] = OrderedDict()
 
 
 class RunInit(NamedTuple):
@@ -62,11 +62,13 @@ class HostView(NamedTuple):
 
     Attributes:
       report: metrics since the last report, summed over the workers of a run.
-      diverged: whether the parameters of a run's workers differ, bool.
+      differ: whether the parameters of a run's workers differ, bool.
+      all_ended: whether every environment has completed an episode, bool.
     """
 
     report: Report
-    diverged: Array
+    differ: Array
+    all_ended: Array
 
 
 def init_run(make_learner: MakeLearner, config: Any, init: RunInit) -> RunState:
@@ -79,24 +81,40 @@ def init_run(make_learner: MakeLearner, config: Any, init: RunInit) -> RunState:
 def advance_run(
     make_learner: MakeLearner, config: Any, run: RunState, num_updates: Array, clear: Array
 ) -> RunState:
-    """Returns the state of one run after `num_updates` more; `clear` empties its report first."""
+    """Returns the state of one run after `num_updates` more.
+
+    `clear` empties the totals of its report first. The first update of each metric that was NaN or
+    infinite is kept for the whole run.
+    """
     learner = make_learner(dataclasses.replace(config, **run.swept))
-    empty = empty_report(learner, run.state)
-    report = jax.tree.map(lambda new, old: jnp.where(clear, new, old), empty, run.report)
+    totals = jax.tree.map(lambda x: jnp.where(clear, jnp.zeros_like(x), x), run.report.totals)
+    report = run.report._replace(totals=totals)
     return RunState(*advance(learner, run.state, report, num_updates), run.swept)
 
 
-def host_view(workers: int, run: RunState) -> HostView:
-    """Returns the reports of runs summed over their workers, inside the program of a shard."""
+def host_view(workers: int, num_steps: int, run: RunState) -> HostView:
+    """Returns what the host reads of runs, inside the program of a shard.
+
+    Args:
+      workers: number of workers of each run.
+      num_steps: length of a rollout; an environment whose episode is as long as the run so far has
+        not completed one.
+      run: state of the runs.
+    """
+    state = run.state
+    length = state.episodes[1]
+    all_ended = (length < num_steps * state.num_updates[..., None]).all(axis=-1)
     if workers == 1:
-        return HostView(run.report, jnp.zeros(run.state.num_updates.shape, bool))
+        return HostView(run.report, jnp.zeros(state.num_updates.shape, bool), all_ended)
     totals = jax.lax.psum(run.report.totals, WORKERS)
     nonfinite = jax.lax.pmin(run.report.nonfinite, WORKERS)
-    diverged = jnp.zeros(run.state.num_updates.shape, bool)
-    for leaf in jax.tree.leaves(params_of(run.state.agent)):
-        differs = jax.lax.pmax(leaf, WORKERS) != jax.lax.pmin(leaf, WORKERS)
-        diverged |= differs.any(axis=tuple(range(1, leaf.ndim)))
-    return HostView(Report(totals, nonfinite), diverged)
+    differ = jnp.zeros(state.num_updates.shape, bool)
+    for leaf in jax.tree.leaves(params_of(state.agent)):
+        high, low = jax.lax.pmax(leaf, WORKERS), jax.lax.pmin(leaf, WORKERS)
+        differs = (high != low) & ~jnp.isnan(high)  # NaN differs from itself
+        differ |= differs.any(axis=tuple(range(1, leaf.ndim)))
+    all_ended = jax.lax.pmin(all_ended.astype(jnp.int32), WORKERS) > 0
+    return HostView(Report(totals, nonfinite), differ, all_ended)
 
 
 def template(make_learner: MakeLearner, config: Any, inits: RunInit) -> RunState:
@@ -166,41 +184,37 @@ class Runs:
         self._placement, self._config, self._clear = placement, config, False
         start = time.perf_counter()
         shards = placement.split(inits)
-        init, chunk = _COMPILED.get(cache_key, (None, None))
-        if init is None:
-            init = _compile_init(make_learner, placement, shards, config)
+        options = FAST_PROGRAM | ONE_THREAD if one_thread else FAST_PROGRAM
+        init = cached_program(
+            cache_key and ("init", cache_key),
+            lambda: _compile_init(make_learner, placement, shards, config),
+        )
         self._runs = init(shards, config)
-        if chunk is None:
-            options = FAST_PROGRAM | ONE_THREAD if one_thread else FAST_PROGRAM
-            chunk = _compile_chunk(make_learner, placement, self._runs, config, options)
-        if cache_key is not None:
-            _COMPILED[cache_key] = init, chunk
-            _COMPILED.move_to_end(cache_key)
-            if len(_COMPILED) > MAX_COMPILED:
-                _COMPILED.popitem(last=False)
-        self._chunk = chunk
-        self.num_bytes = chunk.num_bytes
+        self._chunk = cached_program(
+            cache_key and ("chunk", cache_key),
+            lambda: _compile_chunk(make_learner, placement, self._runs, config, options),
+        )
+        self.num_bytes = self._chunk.num_bytes
         self.compile_seconds = time.perf_counter() - start
 
-    def advance(self, num_updates: int) -> Report:
+    def advance(self, num_updates: int) -> HostView:
         """Advances every run by `num_updates` and waits for the result.
 
         Returns:
-          The metrics since the last report, `[R]` each, on the host.
+          What the host reads of the runs, `[R]` each; the metrics are those since the last report.
 
         Raises:
           RuntimeError: the parameters of the workers of a run differ.
         """
         arguments = self._config, np.int32(num_updates), np.bool_(self._clear)
         (self._runs, view), self._clear = self._chunk(self._runs, *arguments), False
-        report, diverged = self._placement.read(view)
-        # NaN differs from itself; the caller reports the NaN instead
-        if diverged.any() and first_nonfinite(report) is None:
+        view = self._placement.read(view)
+        if view.differ.any():
             raise RuntimeError(
-                f"the workers of run {int(diverged.argmax())} have different parameters: pass "
+                f"the workers of run {int(view.differ.argmax())} have different parameters: pass "
                 "the gradients and statistics in the agent's `update` through `average`."
             )
-        return report
+        return view
 
     def clear_report(self) -> None:
         """Lets the next `advance` start a new report."""
@@ -212,12 +226,28 @@ class Runs:
         if not self._clear:
             return runs
         totals = jax.tree.map(np.zeros_like, runs.report.totals)
-        nonfinite = jax.tree.map(lambda x: np.full_like(x, NEVER), runs.report.nonfinite)
-        return runs._replace(report=Report(totals, nonfinite))
+        return runs._replace(report=runs.report._replace(totals=totals))
 
     def restore(self, snapshot: RunState) -> None:
         """Continues from a snapshot."""
         self._runs, self._clear = self._placement.split(snapshot), False
+
+
+def cached_program(key: Hashable, compile: Callable[[], Program]) -> Program:
+    """Returns the compiled program of a key: that of an earlier call, or a new one.
+
+    Args:
+      key: equal for calls with the same program; None compiles anew.
+      compile: compiles the program.
+    """
+    if key is None:
+        return compile()
+    if key not in _COMPILED:
+        _COMPILED[key] = compile()
+    _COMPILED.move_to_end(key)
+    if len(_COMPILED) > MAX_COMPILED:
+        _COMPILED.popitem(last=False)
+    return _COMPILED[key]
 
 
 def _compile_init(
@@ -240,23 +270,23 @@ def _compile_chunk(
             return advance_run(make_learner, config, run, num_updates, clear)
 
         runs = over_runs(advance_one, placement.width)(runs, num_updates, clear)
-        return runs, host_view(placement.workers, runs)
+        return runs, host_view(placement.workers, config.num_steps, runs)
 
     arguments = config, np.int32(0), np.bool_(False)
     return placement.compile(chunk, runs, *arguments, donate=(0,), options=options)
 
 
-def first_nonfinite(report: Report) -> tuple[int, int, str] | None:
-    """Returns the earliest metric that was NaN or infinite: `(update, run, name)`, or None."""
-    candidates = [
-        (int(updates.min()), order, int(updates.argmin()), name)
-        for order, (name, updates) in enumerate(report.nonfinite.items())
-        if updates.min() < NEVER
-    ]
-    if not candidates:
-        return None
-    update, _, run, name = min(candidates)
-    return update, run, name
+def first_nonfinite(report: Report) -> dict[int, tuple[int, str]]:
+    """Returns the first NaN or infinite metric of each run that has one: `{run: (update, name)}`.
+
+    Of metrics in the same update it is the first in the order of the report.
+    """
+    first: dict[int, tuple[int, str]] = {}
+    for name, updates in report.nonfinite.items():
+        for run in np.flatnonzero(updates < NEVER):
+            if int(run) not in first or updates[run] < first[int(run)][0]:
+                first[int(run)] = int(updates[run]), name
+    return first
 
 
 def means(report: Report) -> dict[str, np.ndarray]:

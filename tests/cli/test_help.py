@@ -73,12 +73,22 @@ def test_the_page_of_an_agent_shows_every_option_its_default_and_its_choices(
     monkeypatch.setattr(help, "width", lambda: 10_000)
     text = page(capsys, "train", agent, "--help")
     for field in dataclasses.fields(AGENTS[agent].config):
-        (line,) = re.findall(rf"^  --{field.name.replace('_', '-')} +(.*)$", text, re.MULTILINE)
+        negation = r"\[no-\]" if isinstance(field.default, bool) else ""
+        option = f"{negation}{field.name.replace('_', '-')}"
+        (line,) = re.findall(rf"^  --{option} +(.*)$", text, re.MULTILINE)
         assert line.startswith(field.metadata["help"])
         assert line.endswith(f" ({help.with_default('', field.default).strip(' ()')})")
         for choice in field.metadata["choices"]:
             assert choice in line
     assert "--num-seeds" in text and "--config" in text
+
+
+def test_the_page_of_a_pair_shows_the_parameters_of_the_environment(capsys):
+    text = page(capsys, "train", "ppo", "CartPole-v1", "--help")
+    assert "parameters of CartPole-v1:\n  --env-params.gravity " in text
+    assert re.search(r"--env-params.max_episode_steps +time limit of an episode \(500\)", text)
+    text = page(capsys, "train", "q_learning", "rljax/RandomWalk", "--help")
+    assert re.search(r"--env-params.length +\(19\)$", text, re.MULTILINE)
 
 
 def helps():

@@ -49,12 +49,13 @@ def test_plain_lines(clock, capsys):
             progress.update(50_000 * second, RETURNS if second > 5 else None)
     captured = capsys.readouterr()
     assert captured.out == ""  # stdout stays free for pipes
+    last = "return 497 [481, 510] (3 of 4 runs)"
     assert captured.err == (
         "ppo · 4 seeds\n"
         "compiled in 4.1 s, 1.5 MiB of memory\n"
-        " 10%  50k/500k  0:00:01  0:00:09 left  SPS 200k\n"
-        " 60%  300k/500k  0:00:06  0:00:04 left  SPS 200k  return 497 [481, 510]\n"
-        "100%  500k/500k  0:00:10  SPS 200k  return 497 [481, 510]\n"
+        " 10%  50k/500k  0:00:01  0:00:09 left  total SPS 200k\n"
+        f" 60%  300k/500k  0:00:06  0:00:04 left  total SPS 200k  {last}\n"
+        f"100%  500k/500k  0:00:10  total SPS 200k  {last}\n"
     )
 
 
@@ -90,15 +91,15 @@ def test_sps_excludes_compilation_and_steps_before_a_resume(clock):
     progress.compiled(20.0)
     clock.now += 2.0
     progress.update(600)
-    assert progress._figures(clock.now, 200) == "600/1k  0:00:02  0:00:04 left  SPS 300"
+    assert progress._figures(clock.now, 200) == "600/1k  0:00:02  0:00:04 left  total SPS 300"
     clock.now += 10.0
     progress.compiled(10.0)
-    assert progress._figures(clock.now, 200) == "600/1k  0:00:02  0:00:04 left  SPS 300"
+    assert progress._figures(clock.now, 200) == "600/1k  0:00:02  0:00:04 left  total SPS 300"
     clock.now += 2.0
     progress.update(1000)
-    assert progress._figures(clock.now, 200) == "1k/1k  0:00:04  SPS 450"
+    assert progress._figures(clock.now, 200) == "1k/1k  0:00:04  total SPS 450"
     clock.now += 50.0  # saving and plotting do not count
-    assert progress._figures(clock.now, 200) == "1k/1k  0:00:04  SPS 450"
+    assert progress._figures(clock.now, 200) == "1k/1k  0:00:04  total SPS 450"
 
 
 def test_the_last_known_return_is_kept(clock):
@@ -107,18 +108,39 @@ def test_the_last_known_return_is_kept(clock):
     assert "return" not in progress._figures(clock.now, 200)
     progress.update(200, {"charts/episodic_return": np.array([np.nan, 3.0], np.float32)})
     progress.update(300, {"charts/episodic_return": np.array([np.nan, np.nan], np.float32)})
-    assert progress._figures(clock.now, 200).endswith("return 3")
+    assert progress._figures(clock.now, 200).endswith("return 3 (1 of 2 runs)")
+
+
+def test_the_time_left_follows_the_rate_after_the_first_chunk(clock):
+    """The first chunk takes 2 s for 10 steps, the others 1 s for 1,000."""
+    progress = Progress("ppo", 10_010, clock=clock, stream=io.StringIO())
+    clock.now += 0.5
+    assert "left" not in progress._figures(clock.now, 200)
+    clock.now += 1.5
+    progress.update(10)
+    for _ in range(3):
+        clock.now += 1.0
+        progress.update(progress._done + 1_000)
+    assert "0:00:05  0:00:07 left" in progress._figures(clock.now, 200)
+
+
+def test_a_sweep_shows_its_best_and_its_median_setting(clock):
+    progress = Progress("ppo", 100, num_runs=6, num_settings=3, clock=clock, stream=io.StringIO())
+    returns = np.float32([10, 20, 90, 90, 40, np.nan])
+    progress.update(50, {"charts/episodic_return": returns})
+    assert progress._figures(clock.now, 200).endswith("best return 90  median 40")
 
 
 def test_less_important_figures_are_dropped_first(clock):
     progress = Progress("ppo", 500_000, num_runs=4, clock=clock, stream=io.StringIO())
     clock.now += 1.0
     progress.update(250_000, RETURNS)
-    whole = "250k/500k  0:00:01  0:00:01 left  SPS 1M  return 497 [481, 510]"
+    whole = "250k/500k  0:00:01  0:00:01 left  total SPS 1M  return 497 [481, 510] (3 of 4 runs)"
     expected = {
         len(whole): whole,
-        len(whole) - 1: "250k/500k  0:00:01 left  SPS 1M  return 497 [481, 510]",
-        53: "250k/500k  0:00:01 left  SPS 1M  return 497",
+        len(whole)
+        - 1: "250k/500k  0:00:01 left  total SPS 1M  return 497 [481, 510] (3 of 4 runs)",
+        59: "250k/500k  0:00:01 left  total SPS 1M  return 497",
         42: "250k/500k  0:00:01 left  return 497",
         34: "250k/500k  return 497",
         20: "250k/500k",
@@ -137,7 +159,8 @@ def test_drawn_lines_fit_the_terminal(clock, terminal, width):
         page = console.Console(file=io.StringIO(), width=width, force_terminal=False)
         page.print(progress)
         lines = page.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
-        assert len(lines) == 2 and all(len(line) <= width for line in lines)
+        # an echo of Ctrl-C at the end of the last line must not wrap: the title would stand twice
+        assert len(lines) == 2 and all(len(line) + 4 <= max(width, 16) for line in lines)
         return lines
 
     assert "compiling" in draw()[1]

@@ -1,6 +1,7 @@
 """Results: their text, the contents of their figures, and their files."""
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from rljax.results import figures, statistics
+from rljax.results import figures, statistics, storage
 from rljax.results.comparison import Comparison, compare, plot_results
 from rljax.results.result import Result, load_result
 
@@ -71,12 +72,29 @@ def test_shapes_settings_and_scores_of_a_sweep():
     np.testing.assert_allclose(result.scores(True)[2], returns[1, 0].mean(-1))
 
 
-def test_scores_use_the_last_report_with_a_complete_episode():
-    returns = np.full((4, POINTS), np.nan)
-    returns[0], returns[1, 3], returns[2, :2] = np.arange(POINTS), 5.0, (7.0, 8.0)
-    result = with_returns(make(), returns)
-    np.testing.assert_array_equal(result.scores(False), [[POINTS - 1.0, 5.0, 8.0, np.nan]])
-    assert "(3 of 4 runs)" in result.summary()
+def diverged_run(index):
+    return {"run": index, "step": 70_000, "name": "losses/kl", "title": f"seed {index}"}
+
+
+def test_scores_are_those_of_the_last_report_and_diverged_runs_are_named():
+    returns = np.tile(np.arange(4.0)[:, None], POINTS) + 1
+    returns[1, 7:] = np.nan
+    result = with_returns(make(), returns, diverged=(diverged_run(1),))
+    np.testing.assert_array_equal(result.scores(False), [[1.0, np.nan, 3.0, 4.0]])
+    lines = result.summary().splitlines()
+    assert "(3 of 4 runs)" in lines[1]
+    assert lines[2] == "  diverged: seed 1 at step 70,000 (losses/kl)"
+    figure = result.plot()
+    assert figure.get_supxlabel().endswith(
+        "bootstrap interval (too narrow below 10 seeds); 1 of 4 runs diverged"
+    )
+
+
+def test_a_summary_names_five_diverged_runs_at_most():
+    result = dataclasses.replace(make(num_seeds=9), diverged=tuple(map(diverged_run, range(9))))
+    assert result.summary().splitlines()[-2:] == [
+        "  diverged: seed 4 at step 70,000 (losses/kl)", "  diverged: 4 more runs",
+    ]  # fmt: skip
 
 
 def test_the_summary_of_one_setting():
@@ -113,6 +131,7 @@ def test_summaries_without_episodes_or_metrics():
 def test_save_and_load_bit_for_bit(tmp_path, sweep, evaluated):
     result = make(sweep=sweep)
     result.returns[..., 1, 2] = np.nan
+    result = dataclasses.replace(result, diverged=(diverged_run(1),))
     result = result if evaluated else dataclasses.replace(result, evaluation=None)
     assert result.save(tmp_path / "new" / "run") == tmp_path / "new" / "run"
     loaded = load_result(tmp_path / "new" / "run")
@@ -123,6 +142,7 @@ def test_save_and_load_bit_for_bit(tmp_path, sweep, evaluated):
         "sweep",
         "num_seeds",
         "seed",
+        "diverged",
         "compile_seconds",
         "seconds",
     ):
@@ -169,9 +189,9 @@ def test_objects_cannot_be_saved(tmp_path):
 
 
 def rewrite(path, change):
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = storage.read_record(path)
     change(record)
-    path.write_text(json.dumps(record), encoding="utf-8")
+    path.write_bytes(storage.with_digest(record))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +203,7 @@ def rewrite(path, change):
         (lambda d: (d / "result.json").write_bytes(b"\xff\xfe\x00"), "result.json is damaged"),
         (lambda d: (d / "result.json").write_text("[1]"), "result.json is damaged"),
         (lambda d: rewrite(d / "result.json", lambda r: r.pop("sweep")), "no `sweep` in it"),
-        (lambda d: rewrite(d / "result.json", lambda r: r.update(format=9)), "format 9.*update"),
+        (lambda d: rewrite(d / "result.json", lambda r: r.update(format=9)), "format 9, but this"),
         (lambda d: rewrite(d / "result.json", lambda r: r.update(num_seeds=5)), "5 seeds"),
         (lambda d: (d / "curves.npz").write_bytes(b""), "curves.npz is damaged or from another"),
         (lambda d: make(seed=9).save(d / "x") and (d / "x/curves.npz").replace(d / "curves.npz"),
@@ -197,13 +217,30 @@ def test_missing_and_damaged_files_are_named(tmp_path, damage, message):
         load_result(tmp_path)
 
 
-def test_flipped_bytes_of_the_curves_are_detected(tmp_path):
-    path = make().save(tmp_path) / "curves.npz"
+@pytest.mark.parametrize("name", ["curves.npz", "result.json"])
+def test_flipped_and_missing_bytes_are_detected(tmp_path, name):
+    path = make().save(tmp_path) / name
     data = path.read_bytes()
-    for position in range(0, len(data), len(data) // 25):
-        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
-        with pytest.raises(ValueError, match="damaged"):
-            load_result(tmp_path)
+    for position in range(0, len(data), len(data) // 40):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << position % 8
+        for damaged in (flipped, data[:position], data[:position] + data[position + 1 :]):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match="damaged"):
+                load_result(tmp_path)
+
+
+def test_a_result_without_a_newer_value_takes_its_default(tmp_path):
+    make().save(tmp_path)
+    rewrite(tmp_path / "result.json", lambda record: record.pop("diverged"))
+    assert load_result(tmp_path).diverged == ()
+
+
+def test_the_digest_is_that_of_the_bytes_before_it(tmp_path):
+    make().save(tmp_path)
+    data = (tmp_path / "result.json").read_bytes()
+    head = data[: data.index(b',\n  "digest"')]
+    assert json.loads(data)["digest"] == hashlib.sha256(head).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -250,7 +287,9 @@ def test_the_plot_of_one_setting():
     assert isinstance(figure, Figure)
     assert axis.get_title(loc="left") == "ppo · CartPole-v1 · 4 seeds"
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("environment steps", "episodic return")
-    assert figure.get_supxlabel() == "interquartile mean over seeds, 95 % bootstrap interval"
+    assert figure.get_supxlabel() == (
+        "interquartile mean over 4 seeds, 95 % bootstrap interval (too narrow below 10 seeds)"
+    )
     assert (figure.legends, axis.get_legend()) == ([], None)
     assert [axis.xaxis.get_major_formatter()(x, 0) for x in (0, 5e4, 1.5e6)] == ["0", "50k", "1.5M"]
     assert axis.get_xlim() == (0, 120_000)
@@ -290,6 +329,30 @@ def test_the_plot_of_sweeps():
 def test_many_lines_differ_in_color_or_line_style():
     lines = main_lines(make(sweep={"a": [*range(5)], "b": [*range(5)]}).plot().axes[0])
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 25
+
+
+def test_a_grid_of_two_fields_has_ordered_colors_and_line_styles():
+    grid = {"learning_rate": [1e-4, 3e-4, 1e-3], "gamma": [0.9, 0.99]}
+    apart = 50.0 * np.arange(6)[:, None, None]  # lines that lie on each other have gaps
+    result = make(sweep=grid)
+    result = with_returns(result, result.returns + apart.reshape(3, 2, 1, 1))
+    lines = main_lines(result.plot().axes[0])
+    by_rate = [{line.get_color() for line in lines[2 * i : 2 * i + 2]} for i in range(3)]
+    assert [len(colors) for colors in by_rate] == [1, 1, 1]
+    brightness = [sum(colors.pop()[:3]) for colors in by_rate]
+    assert brightness == sorted(brightness) and len(set(brightness)) == 3
+    assert {line.get_linestyle() for line in lines[::2]} == {"-"}
+    assert {line.get_linestyle() for line in lines[1::2]} == {"--"}
+    transposed = main_lines(make(sweep=dict(reversed(grid.items()))).plot().axes[0])
+    assert transposed[0].get_color() == transposed[3].get_color() == lines[0].get_color()
+
+
+def test_a_line_on_another_has_gaps():
+    returns = np.tile(make(num_seeds=2).returns, (3, 1, 1))
+    returns[2] += 100
+    result = with_returns(make(sweep=SWEEP, num_seeds=2), returns)
+    styles = [line.is_dashed() for line in main_lines(result.plot().axes[0])]
+    assert styles == [False, True, False]
 
 
 def test_plot_into_given_axes(tmp_path):
@@ -372,6 +435,27 @@ def test_plot_results_expands_sweeps_and_numbers_equal_labels():
     figure = plot_results([make(sweep=SWEEP), make(learning_rate=0.1), longer])
     expected = [f"learning_rate={x:g}" for x in (1e-4, 3e-4, 1e-3, 0.1)]
     assert legend_of(figure)[1] == [*expected, "learning_rate=0.001 (2)"]
+
+
+def own_optimizer(level, seed=0, **config):
+    return make(seed=seed, level=level, pieces=["optimizer"], **config)
+
+
+def test_runs_that_a_configuration_does_not_tell_apart_need_names(tmp_path):
+    slow, fast = own_optimizer(100.0), own_optimizer(400.0)
+    with pytest.raises(ValueError, match="same configuration and seed, but different curves: give"):
+        plot_results([slow, fast])
+    with pytest.raises(ValueError, match="with their own `optimizer`, which the .*: give each a n"):
+        plot_results([slow, own_optimizer(400.0, seed=1)])
+    figure = plot_results({"sgd": slow, "adam": fast.save(tmp_path)})
+    assert legend_of(figure)[1] == ["sgd", "adam"]
+    named = [own_optimizer(x, name=name) for x, name in ((100.0, "sgd"), (400.0, "adam"))]
+    assert legend_of(plot_results(named))[1] == ["sgd", "adam"]
+    assert repr(named[0]).startswith("<Result sgd · CartPole-v1")
+    comparison = compare(*named)
+    assert (comparison.x, comparison.y, comparison.probability) == ("sgd", "adam", 0.0)
+    pooled = plot_results([named[0], own_optimizer(100.0, seed=1, name="sgd")])
+    assert pooled.axes[0].get_title(loc="left") == "sgd · CartPole-v1 · 8 seeds"
 
 
 def test_plot_results_needs_results():

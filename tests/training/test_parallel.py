@@ -151,7 +151,7 @@ def separate():
 def test_runs_do_not_depend_on_their_placement(way, num_shards, separate):
     all_runs = make_runs(way, num_shards)
     for size in (2, 1):
-        report = all_runs.advance(size)
+        report = all_runs.advance(size).report
     np.testing.assert_array_equal(report.totals["losses/noise"].weight, [3] * NUM_RUNS)
     got = all_runs.snapshot().state
     assert bits((got.key, got.env.time)) == bits((separate.key, separate.env.time))
@@ -168,7 +168,7 @@ def test_clear_report_starts_a_new_report(way, num_shards):
     all_runs.advance(3)
     all_runs.clear_report()
     assert all_runs.snapshot().report.totals["losses/noise"].weight.max() == 0
-    report = all_runs.advance(2)
+    report = all_runs.advance(2).report
     np.testing.assert_array_equal(report.totals["losses/noise"].weight, [2] * NUM_RUNS)
 
 
@@ -229,7 +229,7 @@ def test_run_worker_pairs_are_split_by_worker():
 
 def test_workers_keep_equal_parameters_and_one_report():
     all_runs = make_worker_runs(lambda x: jax.lax.pmean(x, parallel.WORKERS))
-    report = all_runs.advance(3)
+    report = all_runs.advance(3).report
     np.testing.assert_array_equal(report.totals["losses/noise"].weight, [3 * WORKERS] * 2)
     state = all_runs.snapshot().state
     state = jax.tree.map(lambda x: x.reshape(2, WORKERS, *x.shape[1:]), state)
