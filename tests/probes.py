@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from rljax.config import RunConfig, config, option
 from rljax.experiment.plan import as_observed
@@ -226,7 +227,8 @@ def drift(config, spec, *, initial_weights=jax.random.normal) -> Agent:
         change = config.learning_rate * (trajectory.reward.mean() + noise)
         count = state.num_updates
         loss = jnp.where(count >= config.explode_after, jnp.nan, jnp.square(change).mean())
-        weights = jnp.where(count >= config.poison_after, jnp.nan, 0.9 * state.params["w"] + change)
+        weights = config.gamma * state.params["w"] + change
+        weights = jnp.where(count >= config.poison_after, jnp.nan, weights)
         return DriftState({"w": weights}, count + 1), {
             "losses/loss": loss,
             "losses/noise": noise[0],
@@ -248,6 +250,13 @@ def bits(tree):
         return str(x.dtype), x.shape, x.tobytes()
 
     return jax.tree.structure(tree), [leaf_bits(x) for x in jax.tree.leaves(tree)]
+
+
+def counts(opt_state):
+    """Returns the steps that Adam has taken, and the steps that its schedule has counted."""
+    counted = optax.ScaleByAdamState | optax.ScaleByScheduleState
+    states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, counted))
+    return tuple(int(x.count) for x in states if isinstance(x, counted))
 
 
 def rollout(env, key, actions):

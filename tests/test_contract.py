@@ -4,6 +4,7 @@ Each agent runs in its plain variant, and in a full variant with all of its feat
 """
 
 import dataclasses
+import re
 from functools import partial
 
 import jax
@@ -156,6 +157,16 @@ def test_metrics_are_float32_scalars_with_the_common_names(agent_run):
     for name, metric in metrics.items():
         for leaf in metric if isinstance(metric, Mean) else (metric,):
             assert (leaf.shape, leaf.dtype) == ((), jnp.float32), name
+
+
+def test_64_bit_types_do_not_enter_the_program(agent_run):
+    """With `jax_enable_x64` the agent and its environment compute with 32 bits as without."""
+    with jax.enable_x64(True):
+        learner = agent_run.learner(agent_run.config)
+        program = jax.make_jaxpr(learner.step)(agent_run.start)
+        memory = agent_run.row.initial_memory(agent_run.config, agent_run.env.spec)
+    assert not re.search(r"[fiu]64\[", str(program))
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves(memory))
 
 
 def test_the_same_key_gives_the_same_bits(agent_run):

@@ -24,9 +24,9 @@ ALLOWED = {
     "training": ("types", "config", "ops"),
     "results": (),
     "experiment": ("types", "config", "ops", "envs", "agents", "training", "results"),
-    "rendering": ("types", "config", "envs", "experiment"),
+    "rendering": ("types", "config", "ops", "envs", "experiment"),
     "cli": ("config", "envs", "agents", "training", "results", "experiment", "rendering"),
-    "__main__": ("__init__", "cli"),
+    "__main__": ("__init__", "cli", "experiment"),
 }
 PARTS = {*ALLOWED, "__init__"}
 

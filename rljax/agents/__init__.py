@@ -39,6 +39,7 @@ from rljax.agents.tabular import (
     q_learning,
     traces,
 )
+from rljax.ops.precision import in_32_bits
 from rljax.types import EnvSpec, PyTree
 
 FAMILIES = (
@@ -81,6 +82,7 @@ class AgentRow(NamedTuple):
     plans_ahead: bool = False
     players: tuple[int, ...] = (1,)
 
+    @in_32_bits
     def initial_memory(self, config: Any, spec: EnvSpec) -> PyTree | None:
         """Returns the memory at the start of an episode, or None if the agent has no memory."""
         return self.memory(config, spec) if self.memory else None

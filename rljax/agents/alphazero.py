@@ -102,7 +102,7 @@ def alphazero(
     optimizers.check_optimizer(optimizer)
     discount = search_discount(spec, config.gamma)
     search = make_search(config, spec, network.apply, model)
-    extras = {"policy": jnp.zeros(spec.num_actions), "value": jnp.float32(0)}
+    extras = {"policy": jnp.zeros(spec.num_actions, jnp.float32), "value": jnp.float32(0)}
     loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average, extras=extras)
 
     def init(key):

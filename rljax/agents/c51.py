@@ -97,7 +97,7 @@ def c51(
     Raises:
       ValueError: as `dqn`.
     """
-    support = jnp.linspace(config.v_min, config.v_max, config.num_atoms)
+    support = jnp.linspace(config.v_min, config.v_max, config.num_atoms, dtype=jnp.float32)
     objective = categorical_objective(
         support, bootstrap or td.action_selection(config.double), spec
     )

@@ -16,6 +16,7 @@ from rljax.networks import continuous as networks
 from rljax.networks.encoder import example_obs
 from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, td
+from rljax.ops.precision import in_32_bits
 from rljax.types import Array, EnvSpec, PyTree
 
 
@@ -68,6 +69,7 @@ def exploration_noise(config: DeterministicConfig) -> ActionNoise:
     return ornstein_uhlenbeck(config.noise_std, config.noise_theta)
 
 
+@in_32_bits
 def standard_noise(config: Any) -> ActionNoise:
     """Returns exploration noise of variance 1 for a stochastic policy.
 

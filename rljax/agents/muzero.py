@@ -113,7 +113,7 @@ def muzero(
     discount = search_discount(spec, config.gamma)
     num_unrolled = config.unroll_steps
     search = make_search(config, spec, network)
-    extras = {"policy": jnp.zeros(spec.num_actions), "value": jnp.float32(0)}
+    extras = {"policy": jnp.zeros(spec.num_actions, jnp.float32), "value": jnp.float32(0)}
     item = off_policy.example_transition(spec)._replace(extras=extras)
     check_memory(config.buffer_size, item, "buffer_size")
     replay = sequences(

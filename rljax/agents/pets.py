@@ -67,6 +67,9 @@ class PETSConfig(EnsembleConfig, RunConfig):
                 f"{smallest} transitions: raise it."
             )
 
+    def counts(self) -> dict[str, int]:
+        return super().counts() | {"environment steps": self.total_timesteps}
+
 
 class PETSState(NamedTuple):
     """The state of PETS.

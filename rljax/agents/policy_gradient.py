@@ -38,6 +38,10 @@ class PolicyGradientConfig(RunConfig):
     torso: str = option("auto", TORSO_HELP, choices=("auto", "mlp", "conv"))
     std: str = option("free", STD_HELP, choices=actor_critic.STDS)
 
+    def counts(self) -> dict[str, int]:
+        gradient_steps = self.num_updates * gradient_steps_per_update(self)
+        return super().counts() | {"gradient steps": gradient_steps}
+
 
 @config
 class GAEConfig(PolicyGradientConfig):

@@ -5,7 +5,6 @@ advantages are normalized per minibatch, gradients are clipped by global norm, b
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +31,7 @@ from rljax.agents.ppo_loss import (
 from rljax.agents.surrogates import Surrogate, adaptive_kl, check_surrogate, clip
 from rljax.config import config, option
 from rljax.networks import recurrent
+from rljax.ops.optimizers import skip_where
 from rljax.types import Agent, Array, EnvSpec, Metrics, PyTree, identity
 
 
@@ -85,7 +85,7 @@ def ppo(
     """
     network = network_or_default(network, config, spec)
     optimizer = optimizer_or_default(optimizer, config)
-    surrogate = check_surrogate(surrogate or surrogate_of(config))
+    surrogate = check_surrogate(surrogate_of(config) if surrogate is None else surrogate)
     loss = checked_loss(loss, surrogate)
     sequences = recurrent.sequences(network, spec)
     acting = stochastic_policy(network, spec, sequences)
@@ -143,13 +143,13 @@ def gradient_step(
     optimizer: optax.GradientTransformation, surrogate: Surrogate,
     average: Callable[[PyTree], PyTree], learned: Learned, minibatch: Minibatch,
 ) -> tuple[Learned, Metrics]:  # fmt: skip
-    """One optimizer step on a minibatch, discarded once the surrogate has stopped the update."""
+    """One optimizer step on a minibatch, skipped once the surrogate has stopped the update."""
     params, opt_state, stopped = learned
     grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
     updates, new_opt_state = optimizer.update(average(grads), opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state
     if surrogate.stop is not None:
         stopped = stopped | surrogate.stop(average(metrics["losses/kl"]))
-        new = jax.tree.map(partial(jnp.where, stopped), (params, opt_state), new)
+        new = skip_where(stopped, new, (params, opt_state))
     new_params, new_opt_state = new
     return Learned(new_params, new_opt_state, stopped), metrics

@@ -50,6 +50,13 @@ class PQNConfig(RunConfig):
         super().__post_init__()
         check_minibatches(self)
 
+    def counts(self) -> dict[str, int]:
+        gradient_steps = self.num_updates * gradient_steps_per_update(self)
+        return super().counts() | {
+            "environment steps": self.total_timesteps,
+            "gradient steps": gradient_steps,
+        }
+
 
 class PQNState(NamedTuple):
     params: PyTree

@@ -28,6 +28,7 @@ from rljax.agents.policy_gradient import (
 from rljax.config import config, option
 from rljax.networks import example_obs, recurrent
 from rljax.ops import returns
+from rljax.ops.optimizers import apply_gradients, skip_where
 from rljax.types import Agent, Array, EnvSpec, PyTree, Transition, identity, sample_one
 
 
@@ -125,8 +126,9 @@ def reinforce(
             )  # fmt: skip
 
         grads, metrics = average(jax.grad(loss, has_aux=True)(state.params))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        old = state.params, state.opt_state
+        new = apply_gradients(optimizer, grads, state.opt_state, state.params)
+        params, opt_state = skip_where(count == 0, new, old)  # no episode has ended
         window = window._replace(pending=window.pending & ~ready)
         waiting = jax.tree.map(lambda x: x[len(trajectory.reward) :], window)
         return REINFORCEState(params, opt_state, waiting, next_time), metrics

@@ -68,11 +68,24 @@ class ReplayConfig(RunConfig):
                 f"`learning_starts` is {starts}, but the run has only {self.total_timesteps} steps "
                 "and would learn nothing: lower it, or raise `total_timesteps`."
             )
+        if self.train_frequency > self.total_timesteps:
+            raise ValueError(
+                f"`train_frequency` is {self.train_frequency}, but the run has only "
+                f"{self.total_timesteps} steps and would learn nothing: lower it, or raise "
+                "`total_timesteps`."
+            )
         if starts < needed:
             raise ValueError(
                 f"`learning_starts` is {starts}, but the first batch needs {needed} steps "
                 f"(batch_size + (n_step - 1) x num_envs): raise it to {needed} or more."
             )
+
+    def counts(self) -> dict[str, int]:
+        gradient_steps = -(-self.total_timesteps * self.gradient_steps // self.train_frequency)
+        return super().counts() | {
+            "environment steps": self.total_timesteps,
+            "gradient steps": gradient_steps,
+        }
 
 
 def make_replay(config: ReplayConfig) -> Replay:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rljax.config.fields import (
     check,
+    check_swept,
     config,
     field_types,
     from_mapping,
@@ -22,6 +23,7 @@ from rljax.config.values import (
     convert,
     kind_of,
     nearest,
+    shown,
     suggestion,
     unknown_key,
 )
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
     from rljax.config.run import RunConfig
 
 __all__ = [
-    "ALIASES", "RunConfig", "at_least", "check", "check_range", "config", "convert", "dump",
-    "field_types", "from_mapping", "kind_of", "load", "nearest", "option", "suggestion",
-    "to_mapping", "unknown_key",
+    "ALIASES", "RunConfig", "at_least", "check", "check_range", "check_swept", "config", "convert",
+    "dump", "field_types", "from_mapping", "kind_of", "load", "nearest", "option", "shown",
+    "suggestion", "to_mapping", "unknown_key",
 ]  # fmt: skip
 
 

@@ -5,7 +5,8 @@ once for all learning rates and again for another `num_envs`, and `jax.vmap` swe
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from rljax.config.values import check_range, convert, nearest, unknown_key
 
 C = TypeVar("C")
+MAX_COUNT = 2**31 - 1  # counters on the device are int32
+MAX_STEPS = 2**53  # the integers up to here are exact as floats, such as the axis of a figure
 
 
 def option(
@@ -72,7 +75,8 @@ def config(cls: type[C]) -> type[C]:
     return cls
 
 
-def field_types(cls: type) -> dict[str, type]:
+@functools.cache
+def field_types(cls: type) -> Mapping[str, type]:
     """Returns the name and type of every field of a config class."""
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
@@ -102,6 +106,9 @@ def check(config: Any) -> None:
                 )
         else:
             bounds = {name: limits.get(name) for name in ("low", "high", "above")}
+            if types[field.name] is not float and bounds["high"] is None:
+                # the steps of a run are counted on the host, everything else on the device
+                bounds["high"] = MAX_STEPS if field.name == "total_timesteps" else MAX_COUNT
             check_range(field.name, value, **bounds)
 
 
@@ -122,7 +129,21 @@ def from_mapping(cls: type[C], values: Mapping[str, Any], base: C | None = None)
         if key not in types:
             raise unknown_key(key, types, f"{cls.__name__}")
     converted = {key: convert(key, value, types[key]) for key, value in values.items()}
-    return dataclasses.replace(base or cls(), **converted)  # type: ignore[type-var]
+    if base is None:
+        return cls(**converted)
+    return dataclasses.replace(base, **converted)  # type: ignore[type-var]
+
+
+def check_swept(cls: type, name: str, values: Iterable[float]) -> None:
+    """Checks each of the values of a swept field against its range.
+
+    Raises:
+      ValueError: a value is out of range; it is named.
+    """
+    (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
+    bounds = {bound: field.metadata.get(bound) for bound in ("low", "high", "above")}
+    for value in values:
+        check_range(name, value, **bounds)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

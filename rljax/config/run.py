@@ -1,6 +1,8 @@
 """The options that every run has."""
 
-from rljax.config.fields import check, config, option
+from rljax.config.fields import MAX_COUNT, MAX_STEPS, check, config, option
+
+__all__ = ["MAX_COUNT", "MAX_STEPS", "RunConfig"]
 
 
 @config
@@ -15,11 +17,27 @@ class RunConfig:
     def __post_init__(self):
         check(self)
         batch = self.num_envs * self.num_steps
+        if batch > MAX_COUNT:
+            raise ValueError(
+                f"one update takes num_envs x num_steps = {self.num_envs} x {self.num_steps} steps,"
+                f" but it must take at most {MAX_COUNT:,}: lower `num_envs` or `num_steps`."
+            )
         if self.total_timesteps < batch:
             raise ValueError(
                 f"`total_timesteps` is {self.total_timesteps}, but one update takes num_envs x "
                 f"num_steps = {batch} steps: raise it to {batch} or more."
             )
+        name, count = max(self.counts().items(), key=lambda item: item[1])
+        if count > MAX_COUNT:
+            raise ValueError(
+                f"`total_timesteps` is {self.total_timesteps}, which makes {count} {name}, but an "
+                f"agent counts at most {MAX_COUNT}: lower it to "
+                f"{self.num_updates * batch * MAX_COUNT // count} or less."
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Returns the largest numbers that the agent counts, in proportion to total_timesteps."""
+        return {"steps of each environment": self.num_updates * self.num_steps}
 
     @property
     def num_updates(self) -> int:

@@ -22,14 +22,23 @@ ALIASES = {
 }  # fmt: skip
 
 
+MAX_SHOWN = 80  # characters of a value in a message
+MIN_PART = 3  # characters of a part of a name that suggests it
+MAX_SUGGESTIONS = 12  # names that start like an unknown one
+MIN_FLOAT, MAX_FLOAT = 1.1754944e-38, 3.4028235e38  # range of float32
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Returns the known name closest to `name`, ignoring case, or None if no name is close.
 
-    A known name that starts with `name` comes before one that is spelled similarly.
+    A known name that starts with `name` comes first, then one that contains it, then one that is
+    spelled similarly.
     """
-    by_lower = {each.lower(): each for each in known}
-    starts = [each for each in by_lower if each.startswith(name.lower())] if name else []
-    close = starts or difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    lower, by_lower = name.lower(), {each.lower(): each for each in known}
+    close = [each for each in by_lower if each.startswith(lower)] if lower else []
+    if len(lower) >= MIN_PART:
+        close += [each for each in by_lower if lower in each]
+    close = close or difflib.get_close_matches(lower, by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
 
@@ -43,7 +52,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
       'use one of dqn, ppo.'
     """
     known = list(known)
-    near = nearest(name, known)
+    starts = sorted(each for each in known if each.lower().startswith(name.lower()))
+    if name and 1 < len(starts) <= MAX_SUGGESTIONS:
+        return f"did you mean one of {', '.join(starts)}?"
+    near = nearest(name, known) if len(starts) <= 1 else None
     return f"did you mean `{near}`?" if near else f"use one of {', '.join(known) or 'none'}."
 
 
@@ -94,8 +106,19 @@ def convert(name: str, value: Any, kind: type) -> Any:
     except (ValueError, TypeError, KeyError, OverflowError):
         wanted = {
             bool: "true or false", int: "an integer", float: "a number", str: "a string",
-        }.get(kind, "integers such as 64,64")  # fmt: skip
-        raise ValueError(f"`{name}` is {value!r}, but it must be {wanted}.") from None
+        }.get(kind, "integers such as 64,64; only decimal options can be swept")  # fmt: skip
+        raise ValueError(f"`{name}` is {shown(value)}, but it must be {wanted}.") from None
+
+
+def shown(value: Any) -> str:
+    """Returns a value as messages show it, in one line of at most 80 characters.
+
+    Example:
+      >>> shown(np.zeros((2, 1)))
+      'array([[0.], [0.]])'
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def check_range(
@@ -116,11 +139,15 @@ def check_range(
       Traceback (most recent call last):
       ValueError: `gamma` is 1.5, but it must be at least 0 and at most 1.
     """
+    if type(value) in (int, float) and _in_range(value, low, high, above):
+        return  # without NumPy, which takes longer
     try:
         numbers = np.asarray(value, dtype=np.float64)
     except Exception:  # a tracer, or a placeholder that JAX puts into a pytree
         return
-    wrong = ~np.isfinite(numbers)
+    wrong = ~(np.abs(numbers) <= MAX_FLOAT)
+    if not wrong.any() and np.any((numbers != 0) & (np.abs(numbers) < MIN_FLOAT)):
+        raise ValueError(f"`{name}` is {value}, which is 0 in float32: give a larger number, or 0.")
     bounds = []
     if above is not None:
         bounds.append(f"above {above}")
@@ -138,15 +165,29 @@ def check_range(
         )
 
 
-def at_least(name: str, value: Any, low: int) -> int:
-    """Returns an option as an integer, checked to be `low` or more.
+def _in_range(
+    value: int | float, low: float | None, high: float | None, above: float | None
+) -> bool:
+    """Whether a number is within its bounds and those of float32, or is 0."""
+    return (
+        (value == 0 or MIN_FLOAT <= abs(value) <= MAX_FLOAT)
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+    )
+
+
+def at_least(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Returns an option as an integer, checked to be `low` or more, and `high` or less.
 
     Raises:
-      ValueError: the value is not an integer, or is less than `low`.
+      ValueError: the value is not an integer, or is out of range.
     """
     number = convert(name, value, int)
     if number < low:
         raise ValueError(f"`{name}` is {value}, but it must be at least {low}.")
+    if high is not None and number > high:
+        raise ValueError(f"`{name}` is {value}, but it must be at most {high:,}.")
     return number
 
 

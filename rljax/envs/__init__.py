@@ -7,6 +7,7 @@ for.
 import difflib
 import importlib
 import importlib.util
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,11 +18,13 @@ from rljax.envs.report import EnvReport, check_env
 from rljax.envs.resets import auto_reset
 from rljax.envs.value_checks import validate
 from rljax.envs.wrappers import batched, record_episodes, time_limit
+from rljax.ops.precision import in_32_bits
 from rljax.types import Env
 
 __all__ = [
     "SUITES", "EnvReport", "auto_reset", "batched", "build", "check_env", "environment_ids",
-    "is_installed", "make", "record_episodes", "time_limit", "validate", "with_params",
+    "is_installed", "make", "parameters", "record_episodes", "time_limit", "validate",
+    "with_params",
 ]  # fmt: skip
 
 
@@ -96,6 +99,7 @@ def environment_ids(suite: str | None = None) -> list[str]:
     return names if suite == "gymnax" else [f"{suite}/{name}" for name in names]
 
 
+@in_32_bits
 def make(env: Any, **params: Any) -> Env:
     """Makes a single environment that resets itself.
 
@@ -117,6 +121,9 @@ def make(env: Any, **params: Any) -> Env:
       (16, 4, 50)
     """
     env, params = with_params(env, params)
+    for name, value in params.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"the parameter `{name}` is {value}, but it must be a number.")
     if "max_episode_steps" in params:
         limit = convert("max_episode_steps", params["max_episode_steps"], int)
         if limit < 1:
@@ -140,6 +147,23 @@ def make(env: Any, **params: Any) -> Env:
         return made
     check_shapes(made)  # before `auto_reset`, whose errors would come from JAX
     return auto_reset(made)
+
+
+def parameters(env_id: str) -> dict[str, Any]:
+    """Returns the parameters of an environment and their defaults, as far as they are known.
+
+    Raises:
+      ValueError: an unknown id, or a suite that is not installed.
+
+    Example:
+      >>> parameters("rljax/RandomWalk")
+      {'length': 19, 'max_episode_steps': None}
+    """
+    suite, name = _split_id(env_id)
+    known = getattr(importlib.import_module(SUITES[suite].module), "parameters", None)
+    params = dict(known(name)) if known else {}
+    limit = params.pop("max_steps_in_episode", None)
+    return params | {"max_episode_steps": limit}
 
 
 def with_params(env: Any, env_params: Any = None) -> tuple[Any, dict[str, Any]]:

@@ -4,6 +4,8 @@ Errors name the environment, the fault and the cure. A wrong shape would otherwi
 `jax.lax.scan` in a hundred lines.
 """
 
+import re
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,8 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.ops.memory import device_bytes, readable, tree_bytes
 from rljax.ops.observations import action_struct, num_logits, obs_structs, split_mask
 from rljax.types import Env, EnvSpec, PyTree, Step
+
+NUM_TRIALS = 256  # observations that have to fit into memory
+# errors of JAX where a function asks for the value of an array that is not known yet
+NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+_LIBRARIES = re.compile(r"[\\/](jax|rljax|numpy)[\\/]")
 
 
 class EnvFault(ValueError):
@@ -30,6 +42,9 @@ def check_shapes(env: Env) -> None:
         flag of the wrong shape or dtype; or a state that changes its structure.
     """
     spec = env.spec
+    if not isinstance(spec, EnvSpec):
+        raise EnvFault(f"the `spec` of the environment is {spec!r}, but it must be an `EnvSpec`.")
+    _check_sizes(spec)
     _check_spec(spec)
     key = jax.eval_shape(lambda: jax.random.key(0))
     output = _trace(spec, "reset", "a key", env.reset, key)
@@ -56,6 +71,37 @@ def check_shapes(env: Env) -> None:
 def fail(spec: EnvSpec, fault: str, cure: str) -> NoReturn:
     """Raises an `EnvFault` that names the environment, the fault and the cure."""
     raise EnvFault(f"{spec.env_id}: {fault}; {cure}.")
+
+
+def _check_sizes(spec: EnvSpec) -> None:
+    """Checks that the numbers and shapes of a spec are integers of the right range."""
+    for name, low in (("num_actions", 0), ("num_states", 0), ("num_envs", 1)):
+        value = getattr(spec, name)
+        values = value if isinstance(value, tuple) else (value,)
+        if not all(_is_integer(x, low) for x in values):
+            fail(spec, f"`{name}` is {value!r}", f"give an integer of at least {low}")
+    if not all(_is_integer(x, 1) for x in spec.action_shape):
+        fail(spec, f"`action_shape` is {spec.action_shape!r}", "give integers of at least 1")
+    try:
+        shapes = [x.shape for x in jax.tree.leaves(obs_structs(spec))]
+        is_valid = all(_is_integer(size, 1) for shape in shapes for size in shape)
+    except (TypeError, ValueError):
+        is_valid = False
+    if not is_valid:
+        cure = "give a shape of integers of at least 1, or a tree of such shapes"
+        fail(spec, f"`obs_shape` is {spec.obs_shape!r}", cure)
+    needed, limit = NUM_TRIALS * tree_bytes(obs_structs(spec)), device_bytes()
+    if limit is not None and needed > limit:
+        fail(
+            spec, f"{NUM_TRIALS} observations of `obs_shape` {spec.obs_shape} need "
+            f"{readable(needed)} of memory and this machine has {readable(limit)}",
+            "make the observations smaller",
+        )  # fmt: skip
+
+
+def _is_integer(value: Any, low: int) -> bool:
+    is_number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return is_number and bool(value >= low)
 
 
 def _check_spec(spec: EnvSpec) -> None:
@@ -110,12 +156,26 @@ def _trace(spec: EnvSpec, name: str, argument: str, function: Callable, *args: A
     """Returns the shapes of a function's outputs; an error in the function names it."""
     try:
         return jax.eval_shape(function, *args)
+    except NEEDS_VALUES as error:
+        raise EnvFault(
+            f"{spec.env_id}: `{name}` needs the value of an array while JAX compiles it"
+            f"{_place_of(error)}: write it with `jax.numpy` in place of NumPy, and `jnp.where` or "
+            "`jax.lax.cond` in place of `if`; or give it as a gymnasium environment, which runs on "
+            "the host."
+        ) from error
     except Exception as error:
         reason = " ".join(str(error).split("\n\n")[0].split()) or "no message"
         raise EnvFault(
             f"{spec.env_id}: `{name}` raises {type(error).__name__} under `jit`, for {argument}: "
             f"{reason.rstrip('.')}."
         ) from error
+
+
+def _place_of(error: Exception) -> str:
+    """Returns the file and line of the user that raised an error of JAX, or ""."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _LIBRARIES.search(frame.filename)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def _check_obs(spec: EnvSpec, obs: PyTree) -> None:

@@ -72,6 +72,15 @@ def from_id(env_id: str, **params: Any) -> Env:
     return made._replace(spec=made.spec._replace(env_id=env_id))
 
 
+def parameters(env_id: str) -> dict[str, Any]:
+    """Returns the parameters of an environment and their defaults."""
+    return {name: _plain(value) for name, value in vars(load_gymnax().make(env_id)[1]).items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def changed_params(env_id: str, env_params: Any) -> dict[str, Any]:
     """Returns the parameters that differ from the defaults of an environment, by name.
 

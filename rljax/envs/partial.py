@@ -61,6 +61,9 @@ def registered() -> list[str]:
     return list(VISIBLE)
 
 
+parameters = gymnax.parameters
+
+
 def from_id(name: str, **params: Any) -> Env:
     """Returns a gymnax environment without its velocities; its `step` does not reset."""
     env = observe_only(gymnax.from_id(name, **params), VISIBLE[name])

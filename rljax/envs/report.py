@@ -12,6 +12,7 @@ from rljax.envs.lengths import length_facts, length_faults, terminates_at_limit
 from rljax.envs.trials import AT_BOUNDS, NUM_COPIES, Trial, named_leaves, run_trial
 from rljax.envs.value_checks import value_faults
 from rljax.ops.observations import action_struct, choices, obs_structs
+from rljax.ops.precision import in_32_bits
 from rljax.types import Env, EnvSpec
 
 LATER = 10  # steps by which a time limit is moved, to see whether the ends of episodes move
@@ -78,6 +79,7 @@ def _count(sentences: tuple[str, ...], name: str) -> str:
     return f"{len(sentences) or 'no'} {name}{'' if len(sentences) == 1 else 's'}"
 
 
+@in_32_bits
 def check_env(env: Any, **params: Any) -> EnvReport:
     """Checks an environment by running it with random actions, and measures its speed.
 

@@ -170,9 +170,12 @@ CONTINUOUS_TASKS: dict[str, Callable[..., Env]] = {
 }  # fmt: skip
 
 
+MAKERS: dict[str, Callable[..., Any]] = {**WORLDS, **CONTINUOUS_TASKS, **board_games.GAMES}
+
+
 def registered() -> list[str]:
     """Returns the names of all environments in this suite."""
-    return [*WORLDS, *CONTINUOUS_TASKS, *board_games.GAMES]
+    return [*MAKERS]
 
 
 def from_id(name: str, **params: Any) -> Env:
@@ -182,10 +185,10 @@ def from_id(name: str, **params: Any) -> Env:
       ValueError: an unknown parameter, or a value out of range.
     """
     if name in CONTINUOUS_TASKS:
-        return _call(CONTINUOUS_TASKS[name], name, params)
+        return _call(name, params)
     if name in board_games.GAMES:
         limit = params.pop("max_episode_steps", None)
-        env = _call(board_games.GAMES[name], name, params)
+        env = _call(name, params)
         return env if limit is None else time_limit(env, limit)
     return env_of(world_of(name, **params), f"rljax/{name}")
 
@@ -200,22 +203,27 @@ def world_of(env_id: str, **params: Any) -> World:
     if name not in WORLDS:
         raise ValueError(f"there is no world `{env_id}`: {suggestion(name, WORLDS)}")
     limit = params.pop("max_episode_steps", None)
-    world = _call(WORLDS[name], name, params)
+    world = _call(name, params)
     return world if limit is None else world._replace(max_episode_steps=limit)
 
 
-def _call(maker: Callable[..., Any], name: str, params: dict[str, Any]) -> Any:
-    """Calls a maker with parameters that are converted to the types of its defaults."""
-    defaults = {
-        key: parameter.default for key, parameter in inspect.signature(maker).parameters.items()
-    }
+def parameters(name: str) -> dict[str, Any]:
+    """Returns the parameters of an environment and their defaults."""
+    found = inspect.signature(MAKERS[name]).parameters.items()
+    return {key: parameter.default for key, parameter in found}
+
+
+def _call(name: str, params: dict[str, Any]) -> Any:
+    """Calls the maker of a name with parameters converted to the types of its defaults."""
+    defaults = parameters(name)
     for key in params:
         if key not in defaults:
             known = {*defaults, "max_episode_steps"}
             if name in board_games.GAMES:
                 known.add("opponent")  # which `make` takes
             raise unknown_key(key, known, f"rljax/{name}")
-    return maker(**{key: convert(key, value, type(defaults[key])) for key, value in params.items()})
+    converted = {key: convert(key, value, type(defaults[key])) for key, value in params.items()}
+    return MAKERS[name](**converted)
 
 
 def model(env_id: str, **params: Any) -> Model:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, Any]:
       DamagedCheckpoint: the file is damaged.
       ValueError: there is no such file, or its leaves differ from those of `like`.
     """
-    return _load(path, like, None)
+    return _load(Path(path), like, lambda _, meta: meta)
 
 
 def read_meta(path: str | Path) -> Any:
@@ -100,25 +100,26 @@ def checkpoints(directory: str | Path) -> list[Path]:
 
 
 def restore(
-    directory: str | Path, like: PyTree, config: Mapping[str, Any] | None = None
+    directory: str | Path, like: PyTree, parse: Callable[[Path, Any], Any] = lambda _, meta: meta
 ) -> tuple[PyTree, Any, Path] | None:
     """Reads the newest undamaged checkpoint; damaged ones are skipped with a warning.
 
     Args:
       directory: the directory of checkpoints.
       like: as in `load`.
-      config: if given, it must equal `meta["config"]`.
+      parse: function of the path and the metadata, called before the leaves are compared with
+        those of `like`. It raises `DamagedCheckpoint` if the metadata is malformed.
 
     Returns:
-      `(tree, meta, path)`, or None if there are no checkpoints.
+      `(tree, parse(path, meta), path)`, or None if there are no checkpoints.
 
     Raises:
-      ValueError: all are damaged, the configs differ, or the leaves differ from those of `like`.
+      ValueError: all are damaged, `parse` raises it, or the leaves differ from those of `like`.
     """
     found = checkpoints(directory)
     for path in found:
         try:
-            return *_load(path, like, config), path
+            return *_load(path, like, parse), path
         except DamagedCheckpoint as damage:
             warnings.warn(f"skipping damaged checkpoint: {damage}", stacklevel=2)
     if found:
@@ -129,12 +130,11 @@ def restore(
     return None
 
 
-def _load(path: str | Path, like: PyTree, config: Mapping[str, Any] | None) -> tuple[PyTree, Any]:
+def _load(path: Path, like: PyTree, parse: Callable[[Path, Any], Any]) -> tuple[PyTree, Any]:
     with checkpoint_file.opened(path) as file:
         meta, leaves = checkpoint_file.read_header(file, path)
-        if config is not None:  # checked first, because other options often change the leaves
-            check_config(path, meta, config)
-        return checkpoint_file.read_tree(file, path, leaves, like), meta
+        parsed = parse(path, meta)  # first, because other options often change the leaves
+        return checkpoint_file.read_tree(file, path, leaves, like), parsed
 
 
 def _sync(directory: Path) -> None:
@@ -146,22 +146,45 @@ def _sync(directory: Path) -> None:
             os.close(descriptor)
 
 
-def check_config(path: str | Path, meta: Any, config: Mapping[str, Any]) -> None:
-    """Compares two configs as JSON, where tuples are lists and NaN equals NaN.
+def check_config(
+    path: str | Path,
+    saved: Mapping[str, Any],
+    config: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Compares a saved config with that of this run as JSON: tuples are lists, NaN equals NaN.
+
+    Args:
+      path: the file that holds the saved config, for the message.
+      saved: the saved config.
+      config: the config of this run.
+      defaults: default values. An option that is not in `saved` may have its default value in
+        `config`: a newer version has added it. A warning names it.
 
     Raises:
       ValueError: the configs differ; each different key is named.
     """
-    old, new = dict(meta.get("config", {})), json.loads(json.dumps(dict(config)))
+    old, new, defaults = dict(saved), _as_json(config), _as_json(defaults or {})
     differences = []
     for key in sorted(old.keys() | new.keys()):
-        saved = f"{key} = {old[key]!r}" if key in old else f"no {key}"
+        if key not in old and key in defaults and new[key] == defaults[key]:
+            warnings.warn(
+                f"this run was saved without the option `{key}`, which a newer version has added: "
+                f"its default {new[key]!r} is used.",
+                stacklevel=1,  # equal for the config and for the checkpoint: shown once
+            )
+            continue
+        was = f"{key} = {old[key]!r}" if key in old else f"no {key}"
         now = repr(new[key]) if key in new else "none"
         in_both = key in old and key in new
         if not in_both or (old[key] != new[key] and repr(old[key]) != now):
-            differences.append(f"{saved} (now {now})")
+            differences.append(f"{was} (now {now})")
     if differences:
         raise ValueError(
             f"the run was saved with {'; '.join(differences)}: use the saved values in {path}, or "
             "start a new run in another directory."
         )
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(config)))

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from rljax.types import PyTree
 
 MAGIC = b"\x89RLJAX\r\n"  # a non-ASCII byte and a line end reveal a transfer in text mode
 FORMAT = 1
+HEADER_KEYS = {"format", "leaves", "meta"}
+NUMBERS = re.compile(r"bool|u?int[1-9]\d*|b?float[1-9]\w*|complex[1-9]\d*")  # names of dtypes
 SCALARS = (bool, int, float, complex)  # compared by `type`: NumPy's float64 is a subclass of float
 
 
@@ -55,6 +58,13 @@ class Leaf(NamedTuple):
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
+def _is_number(dtype: Any) -> bool:
+    """Whether a checkpoint can hold numbers of this dtype."""
+    # The format of long doubles depends on the machine, and their padding bytes are undefined.
+    is_number = dtype == np.bool_ or jnp.issubdtype(dtype, np.number)
+    return is_number and np.dtype(dtype).type not in (np.longdouble, np.clongdouble)
+
+
 def _describe(key_path: Any, x: Any) -> Leaf:
     """Describes an array, a `jax.ShapeDtypeStruct`, a typed key or a Python number."""
     path = jax.tree_util.keystr(key_path)
@@ -64,9 +74,7 @@ def _describe(key_path: Any, x: Any) -> Leaf:
         if isinstance(implementation, str):  # an unregistered implementation has no name
             shape = jax.eval_shape(jax.random.key_data, x).shape
             return Leaf(path, f"key {implementation}", "uint32", shape)
-    # The format of long doubles depends on the machine, and their padding bytes are undefined.
-    is_number = dtype == np.bool_ or (dtype is not None and jnp.issubdtype(dtype, np.number))
-    if not is_number or np.dtype(dtype).type in (np.longdouble, np.clongdouble):
+    if dtype is None or not _is_number(dtype):
         raise ValueError(
             f"leaf `{path}` is {type(x).__name__} of dtype {dtype}, but a checkpoint can only hold "
             "bools, numbers of fixed size and JAX's own random keys: put it into `meta`."
@@ -139,15 +147,40 @@ def read_header(file: io.BufferedReader, path: str | Path) -> tuple[Any, list[Le
         raise DamagedCheckpoint(f"{path} does not match its SHA-256 digest: use another file.")
     size = file.tell()
     file.seek(start)
-    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    if header["format"] != FORMAT:
-        raise ValueError(
-            f"{path} has format {header['format']}: use the version of rljax that wrote it."
-        )
-    leaves = [Leaf(**{**leaf, "shape": tuple(leaf["shape"])}) for leaf in header["leaves"]]
+    length = int.from_bytes(file.read(8), "little")
+    if length > size - file.tell():
+        raise DamagedCheckpoint(f"{path} is not as long as its header: use another file.")
+    meta, leaves = _parse_header(file.read(length), path)
     if file.tell() + sum(leaf.num_bytes for leaf in leaves) != size:
         raise DamagedCheckpoint(f"{path} is not as long as its header says: use another file.")
-    return header["meta"], leaves
+    return meta, leaves
+
+
+def _parse_header(text: bytes, path: str | Path) -> tuple[dict[str, Any], list[Leaf]]:
+    """Returns the metadata and the leaves of a header, which may have any content."""
+    version = None
+    try:
+        header = json.loads(text)
+        version = header["format"]
+        is_known = type(version) is int and version == FORMAT and header.keys() == HEADER_KEYS
+        if is_known and type(header["meta"]) is dict:
+            return header["meta"], [_parse_leaf(**leaf) for leaf in header["leaves"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    if type(version) is int and version > FORMAT:
+        raise ValueError(f"{path} has format {version}: use the version of rljax that wrote it.")
+    raise DamagedCheckpoint(f"{path} has a malformed header: use another file.")
+
+
+def _parse_leaf(*, path: Any, kind: Any, dtype: Any, shape: Any, weak: Any) -> Leaf:
+    """Returns a leaf of a header; a `ValueError` or `TypeError` says that it is malformed."""
+    is_text = type(path) is type(kind) is type(dtype) is str
+    is_shape = type(shape) is list and all(type(n) is int and 0 <= n < 2**63 for n in shape)
+    if not (is_text and is_shape and type(weak) is bool and NUMBERS.fullmatch(dtype)):
+        raise ValueError("a value has another type")
+    if np.dtype(dtype).name != dtype or not _is_number(np.dtype(dtype)):
+        raise ValueError("the dtype has another name")
+    return Leaf(path, kind, dtype, tuple(shape), weak)
 
 
 def read_tree(

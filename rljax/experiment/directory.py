@@ -1,9 +1,14 @@
 """The directory of a run: its config, checkpoints and results, which make it resumable."""
 
+import contextlib
+import dataclasses
+import itertools
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +16,15 @@ import numpy as np
 from rljax import config as configs
 from rljax.envs import host
 from rljax.experiment import checkpoint
-from rljax.experiment.writers import Rows
+from rljax.experiment.checkpoint_file import DamagedCheckpoint
+from rljax.experiment.json_lines import Rows
+from rljax.experiment.lock import Lock
+from rljax.experiment.options import RUN_OPTIONS
+from rljax.experiment.plan import Plan
+from rljax.experiment.provenance import Provenance
+from rljax.results.storage import replace_file
 from rljax.training import distributed
+from rljax.training.parallel import Placement
 from rljax.training.runs import Runs, RunState
 
 README = """{title}
@@ -22,6 +34,7 @@ metrics.jsonl   one line per report; lists hold one number per run
 curves.npz      the same as arrays, with result.json; rljax.load_result("{path}")
 curve.png       the learning curve
 checkpoint/     the complete state; the last two are kept
+provenance.json versions, devices, date and commit
 
 rljax watch {path}
 rljax plot {path}
@@ -31,55 +44,193 @@ rljax resume {path}
 
 
 class RunDirectory:
-    """The directory of a run. It is opened before anything compiles, so that errors come early."""
+    """The directory of a run, locked for other processes.
 
-    def __init__(self, path: str | Path, record: Mapping[str, Any], resume: bool = False):
+    It is opened before anything compiles, so that errors come early. Use it in a `with` statement.
+    """
+
+    def __init__(
+        self, path: str | Path, plan: Plan, options: Mapping[str, Any], resume: bool = False
+    ):  # fmt: skip
         """Creates the directory of a new run, or opens that of a run to resume.
 
         Args:
           path: the directory.
-          record: plain values of config.toml.
+          plan: the run.
+          options: options that a resumed run takes over, such as `eval_episodes`.
           resume: the run exists already.
 
         Raises:
           ValueError: the directory contains a run and `resume` is False; or `resume` is True and
-            there is no run, or its config differs (each different key is named).
+            there is no run, or its config differs (each different key is named); or another
+            process trains the run; or the directory cannot be written.
         """
-        self.path, self._record = Path(path), dict(record)
-        file = self.path / "config.toml"
-        if resume:
-            if not file.is_file():
-                raise ValueError(f"there is no run in {path} to resume: it has no config.toml.")
-            checkpoint.check_config(file, {"config": configs.load(file)}, self._record)
-            return
-        if file.exists():
-            raise ValueError(
-                f"{path} already contains a run: resume it with `rljax resume {path}`, or choose "
-                "another `run_dir`."
+        self.path, self._plan = Path(path), plan
+        if resume and not (self.path / "config.toml").is_file():
+            raise ValueError(f"there is no run in {path} to resume: it has no config.toml.")
+        with _writable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(self.path)
+            try:
+                self._open(options, resume)
+            except BaseException:
+                self._lock.release()
+                raise
+        self._saved_shards: int | None = None
+
+    @property
+    def num_shards(self) -> int | None:
+        """Number of groups that the runs were placed in before, or None if it is not known."""
+        return self._provenance.num_shards
+
+    @property
+    def earlier_seconds(self) -> float:
+        """Training time of earlier processes."""
+        return self._provenance.earlier_seconds
+
+    def load(self, like: RunState) -> tuple[RunState | None, "Saved"]:
+        """Returns the state and the metadata of the last undamaged checkpoint."""
+        parse = partial(parse_meta, self._plan)
+        found = checkpoint.restore(self.path / "checkpoint", like, parse)
+        state, saved = found[:2] if found else (None, Saved([], 0))
+        self._saved_shards = saved.num_shards
+        return state, saved
+
+    def start(self, placement: Placement, num_updates: int, one_thread: bool) -> None:
+        """Records the versions and the placement of the part of the run that starts.
+
+        Warns if they may change the last bits; the arguments are those of `Provenance.start`.
+        """
+        self._num_shards = placement.num_shards
+        if self._saved_shards not in (None, self._num_shards):
+            warnings.warn(
+                f"the {placement.num_runs} runs were trained in {self._saved_shards} groups, one "
+                f"for each core or device, but now in {self._num_shards}: the results may differ "
+                "in the last bits from those of an uninterrupted run.",
+                stacklevel=3,
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        # written atomically: a run with an incomplete config.toml could not be resumed
-        temporary = file.with_suffix(".toml.tmp")
-        temporary.write_text(configs.dump(self._record), encoding="utf-8")
-        temporary.replace(file)
+        with storing(self.path):
+            self._provenance.start(placement, num_updates, one_thread)
 
-    def load(self, like: RunState) -> tuple[RunState | None, Rows, int]:
-        """Returns the last undamaged checkpoint: state, rows and number of updates done."""
-        found = checkpoint.restore(self.path / "checkpoint", like, self._record)
-        if found is None:
-            return None, [], 0
-        state, meta, _ = found
-        return state, rows_from_json(meta["rows"]), meta["num_updates"]
-
-    def save(self, state: RunState, rows: Rows, num_updates: int) -> None:
-        """Writes a checkpoint of the complete state."""
-        meta = {"config": self._record, "rows": rows_to_json(rows), "num_updates": num_updates}
-        checkpoint.save(self.path / "checkpoint", state, meta, num_updates)
+    def save(self, state: RunState, rows: Rows, num_updates: int, seconds: float) -> None:
+        """Writes a checkpoint of the complete state; `seconds` is the time since `start`."""
+        meta = {"config": self._plan.record(), "num_shards": self._num_shards}
+        meta |= {"rows": rows_to_json(rows), "num_updates": num_updates}
+        with storing(self.path):
+            checkpoint.save(self.path / "checkpoint", state, meta, num_updates)
+            self._provenance.update(num_updates, seconds)
 
     def write_readme(self, title: str) -> None:
         """Writes README.txt, which lists the files and the commands that use them."""
         text = README.format(title=title, path=self.path)
         (self.path / "README.txt").write_text(text, encoding="utf-8")
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Lets other processes resume the run."""
+        self._lock.release()
+
+    def _open(self, options: Mapping[str, Any], resume: bool) -> None:
+        file = self.path / "config.toml"
+        if resume:
+            check_config(file, self._plan)
+        elif file.exists():
+            raise ValueError(
+                f"{self.path} already contains a run: resume it with `rljax resume {self.path}`, "
+                "or choose another `run_dir`."
+            )
+        self._provenance = Provenance(self.path, options, resume)
+        content = configs.dump(self._plan.record()).encode()
+        if not resume or content != file.read_bytes():
+            # atomically, and last: a run with an incomplete config.toml could not be resumed
+            replace_file(file, content)
+
+
+class Saved(NamedTuple):
+    """The metadata of a checkpoint.
+
+    Attributes:
+      rows: rows of metrics up to the checkpoint.
+      num_updates: updates done by each run.
+      num_shards: number of groups that the runs were placed in; None if it is not known.
+    """
+
+    rows: Rows
+    num_updates: int
+    num_shards: int | None = None
+
+
+def check_config(file: Path, plan: Plan) -> None:
+    """Compares the config.toml of a run with a plan.
+
+    Raises:
+      ValueError: they differ; each different key is named.
+    """
+    checkpoint.check_config(file, configs.load(file), plan.record(), default_values(plan))
+
+
+def default_values(plan: Plan) -> dict[str, Any]:
+    """Returns the default values of the options of a plan, by name."""
+    fields = dataclasses.fields(plan.config)
+    values = {x.name: x.default for x in fields if x.default is not dataclasses.MISSING}
+    return values | {option.name: option.default for option in RUN_OPTIONS.values()}
+
+
+def parse_meta(plan: Plan, path: Path, meta: Any) -> Saved:
+    """Returns the metadata of a checkpoint of a plan.
+
+    Raises:
+      DamagedCheckpoint: the metadata is malformed.
+      ValueError: the checkpoint is of a run with other options; each is named.
+    """
+    try:
+        config, rows = dict(meta["config"]), rows_from_json(meta["rows"])
+        num_updates, num_shards = meta["num_updates"], meta.get("num_shards")
+        shapes = {values.shape for _, metrics in rows for values in metrics.values()}
+        names = {tuple(metrics) for _, metrics in rows}
+        counts = [num_updates, *(step for step, _ in rows), *({num_shards} - {None})]
+        if shapes - {(plan.num_runs,)} or len(names) > 1 or {*map(type, counts)} != {int}:
+            raise ValueError("the rows differ, or a number is no integer")
+        if not 0 <= num_updates <= plan.config.num_updates:
+            raise ValueError("the number of updates is out of range")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise DamagedCheckpoint(f"{path} has malformed metadata: use another file.") from None
+    checkpoint.check_config(path, config, plan.record(), default_values(plan))
+    return Saved(rows, num_updates, num_shards)
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turns an `OSError` into the sentence that a directory cannot be written."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"`run_dir` is {path}, which is a file: give a directory.")
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"`run_dir` is {path}, but it cannot be written ({error.strerror}): choose another "
+            "directory."
+        ) from None
+
+
+@contextlib.contextmanager
+def storing(path: Path | None) -> Iterator[None]:
+    """Turns an `OSError` during a run into a sentence with the way to continue.
+
+    Raises:
+      OSError: a file could not be written; the message is complete.
+    """
+    try:
+        yield
+    except OSError as error:
+        if path is None:
+            raise
+        raise OSError(
+            f"cannot write to {path} ({error.strerror or error}): make room, then continue from "
+            f"the last checkpoint with `rljax resume {path}`."
+        ) from None
 
 
 def restore(directory: RunDirectory | None, runs: Runs) -> tuple[Rows, int]:
@@ -95,8 +246,8 @@ def restore(directory: RunDirectory | None, runs: Runs) -> tuple[Rows, int]:
     if directory is None and jax.process_count() == 1:
         return [], 0
     like = runs.snapshot()
-    state, rows, num_updates = directory.load(like) if directory else (None, [], 0)
-    text = json.dumps([num_updates, rows_to_json(rows)]) if state is not None else None
+    state, saved = directory.load(like) if directory else (None, Saved([], 0))
+    text = json.dumps([saved.num_updates, rows_to_json(saved.rows)]) if state is not None else None
     text = distributed.broadcast_text(text)
     if text is None:
         return [], 0
@@ -123,9 +274,18 @@ def rows_from_json(listed: list[Any]) -> Rows:
 
 
 def new_directory(agent: str, env_id: str, parent: str | Path = "runs") -> Path:
-    """Returns the first unused path `runs/<agent>-<env>-<number>`."""
-    stem = f"{agent}-{env_id.replace('/', '-')}"
-    number = 1
-    while (path := Path(parent) / f"{stem}-{number}").exists():
-        number += 1
-    return path
+    """Creates the first unused directory `runs/<agent>-<env>-<number>`, and returns its path.
+
+    Of several processes, process 0 creates it. Commands that start at the same time get different
+    numbers.
+
+    Raises:
+      ValueError: the directory cannot be created.
+    """
+    stem, path = f"{agent}-{env_id.replace('/', '-')}", None
+    for number in itertools.count(1) if distributed.is_first() else ():
+        path = Path(parent) / f"{stem}-{number}"
+        with _writable(path), contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
+    return Path(distributed.broadcast_text(str(path)) or "")

@@ -1,6 +1,7 @@
 """Evaluation of the policies of a run, from its `Result` or from its directory."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from rljax import config as configs
 from rljax import envs
 from rljax.envs import host
 from rljax.envs.opponents import against
-from rljax.experiment import checkpoint
+from rljax.experiment import checkpoint, divergence
+from rljax.experiment.directory import parse_meta
 from rljax.experiment.options import read_record
 from rljax.experiment.plan import Plan, as_observed, plan_from_record
+from rljax.ops.precision import in_32_bits
+from rljax.ops.random import checked_seed
 from rljax.results.result import Result
 from rljax.training import parallel, runs
 from rljax.training.evaluate import evaluate as evaluate_agent
@@ -22,6 +26,7 @@ from rljax.types import Env, PyTree
 EVALUATION_STREAM = 1_000_003  # folded into the key of a run, so evaluation has its own stream
 
 
+@in_32_bits
 def evaluate(
     run: Result | str | Path, num_episodes: int = 100, *, seed: int | None = None,
     greedy: bool = True, env: Any = None, suite: str | None = None, opponent: Any = None,
@@ -47,7 +52,8 @@ def evaluate(
 
     Returns:
       "returns" and "lengths" of episodes, `[*sweep, seeds, num_episodes]`, and "unfinished",
-      `[*sweep, seeds]`: the number of episodes that reached the limit of steps.
+      `[*sweep, seeds]`: the number of episodes that reached the limit of steps. The returns of a
+      run that diverged are NaN.
 
     Raises:
       ValueError: there is no state to evaluate, a piece is missing, the agent does not search, or
@@ -142,15 +148,20 @@ def with_simulations(plan: Plan, num_simulations: Any) -> Plan:
     return plan._replace(config=dataclasses.replace(plan.config, num_simulations=number))
 
 
+@in_32_bits
 def evaluate_states(
     plan: Plan, states: PyTree, num_episodes: int = 100, seed: int | None = None,
-    greedy: bool = True, opponent: Any = None,
+    greedy: bool = True, opponent: Any = None, num_shards: int | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Evaluates agent states `[R, ...]` of a plan; arguments and results are as in `evaluate`."""
+    """Evaluates agent states `[R, ...]` of a plan; arguments and results are as in `evaluate`.
+
+    `num_shards` is the number of groups that the runs are placed in; None takes one per core.
+    """
     env = envs.batched(evaluation_env(plan, opponent), num_episodes)
     spec = plan.env.spec._replace(num_envs=num_episodes)  # a planner's is that of the game
-    placement = parallel.place(plan.num_runs)
-    inits = (plan if seed is None else plan._replace(seed=seed)).run_inits()
+    placement = parallel.place(plan.num_runs, num_shards)
+    seed = plan.seed if seed is None else checked_seed(seed)
+    inits = plan._replace(seed=seed).run_inits()
     keys = jax.vmap(jax.random.fold_in, (0, None))(inits.key, EVALUATION_STREAM)
 
     def evaluate_one(run, config):
@@ -160,16 +171,23 @@ def evaluate_states(
 
     shards = placement.split((states, keys, inits.swept))
     program = runs.over_runs(evaluate_one, placement.width)
-    call = placement.compile(program, shards, plan.config)
+    is_named = opponent is None or isinstance(opponent, str)
+    key = plan.cache_key() if is_named else None
+    if key is not None:
+        key = "evaluate", key, num_episodes, greedy, opponent, placement.num_shards
+    call = runs.cached_program(key, lambda: placement.compile(program, shards, plan.config))
     episodes = jax.device_get(placement.join(call(shards, plan.config)))
+    returns = np.array(episodes.returns)
+    returns[list(divergence.in_params(plan, states, 0))] = np.nan
     shape = plan.leading_shape
     return {
-        "returns": episodes.returns.reshape(*shape, -1),
+        "returns": returns.reshape(*shape, -1),
         "lengths": episodes.lengths.reshape(*shape, -1),
         "unfinished": (~episodes.finished).sum(axis=(-1, -2)).reshape(shape),
     }
 
 
+@in_32_bits
 def load_states(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Plan, PyTree]:
     """Loads the last undamaged checkpoint of a run.
 
@@ -198,7 +216,7 @@ def load_states(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Pl
     """
     plan = plan_from_record(read_record(run_dir), env, **pieces)
     like = runs.template(plan.make_learner(), plan.config, plan.worker_inits())
-    found = checkpoint.restore(Path(run_dir) / "checkpoint", like, plan.record())
+    found = checkpoint.restore(Path(run_dir) / "checkpoint", like, partial(parse_meta, plan))
     if found is None:
         raise ValueError(f"there is no checkpoint in {run_dir} yet: resume the run first.")
     return plan, plan.first_workers(found[0].state)

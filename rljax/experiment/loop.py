@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from rljax.experiment.directory import RunDirectory
-from rljax.experiment.divergence import check_params, check_report
+from rljax.experiment import divergence
+from rljax.experiment.directory import RunDirectory, storing
+from rljax.experiment.divergence import Divergence
 from rljax.experiment.plan import Plan
 from rljax.experiment.progress import Progress
 from rljax.experiment.signals import Interrupt
 from rljax.experiment.writers import Writer
 from rljax.training import distributed
 from rljax.training import runs as training_runs
-from rljax.training.learner import Report
 
+EPISODE_METRICS = ("charts/episodic_return", "charts/episodic_length")
 SECONDS_PER_CHUNK = 0.5  # time between two checks of the clock and of signals
 
 
@@ -37,7 +39,9 @@ class TrainingLoop:
       rows: rows of metrics so far.
       num_updates: updates done by each run.
       chunk_size: largest number of updates in the next chunk, adapted to the speed.
+      started: time of the start.
       last_save: time of the last checkpoint.
+      diverged: the runs with a NaN or infinite value, by index. The other runs go on without them.
     """
 
     plan: Plan
@@ -51,13 +55,15 @@ class TrainingLoop:
     rows: list[tuple[int, Mapping[str, Any]]]
     num_updates: int
     chunk_size: float = 1.0
+    started: float = dataclasses.field(default_factory=time.perf_counter)
     last_save: float = dataclasses.field(default_factory=time.perf_counter)
+    diverged: dict[int, Divergence] = dataclasses.field(default_factory=dict)
 
     def run(self) -> None:
         """Runs the remaining updates.
 
         Raises:
-          FloatingPointError: a metric or a parameter is NaN or infinite.
+          FloatingPointError: every run has a NaN or infinite metric or parameter.
           KeyboardInterrupt, SystemExit: a signal was received; the state is saved.
         """
         report_ends = report_updates(self.plan)
@@ -65,23 +71,26 @@ class TrainingLoop:
             self._save(self.runs.snapshot())  # so that a finite checkpoint always exists
         while not self._is_done:
             size, ends_report = next_chunk(report_ends, self.num_updates, self.chunk_size)
-            report = self._advance(size)
-            means = self._report(report) if ends_report else None
+            view = self._advance(size)
+            means = self._report(view) if ends_report else None
             self.bar.update(self._step, means)
-            if self._agree_to_save() and self.run_dir:
-                self._save(self.finite_snapshot())
-            if self.interrupt.signal and not self._is_done:
-                self.interrupt.exit(self.run_dir)
+            is_due, signal = self._agree_to_save()
+            if is_due and self.run_dir:
+                self._save(self.snapshot())
+            if signal:
+                self.interrupt.signal = signal
+                self.interrupt.exit()
 
-    def finite_snapshot(self) -> training_runs.RunState:
+    def snapshot(self) -> training_runs.RunState:
         """Returns the state of all runs; every process has to call it.
 
         Raises:
-          FloatingPointError: a parameter is NaN or infinite.
+          FloatingPointError: every run has a NaN or infinite metric or parameter.
         """
         snapshot = self.runs.snapshot()
-        agent_states = self.plan.first_workers(snapshot.state.agent)
-        check_params(self.plan, agent_states, self.num_updates, self.directory)
+        runs = self.plan.first_workers(snapshot)
+        self._add(divergence.in_report(jax.device_get(runs.report)))
+        self._add(divergence.in_params(self.plan, runs.state.agent, self.num_updates))
         return snapshot
 
     @property
@@ -93,39 +102,74 @@ class TrainingLoop:
     def _is_done(self) -> bool:
         return self.num_updates >= self.plan.config.num_updates
 
-    def _advance(self, size: int) -> Report:
+    def _advance(self, size: int) -> training_runs.HostView:
         """Runs one chunk and adapts the size of the next one to the time it took."""
         start = time.perf_counter()
         distributed.count_progress()
-        report = self.runs.advance(size)
+        view = self.runs.advance(size)
         seconds = max(time.perf_counter() - start, 1e-6)
         self.chunk_size = min(size * SECONDS_PER_CHUNK / seconds, 2 * max(self.chunk_size, size))
         self.num_updates += size
-        check_report(self.plan, report, self.directory)
-        return report
+        self._add(divergence.in_report(view.report))
+        return view
 
-    def _report(self, report: Report) -> dict[str, np.ndarray]:
+    def _add(self, found: Mapping[int, Divergence]) -> None:
+        """Adds diverged runs; raises a `FloatingPointError` if no run is left."""
+        self.diverged = {**found, **self.diverged}
+        divergence.check(self.plan, self.diverged, self.directory)
+
+    def _report(self, view: training_runs.HostView) -> dict[str, np.ndarray]:
         """Writes a row of metrics and starts the next report."""
-        means = training_runs.means(report)
+        means = training_runs.means(view.report)
+        previous = self.rows[-1][1] if self.rows else None
+        with_latest_episodes(means, previous, np.asarray(view.all_ended) | self._is_done)
+        for values in means.values():
+            values[list(self.diverged)] = np.nan
         self.rows.append((self._step, means))
-        for writer in self.writers:
-            writer.write(self._step, means)
+        with storing(self.run_dir):
+            for writer in self.writers:
+                writer.write(self._step, means)
         self.runs.clear_report()
         return means
 
-    def _agree_to_save(self) -> bool:
-        """Agrees on the chunk size, on signals and on saving; every process has to call it."""
+    def _agree_to_save(self) -> tuple[bool, int]:
+        """Returns whether to save, and the signal of any process; every process has to call it.
+
+        The processes also agree on the size of the next chunk.
+        """
         since_save = time.perf_counter() - self.last_save
         numbers = distributed.all_gather(self.chunk_size, since_save, self.interrupt.signal)
         self.chunk_size, since_save = numbers[0, :2].tolist()  # process 0 decides
-        self.interrupt.signal = int(numbers[:, 2].max())
-        return self._is_done or bool(self.interrupt.signal) or since_save > self.save_seconds
+        signal = int(numbers[:, 2].max())
+        return self._is_done or bool(signal) or since_save > self.save_seconds, signal
 
     def _save(self, snapshot: training_runs.RunState) -> None:
         """Writes a checkpoint."""
         if self.directory:
-            self.directory.save(snapshot, self.rows, self.num_updates)
+            seconds = time.perf_counter() - self.started
+            self.directory.save(snapshot, self.rows, self.num_updates, seconds)
         self.last_save = time.perf_counter()
+
+
+def with_latest_episodes(
+    means: dict[str, np.ndarray], previous: Mapping[str, np.ndarray] | None, all_ended: np.ndarray
+) -> None:
+    """Fills in the return and length of episodes in a report `[R]`, in place.
+
+    Where no episode ended, they are those of the previous report. They are NaN until every
+    environment has completed an episode, because short episodes end first.
+
+    Args:
+      means: metrics of the report.
+      previous: metrics of the report before, or None.
+      all_ended: whether every environment of a run has completed an episode, `[R]`.
+    """
+    for name in EPISODE_METRICS:
+        values = means[name]
+        values[~all_ended] = np.nan
+        if previous is not None:
+            is_missing = np.isnan(values)
+            values[is_missing] = previous[name][is_missing]
 
 
 def report_updates(plan: Plan) -> np.ndarray:

@@ -33,6 +33,9 @@ _ALL = (
         "num_seeds", "number of independent runs, trained side by side", 1, recorded=True
     ),
     RunOption("seed", "random seed; run i uses fold_in(key(seed), i)", 0, recorded=True),
+    RunOption(
+        "name", "label of the run in figures and tables (the agent)", recorded=True
+    ),
     RunOption("run_dir", "directory for checkpoints, metrics and the result"),
     RunOption("num_reports", "number of points of the learning curves", 50, recorded=True),
     RunOption(

@@ -16,12 +16,20 @@ from rljax import envs
 from rljax.agents import AGENTS, AgentRow
 from rljax.envs.memory import carry_memory
 from rljax.envs.state import show_state
-from rljax.experiment.hyperparameters import split_hyperparameters
+from rljax.experiment.hyperparameters import check_effect, split_hyperparameters
 from rljax.experiment.options import RECORDED
+from rljax.ops import random
+from rljax.ops.memory import device_bytes, readable, tree_bytes
+from rljax.ops.observations import obs_structs
+from rljax.ops.precision import in_32_bits
 from rljax.training.learner import make_learner
 from rljax.training.parallel import WORKERS
 from rljax.training.runs import MakeLearner, RunInit
-from rljax.types import Agent, Env, PyTree
+from rljax.types import Agent, Env, EnvSpec, PyTree
+
+MAX_REPORTS = 10**6
+MAX_NAME = 60  # characters of a label
+MAX_SEEDS = 2**24  # their keys fit into memory before the program's memory is known
 
 
 class Plan(NamedTuple):
@@ -42,6 +50,7 @@ class Plan(NamedTuple):
       seed: random seed.
       num_reports: number of points of the learning curves.
       workers: number of devices that train each run together.
+      name: label of the runs in figures and tables; "" shows the name of the agent.
     """
 
     agent: str
@@ -57,6 +66,7 @@ class Plan(NamedTuple):
     seed: int
     num_reports: int
     workers: int = 1
+    name: str = ""
 
     @property
     def leading_shape(self) -> tuple[int, ...]:
@@ -78,7 +88,8 @@ class Plan(NamedTuple):
         """One line, such as "ppo CartPole-v1 · 8 seeds · cpu"."""
         seeds = f"{self.num_seeds} seed{'s' * (self.num_seeds > 1)}"
         runs = f"{self.num_runs} runs" if self.sweep else seeds
-        return f"{self.agent} {self.env_id} · {runs} · {jax.default_backend()}"
+        name = f" ({self.name})" if self.name else ""
+        return f"{self.agent}{name} {self.env_id} · {runs} · {jax.default_backend()}"
 
     def run_name(self, index: int) -> str:
         """Returns the swept values and the seed of a run: "learning_rate 0.01, seed 3"."""
@@ -126,7 +137,7 @@ class Plan(NamedTuple):
         The key of seed i depends only on `seed` and i.
         """
         keys = jax.vmap(jax.random.fold_in, (None, 0))(
-            jax.random.key(self.seed), np.arange(self.num_seeds, dtype=np.uint32)
+            random.seed_key(self.seed), np.arange(self.num_seeds, dtype=np.uint32)
         )
         settings = np.array(list(itertools.product(*self.sweep.values())), np.float32)
         repeated = settings.repeat(self.num_seeds, axis=0)
@@ -158,11 +169,15 @@ class Plan(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """Returns the plan as plain values: the content of config.toml."""
-        head = {"agent": self.agent, "env_id": self.env_id, "num_seeds": self.num_seeds}
-        head |= {"seed": self.seed, "num_reports": self.num_reports}
+        head = {"agent": self.agent, "env_id": self.env_id}
+        if self.name:
+            head["name"] = self.name
+        head |= {"num_seeds": self.num_seeds, "seed": self.seed, "num_reports": self.num_reports}
         fields = configs.to_mapping(self.config)
         body = {name: value for name, value in fields.items() if name not in self.pieces}
-        tail: dict[str, Any] = {"pieces": sorted(self.pieces)} if self.pieces else {}
+        own = {*self.pieces, *(["env"] if self.custom_env else [])}
+        own |= {"agent"} if AGENTS.get(self.agent) != self.row else set()
+        tail: dict[str, Any] = {"pieces": sorted(own)} if own else {}
         if self.workers > 1:
             tail["devices"] = self.workers
         if self.env_params:
@@ -170,44 +185,74 @@ class Plan(NamedTuple):
         return head | body | self.sweep | tail
 
 
+@in_32_bits
 def make_plan(
     agent: Any, env: Any, *, num_seeds: Any = 1, seed: Any = 0, num_reports: Any = 50,
-    env_params: Any = None, devices: Any = None, **hyperparameters: Any,
+    env_params: Any = None, devices: Any = None, name: Any = None, **hyperparameters: Any,
 ) -> Plan:  # fmt: skip
     """Checks the arguments of `rljax.train` and builds the environment.
 
     Raises:
       ValueError: an argument is wrong; one sentence says which.
     """
-    name, row = _agent_row(agent)
-    num_seeds = configs.at_least("num_seeds", num_seeds, 1)
-    num_reports = configs.at_least("num_reports", num_reports, 1)
-    seed = configs.at_least("seed", seed, 0)
+    agent, row = _agent_row(agent)
+    num_seeds = configs.at_least("num_seeds", num_seeds, 1, MAX_SEEDS)
+    num_reports = configs.at_least("num_reports", num_reports, 1, MAX_REPORTS)
+    seed = random.checked_seed(seed)
     env, params = envs.with_params(env, env_params)
-    values, sweep, pieces = split_hyperparameters(name, row, hyperparameters)
-    for setting in itertools.product(*sweep.values()):  # checks each setting of the sweep
+    values, sweep, pieces = split_hyperparameters(agent, row, hyperparameters)
+    # each swept value has been checked; the extremes are checked together with the other options
+    extremes = ({min(swept), max(swept)} for swept in sweep.values())
+    for setting in itertools.product(*extremes):
         configs.from_mapping(row.config, values | dict(zip(sweep, setting, strict=True)))
     config = configs.from_mapping(row.config, values | {k: v[0] for k, v in sweep.items()})
     custom_env = not isinstance(env, str)
     single = envs.make(env, **params)
     if custom_env:
         envs.validate(single)
-    row.check(name, single.spec)
+    row.check(agent, single.spec)
+    _check_rollout_memory(config, single.spec)
     workers = 1 if devices is None else configs.at_least("devices", devices, 1)
     if workers > 1 and "average" not in inspect.signature(row.make).parameters:
         raise ValueError(
-            f"`devices` is {workers}, but the maker of `{name}` has no argument `average`, which "
+            f"`devices` is {workers}, but the maker of `{agent}` has no argument `average`, which "
             "averages gradients over devices: add it, or leave `devices` out."
         )
     plan = Plan(
-        agent=name, env_id=single.spec.env_id if custom_env else env, row=row,
+        agent=agent, env_id=single.spec.env_id if custom_env else env, row=row,
         env=as_observed(row, config, single), env_params=params,
         custom_env=custom_env, config=config, sweep=sweep, pieces=pieces, num_seeds=num_seeds,
         seed=seed, num_reports=min(num_reports, config.num_updates), workers=workers,
+        name=_checked_name(name),
     )  # fmt: skip
     part = worker_part(config, workers)
     plan.make_agent(part, plan.build_env(part.num_envs))  # the maker checks its arguments
+    if sweep and workers == 1:
+        check_effect(plan.make_learner(), config, sweep)
     return plan
+
+
+def _check_rollout_memory(config: Any, spec: EnvSpec) -> None:
+    """Raises a `ValueError` if the observations of one rollout do not fit into the memory."""
+    batch, limit = config.num_envs * config.num_steps, device_bytes()
+    needed = 2 * batch * tree_bytes(obs_structs(spec))  # `obs` and `next_obs`
+    if limit is not None and needed > limit:
+        raise ValueError(
+            f"one rollout of num_envs x num_steps = {batch:,} steps needs {readable(needed)} of "
+            f"memory, but this machine has {readable(limit)}: lower `num_envs` or `num_steps`."
+        )
+
+
+def _checked_name(name: Any) -> str:
+    """Returns the name of a run, or "" for None."""
+    if name is None:
+        return ""
+    name = configs.convert("name", name, str)
+    if not name or not name.isprintable() or len(name) > MAX_NAME:
+        raise ValueError(
+            f"`name` is {name!r}, but it must be a label of 1 to {MAX_NAME} printable characters."
+        )
+    return name
 
 
 def as_observed(row: AgentRow, config: Any, env: Env) -> Env:
@@ -259,12 +304,13 @@ def plan_from_record(
     if not isinstance(name, str) or not isinstance(env_id, str):
         missing = "agent" if not isinstance(name, str) else "env_id"
         raise ValueError(f'`{missing}` is missing from the configuration: add {missing} = "...".')
-    agent = name if agent is None else agent
-    needed = sorted(values.pop("pieces", []))
-    if missing := sorted(set(needed) - set(pieces)):
+    own_agent = agent is not None
+    agent = agent if own_agent else name
+    given = {*pieces, *(["env"] if env is not None else []), *(["agent"] if own_agent else [])}
+    if missing := sorted(set(values.pop("pieces", [])) - given):
         raise ValueError(
             f"the run was made with its own `{missing[0]}`, which config.toml cannot hold: pass "
-            f"`{missing[0]}=` again."
+            f"`{missing[0]}=` again, in Python."
         )
     known = [*configs.field_types(_agent_row(agent)[1].config), *RECORDED]
     for key in values:

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import envs
-from rljax.config import at_least, convert
+from rljax.config import convert
 from rljax.envs.mcts import legal_actions
 from rljax.experiment.evaluation import load_run, with_simulations
 from rljax.experiment.plan import Plan
+from rljax.ops.precision import in_32_bits
+from rljax.ops.random import checked_seed, seed_key
 from rljax.types import Env, EnvSpec, Key, PyTree, RecurrentObs, StateObs, sample_one
 
 NUM_SHOWN = 9  # moves in the table of a search
@@ -37,6 +39,7 @@ class Turn(NamedTuple):
     obs: PyTree
 
 
+@in_32_bits
 def play(
     run_dir: str | Path, *, run: Any = 0, first: Any = True, seed: Any = 0,
     num_simulations: Any = None, env: Any = None, read: Callable[[str], str] = input,
@@ -77,10 +80,10 @@ def play(
       ... )
       >>> play(run_dir, read=lambda question: "q", write=lambda text: None)
     """
-    seed, first = at_least("seed", seed, 0), convert("first", first, bool)
+    seed, first = checked_seed(seed), convert("first", first, bool)
     plan, index, state = load_run(run_dir, run, env, **pieces)
     plan = with_simulations(plan, num_simulations)
-    key = jax.random.key(seed)
+    key = seed_key(seed)
     return _play(game_of(plan, env), policy(plan, index, state), key, first, read, write)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: finish the current chunk, save, then exit."""
+"""Ctrl-C and SIGTERM during a run: exit with a sentence on what is saved, and the usual code."""
 
 import contextlib
 import signal
@@ -8,16 +8,34 @@ from pathlib import Path
 
 
 class Interrupt:
-    """The last signal received, SIGINT or SIGTERM, or 0."""
+    """The last signal received, SIGINT or SIGTERM, or 0.
 
-    signal: int = 0
+    Attributes:
+      signal: number of the signal.
+      saved: one sentence on what is saved, for the message.
+      waits: a signal waits until `exit` is called; otherwise it interrupts at once.
+    """
 
-    def exit(self, run_dir: Path | None) -> None:
+    def __init__(self, saved: str = "", waits: bool = False):
+        self.signal, self.saved, self.waits = 0, saved, waits
+
+    def exit(self) -> None:
         """Raises KeyboardInterrupt for Ctrl-C, or SystemExit with code 143 for SIGTERM."""
         if self.signal == signal.SIGTERM:
-            print(f"Terminated. {resume_hint(run_dir)}", file=sys.stderr)
+            print(f"Terminated. {self.saved}".strip(), file=sys.stderr)
             raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt(f"Interrupted. {resume_hint(run_dir)}")
+        raise KeyboardInterrupt(f"Interrupted. {self.saved}".strip())
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within this context signals wait; at its end a signal interrupts."""
+        before, self.waits = self.waits, True
+        try:
+            yield
+        finally:
+            self.waits = before
+        if self.signal and not self.waits:
+            self.exit()
 
 
 def resume_hint(run_dir: Path | None) -> str:
@@ -27,19 +45,25 @@ def resume_hint(run_dir: Path | None) -> str:
     return f"To continue from the last checkpoint: rljax resume {run_dir}"
 
 
+def complete_hint(run_dir: Path | None) -> str:
+    """Returns one sentence on where a complete run is saved."""
+    return f"The run is complete and saved in {run_dir}."
+
+
 @contextlib.contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Within this context, Ctrl-C and SIGTERM are recorded, so that the chunk can be finished.
+def interruptible(saved: str = "", waits: bool = False) -> Iterator[Interrupt]:
+    """Within this context, Ctrl-C and SIGTERM interrupt as `Interrupt` says.
 
     A second Ctrl-C interrupts at once. Python delivers signals only to the main thread; in other
     threads nothing changes.
     """
-    interrupt, previous = Interrupt(), {}
+    interrupt, previous = Interrupt(saved, waits), {}
 
     def record(number, frame):
-        if interrupt.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        is_second = interrupt.signal and number == signal.SIGINT
         interrupt.signal = number
+        if is_second or not interrupt.waits:
+            interrupt.exit()
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -6,7 +6,6 @@ leaves the same files as an uninterrupted one. The user's own writer receives on
 """
 
 import importlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rljax import config as configs
-
-Rows = Sequence[tuple[int, Mapping[str, Any]]]  # (environment step, {metric: number or [runs]})
+from rljax.experiment.json_lines import JsonLines, Rows, one_per_run
 
 
 class Writer(Protocol):
@@ -53,100 +51,6 @@ class Writer(Protocol):
         ...
 
 
-class JsonLines:
-    """One line of JSON per row: `{"global_step": 2048, "charts/episodic_return": [21.5, null]}`.
-
-    The bytes depend only on the rows; metrics are sorted by name. Floats are written as float32,
-    in the shortest decimal form that `read_json_lines` reads back to the same bits. NaN is `null`
-    and infinity `1e999`, which is valid JSON where `Infinity` is not. Lines are flushed: a killed
-    process loses no row whose `write` has returned.
-    """
-
-    def __init__(self, path: str | Path, rows: Rows = ()):
-        """Atomically replaces the file with `rows`, then appends."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "w", encoding="ascii", newline="\n") as file:
-            file.writelines(_line(step, metrics) for step, metrics in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        self._file = open(path, "a", encoding="ascii", newline="\n")  # noqa: SIM115 (until close)
-
-    def write(self, step: int, metrics: Mapping[str, ArrayLike]) -> None:
-        self._file.write(_line(step, metrics))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def read_json_lines(path: str | Path) -> list[tuple[int, dict[str, np.ndarray]]]:
-    """Returns the rows of a metrics.jsonl, floats as float32: `[(step, {name: [runs] or []})]`.
-
-    An incomplete last line, left by a killed run, is skipped.
-
-    Raises:
-      ValueError: there is no such file, or a line before the last one is damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}: give the path of a metrics.jsonl file.")
-    lines = path.read_bytes().splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            rows.append((row.pop("global_step"), {key: _array(x) for key, x in row.items()}))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            if number < len(lines):
-                raise ValueError(
-                    f"line {number} of {path} is not a row of metrics: remove it to read the rest."
-                ) from None
-    return rows
-
-
-def _line(step: int, metrics: Mapping[str, ArrayLike]) -> str:
-    items = [f'"global_step": {int(step)}']
-    for name in sorted(metrics):
-        values = _one_per_run(name, metrics[name])
-        texts = [_text(value) for value in values.reshape(-1)]
-        text = f"[{', '.join(texts)}]" if values.ndim else texts[0]
-        items.append(f"{json.dumps(name)}: {text}")
-    return "{" + ", ".join(items) + "}\n"
-
-
-def _one_per_run(name: str, value: ArrayLike) -> np.ndarray:
-    """Returns a metric as an array `[]` or `[runs]`; all but integers and bools as float32."""
-    values = np.asarray(value)
-    if values.ndim > 1:
-        raise ValueError(
-            f"`{name}` has shape {values.shape}, but a metric must be one number or one per run: "
-            "average it over the other axes."
-        )
-    with np.errstate(over="ignore"):
-        return values if values.dtype.kind in "biu" else values.astype(np.float32)
-
-
-def _text(value: Any) -> str:
-    if value.dtype != np.float32:
-        return json.dumps(value.item())
-    if np.isnan(value):
-        return "null"
-    if np.isinf(value):
-        return "1e999" if value > 0 else "-1e999"
-    # A reader converts through float64, and rounding twice may give another number.
-    shortest = str(value)
-    return shortest if np.float32(float(shortest)) == value else repr(float(value))
-
-
-def _array(value: Any) -> np.ndarray:
-    items = value if isinstance(value, list) else [value]
-    is_float = any(item is None or isinstance(item, float) for item in items)
-    return np.array(value, np.float32 if is_float else None)
-
-
 class TensorBoard:
     """TensorBoard event files: the mean over runs of each metric, and `<metric>/run_<i>` of each.
 
@@ -157,7 +61,7 @@ class TensorBoard:
     def __init__(
         self, directory: str | Path, rows: Rows = (), config: Mapping[str, Any] | None = None
     ):
-        module = _import_extra("tensorboardX", "tensorboard")
+        module = _import_extra("tensorboard")
         # TensorBoard then hides the rows of earlier event files in the directory.
         self._writer = module.SummaryWriter(str(directory), purge_step=0)
         if config:
@@ -187,7 +91,7 @@ class WandB:
         mode = os.environ.get("WANDB_MODE") or "offline"
         settings = {"project": "rljax", "name": Path(directory).name, "mode": mode, **settings}
         Path(directory).mkdir(parents=True, exist_ok=True)
-        self._run = _import_extra("wandb", "wandb").init(
+        self._run = _import_extra("wandb").init(
             dir=str(directory), config=dict(config or {}), **settings
         )
         for step, metrics in rows:
@@ -204,7 +108,7 @@ def _curves(metrics: Mapping[str, ArrayLike]) -> dict[str, float]:
     """Returns the mean over runs of each metric, and the value of each run."""
     curves = {}
     for name in sorted(metrics):
-        values = _one_per_run(name, metrics[name]).astype(np.float64)
+        values = one_per_run(name, metrics[name]).astype(np.float64)
         if not np.isnan(values).all():
             curves[name] = float(np.nanmean(values))
         if values.size > 1:
@@ -213,7 +117,11 @@ def _curves(metrics: Mapping[str, ArrayLike]) -> dict[str, float]:
     return curves
 
 
-def _import_extra(module: str, extra: str) -> Any:
+EXTRAS = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # writer -> package that it needs
+
+
+def _import_extra(extra: str) -> Any:
+    module = EXTRAS[extra]
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -230,19 +138,36 @@ WRITERS: dict[str, Callable[[Path, Rows, Mapping[str, Any]], Writer]] = {
 }
 
 
-def check_writers(writers: Any) -> tuple[str | Writer, ...]:
+def check_writers(writers: Any, run_dir: Any = "") -> tuple[str | Writer, ...]:
     """Returns the writers as a tuple of names and objects.
 
+    Args:
+      writers: a name, a `Writer`, or several of them.
+      run_dir: the run directory; None if the run writes no files.
+
     Raises:
-      ValueError: an unknown name (the nearest one is named), or an object that is not a `Writer`.
+      ValueError: an unknown name (the nearest one is named), an object that is not a `Writer`, a
+        writer of a package that cannot be imported, or one that has no directory to write to.
     """
     is_single = isinstance(writers, str) or hasattr(writers, "write")
+    if not is_single and not isinstance(writers, (list, tuple)):
+        raise ValueError(
+            f"`writers` is {configs.shown(writers)}, but it must be a list of names "
+            f"({', '.join(WRITERS)}) or of objects with `write(step, metrics)` and `close()`."
+        )
     writers = (writers,) if is_single else tuple(writers)
     for writer in writers:
         if isinstance(writer, str) and writer not in WRITERS:
             raise ValueError(
-                f"there is no writer `{writer}`: {configs.suggestion(writer, WRITERS)}"
+                f"there is no writer {configs.shown(writer)}: {configs.suggestion(writer, WRITERS)}"
             )
+        if isinstance(writer, str) and writer in EXTRAS:
+            if run_dir is None:
+                raise ValueError(
+                    f"`writers` contains {writer!r}, which writes to the run directory: set "
+                    "`run_dir`."
+                )
+            _import_extra(writer)
         methods = callable(getattr(writer, "write", None)), callable(getattr(writer, "close", None))
         if not isinstance(writer, str) and (isinstance(writer, type) or not all(methods)):
             raise ValueError(

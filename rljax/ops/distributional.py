@@ -64,7 +64,7 @@ def quantile_midpoints(num_quantiles: int) -> Array:
       >>> quantile_midpoints(2).tolist()
       [0.25, 0.75]
     """
-    return (jnp.arange(num_quantiles) + 0.5) / num_quantiles
+    return (jnp.arange(num_quantiles, dtype=jnp.float32) + 0.5) / num_quantiles
 
 
 def quantile_huber_loss(

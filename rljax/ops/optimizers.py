@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 import optax
 
 from rljax.config import kind_of
-from rljax.types import PyTree
+from rljax.types import Array, PyTree
 
 
 def learning_rate_schedule(
@@ -84,3 +85,34 @@ def apply_gradients(
     """
     updates, opt_state = optimizer.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
+
+
+def skip_where(skipped: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Undoes an optimizer step where it is skipped: parameters and moments are those before it.
+
+    Schedules advance nevertheless. A learning rate is annealed over all steps of a run, whether
+    they are taken or skipped.
+
+    Args:
+      skipped: whether the step is skipped, bool `[]`.
+      new: parameters and optimizer states after the step, a tree.
+      old: the same tree before the step.
+
+    Example:
+      >>> optimizer = optax.chain(optax.trace(0.9), optax.scale_by_schedule(lambda count: 0.1))
+      >>> old = optimizer.init(jnp.zeros(1))
+      >>> new = optimizer.update(jnp.ones(1), old)[1]
+      >>> momentum, schedule = skip_where(jnp.bool_(True), new, old)
+      >>> momentum.trace.tolist(), int(schedule.count)
+      ([0.0], 1)
+    """
+
+    def is_schedule(x):
+        return isinstance(x, optax.ScaleByScheduleState | optax.InjectStatefulHyperparamsState)
+
+    def select(new, old):
+        if isinstance(new, optax.InjectStatefulHyperparamsState):
+            return new._replace(inner_state=skip_where(skipped, new.inner_state, old.inner_state))
+        return new if is_schedule(new) else jnp.where(skipped, old, new)
+
+    return jax.tree.map(select, new, old, is_leaf=is_schedule)

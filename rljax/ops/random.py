@@ -17,10 +17,37 @@ import jax
 import jax.numpy as jnp
 from jax.extend import random as extend
 
+from rljax.config import at_least
 from rljax.types import Array, Key
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
+MAX_SEED = 2**63 - 1  # the largest integer of TOML
+
+
+def checked_seed(seed: Any) -> int:
+    """Returns the option `seed` as an integer.
+
+    Raises:
+      ValueError: it is not an integer from 0 to `MAX_SEED`.
+    """
+    return at_least("seed", seed, 0, MAX_SEED)
+
+
+def seed_key(seed: int) -> Key:
+    """Returns the random key of a seed from 0 to `MAX_SEED`.
+
+    `jax.random.key` takes seeds modulo 2^32 (without 64-bit types), so the high word of a larger
+    seed is folded in.
+
+    Example:
+      >>> keys = [seed_key(seed) for seed in (7, 2**32 + 7)]
+      >>> [bool(key == jax.random.key(7)) for key in keys]
+      [True, False]
+    """
+    high, low = divmod(seed, 2**32)
+    key = jax.random.key(low)
+    return jax.random.fold_in(key, high) if high else key
 
 
 def split(key: Key, num: int | tuple[int, ...] = 2) -> Key:

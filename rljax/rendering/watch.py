@@ -19,6 +19,8 @@ from rljax.envs.wrapped import replace_innermost
 from rljax.envs.wrappers import batched
 from rljax.experiment.evaluation import load_run
 from rljax.experiment.plan import Plan, as_observed
+from rljax.ops.precision import in_32_bits
+from rljax.ops.random import checked_seed, seed_key
 from rljax.rendering import frames, tables
 from rljax.rendering.gymnax_tasks import maze_text
 from rljax.types import (
@@ -51,6 +53,7 @@ class Episode(NamedTuple):
     ended: bool
 
 
+@in_32_bits
 def watch(
     run_dir: str | Path, *, run: Any = 0, seed: Any = 0, max_steps: Any = 1000,
     output: str | Path | None = None, env: Any = None, show_text: bool | None = None,
@@ -91,9 +94,11 @@ def watch(
       >>> path.name
       'watch.gif'
     """
-    seed = at_least("seed", seed, 0)
+    seed = checked_seed(seed)
     max_steps = at_least("max_steps", max_steps, 1)
     plan, index, state = load_run(run_dir, run, env, **pieces)
+    if sys.stderr.isatty():  # compiling takes some seconds
+        print(f"{plan.title}: playing one episode", file=sys.stderr)
     episode = _play(plan, state, index, seed, max_steps)
     path = Path(output) if output else Path(run_dir) / "watch.gif"
     env_id = plan.env_id if not plan.custom_env else plan.env_id.rpartition("/")[2]
@@ -150,7 +155,7 @@ def _play(plan: Plan, state: PyTree, index: int, seed: int, max_steps: int) -> E
         first = jax.tree.map(lambda x: x[None], (env_state, obs))
         return first, outputs, ended
 
-    first, outputs, ended = jax.jit(play)(state, jax.random.key(seed))
+    first, outputs, ended = jax.jit(play)(state, seed_key(seed))
     *after, action, reward, is_known, is_over = outputs
     length = int((~is_over).sum())
     scenes = frames.scenes(*first, copy=0, render=render)

@@ -12,23 +12,26 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from rljax.training import coordinator as coordinator_process
 from rljax.types import PyTree, is_key
 
 HEARTBEAT_SECONDS = 1.0  # between two heartbeats
 TIMEOUT_SECONDS = 20.0  # without a heartbeat, after which a process counts as lost
 STALL_SECONDS = 300.0  # without progress, after which a live process counts as stalled
+SILENT_SECONDS = 10.0  # of waiting for a connection, after which it is said
 EXIT_PEER_LOST = 75  # exit code when another process is lost (EX_TEMPFAIL: a retry may succeed)
 
 
 def join(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
+    coordinator: str | None = None, num_processes: int | None = None,
+    process_id: int | None = None, wait_seconds: float = 300.0,
+) -> None:  # fmt: skip
     """Connects this process to the others. Call it before anything else of JAX is used.
 
     Arguments that are None are read from the cluster manager: SLURM, Open MPI, Kubernetes or a TPU
@@ -38,14 +41,17 @@ def join(
       coordinator: `host:port` of process 0, reachable by the other processes.
       num_processes: number of processes.
       process_id: index of this process, 0 to `num_processes - 1`.
+      wait_seconds: time limit of the connection.
 
     Raises:
-      ValueError: an argument is missing and there is no cluster manager, or connecting failed.
+      ValueError: an argument is missing and there is no cluster manager, or connecting failed, or
+        the other processes did not connect within the time limit.
     """
     # JAX's own timeout aborts without saying how to resume, so it must be the longer one
     options: dict[str, Any] = {
         "heartbeat_timeout_seconds": int(2.5 * TIMEOUT_SECONDS),
         "shutdown_timeout_seconds": 30,
+        "initialization_timeout": int(wait_seconds) + 3600,  # after it JAX aborts the process
     }
     if coordinator and coordinator.split(":")[0] in ("127.0.0.1", "localhost"):
         options["coordinator_bind_address"] = coordinator  # not on every interface
@@ -53,15 +59,49 @@ def join(
     options = {name: value for name, value in options.items() if name in known}
     if jax.distributed.is_initialized():
         return
+
+    def connect():
+        with coordinator_process.in_own_process():
+            jax.distributed.initialize(coordinator, num_processes, process_id, **options)
+
+    others = "process 0" if process_id else "the other processes"
+    waiting = f"waiting for {others} of this run" + (f" at {coordinator}" if coordinator else "")
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id, **options)
+        _call(connect, wait_seconds, waiting)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"the other processes of this run were not found ({error}): give `coordinator`, "
             "`num_processes` and `process_id`, or start it under SLURM, Open MPI or Kubernetes."
         ) from None
+    except TimeoutError as error:
+        coordinator_process.shut_down()
+        raise ValueError(
+            f"{error}: start all processes, check the address, or raise `wait_seconds`."
+        ) from None
     except RuntimeError as error:
         raise ValueError(f"connecting to the other processes failed: {error}") from None
+
+
+def _call(connect: Callable[[], None], seconds: float, waiting: str) -> None:
+    """Calls a function that blocks in C++ in a thread, so that Ctrl-C and a time limit work."""
+    errors: list[BaseException] = []
+
+    def run():
+        try:
+            connect()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="rljax-connect")
+    thread.start()
+    thread.join(min(SILENT_SECONDS, seconds))
+    if thread.is_alive() and seconds > SILENT_SECONDS:
+        print(f"{waiting}, at most {seconds:g} s (--wait-seconds)", file=sys.stderr, flush=True)
+        thread.join(seconds - SILENT_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"{waiting} took more than {seconds:g} s")
+    if errors:
+        raise errors[0]
 
 
 def is_first() -> bool:
@@ -207,4 +247,6 @@ class _Heartbeat(threading.Thread):
     def _exit(self, reason: str) -> None:
         # the main thread is blocked in a collective operation and cannot be interrupted
         print(f"error: {reason}. {self._resume_hint}", file=sys.stderr, flush=True)
+        # the others detect the loss at the same time
+        coordinator_process.shut_down(3 * HEARTBEAT_SECONDS)
         os._exit(EXIT_PEER_LOST)

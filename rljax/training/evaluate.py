@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.ops import random
+from rljax.ops.precision import in_32_bits
 from rljax.types import Agent, Array, Env, Key, PyTree, sample_one, unclipped_reward
 
 
@@ -24,6 +25,7 @@ class Evaluation(NamedTuple):
     finished: Array
 
 
+@in_32_bits
 def evaluate(
     agent: Agent, env: Env, state: PyTree, key: Key, episodes_per_env: int = 1,
     max_steps: int | None = None, greedy: bool = True,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from rljax.ops import random
 from rljax.ops.observations import mean_legal_actions
+from rljax.ops.precision import in_32_bits
 from rljax.types import (
     Agent,
     Array,
@@ -90,6 +91,7 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
       1
     """
 
+    @in_32_bits
     def init(key: Key, worker: int | Array = 0) -> TrainState:
         agent_key, key = jax.random.split(key)  # the same agent in all workers
         env_key, key = jax.random.split(jax.random.fold_in(key, worker))  # different environments
@@ -97,6 +99,7 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
         episodes = jnp.zeros(env.spec.num_envs), jnp.zeros(env.spec.num_envs, jnp.int32)
         return TrainState(agent.init(agent_key), env_state, obs, key, episodes, jnp.int32(0))
 
+    @in_32_bits
     def step(state):
         act_key, update_key, key = random.split(state.key, 3)
         env_state, obs, trajectory, reward = rollout(
@@ -201,6 +204,7 @@ def advance(
     return jax.lax.fori_loop(0, num_updates, body, (state, report))
 
 
+@in_32_bits
 def train(
     learner: Learner, key: Key, num_updates: int, num_reports: int = 1, worker: int | Array = 0
 ) -> tuple[TrainState, Metrics]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.ops.memory import device_bytes, program_bytes, readable, tree_bytes
+from rljax.ops.precision import in_32_bits
 from rljax.types import PyTree, is_key
 
 WORKERS = "workers"  # the mapped axis that `average` is a mean over
@@ -124,21 +125,25 @@ def _worker_devices(workers: int) -> list[Any]:
 
 def _compiled(lowered: Any, options: dict[str, Any], num_shards: int) -> tuple[Any, int | None]:
     """Compiles for one shard, and returns the memory of all shards in bytes, or None."""
-    _check_memory(lowered.out_info, num_shards)
+    _check_memory("state", tree_bytes(lowered.out_info), num_shards)
     compiled = _with_options(lowered, options)
     num_bytes = program_bytes(compiled)
-    return compiled, None if num_bytes is None else num_shards * num_bytes
+    if num_bytes is None:
+        return compiled, None
+    _check_memory("program", num_bytes, num_shards)
+    return compiled, num_shards * num_bytes
 
 
-def _check_memory(results: PyTree, num_shards: int) -> None:
-    """Raises a `ValueError` if the results of a program do not fit in the memory."""
+def _check_memory(what: str, bytes_per_shard: int, num_shards: int) -> None:
+    """Raises a `ValueError` if the shards of a device do not fit in its memory together."""
     limit = device_bytes()
     shards_per_device = num_shards if jax.default_backend() == "cpu" else 1
-    needed = shards_per_device * tree_bytes(results)
+    needed = shards_per_device * bytes_per_shard
     if limit is not None and needed > limit:
         raise ValueError(
-            f"the state of the runs needs {readable(needed)} of memory, but this machine has "
-            f"{readable(limit)}: lower `num_seeds`, `num_envs`, or the size of the replay buffer."
+            f"the {what} of the runs needs {readable(needed)} of memory, but this machine has "
+            f"{readable(limit)}: lower `num_seeds`, `num_envs`, `num_steps`, or the size of the "
+            "replay buffer."
         )
 
 
@@ -179,6 +184,7 @@ def _on_threads(num_runs: int, num_shards: int) -> Placement:
         lowered = jax.jit(function, donate_argnums=donate).lower(shards[0], *shared)
         compiled, num_bytes = _compiled(lowered, options, num_shards)
 
+        @in_32_bits  # the setting of the calling thread is not that of the pool's threads
         def call_one(shard, *shared):
             return jax.block_until_ready(compiled(shard, *shared))
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
-from probes import bits, random_trajectory, walk
+from probes import bits, counts, random_trajectory, walk
 
 from rljax import networks
 from rljax.agents.dppo import DPPOConfig, dppo, hinged_kl
@@ -136,6 +136,21 @@ def test_an_update_stops_above_four_targets():
         np.testing.assert_allclose(x, y, atol=1e-4)  # shuffled in a different order
     first, free = (ravel_pytree(params)[0] for params, _ in (first, free))
     assert np.abs(free - first).max() > 0.05
+
+
+def test_the_learning_rate_is_annealed_over_steps_that_were_stopped():
+    """Adam counts the steps that were taken, its schedule all steps of the run."""
+    config = dataclasses.replace(
+        CONFIG, update_epochs=3, num_minibatches=2, total_timesteps=T * B * WORKERS * 4,
+        learning_rate=0.05, target_kl=1e-7,
+    )  # fmt: skip
+    agent = dppo(config, SPEC._replace(num_envs=B * WORKERS), network=NETWORK)
+    state = agent.init(jax.random.key(0))
+    trajectory, update = rollout(state.params, 0.0), jax.jit(agent.update)
+    for _ in range(4):
+        state, _ = update(state, trajectory, jax.random.key(1))
+    num_taken, num_annealed = counts(state.opt_state)
+    assert num_annealed == 4 * 3 * 2 > 2 * num_taken > 0
 
 
 def test_workers_stay_equal_on_four_devices():

@@ -12,6 +12,7 @@ from probes import random_trajectory
 import rljax
 from rljax.agents.pqn import PQNConfig, pqn
 from rljax.networks import action_values
+from rljax.ops import optimizers
 from rljax.types import EnvSpec
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -75,6 +76,26 @@ def test_an_update_equals_a_plain_implementation_of_the_paper():
     for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-4)
     assert int(after.env_steps.value) == T * B and metrics["losses/td_loss"] > 0
+
+
+def test_the_learning_rate_is_annealed_once_per_update():
+    """All epochs and minibatches of update k of N have the rate (1 - k / N) x 0.03."""
+    options = {"anneal_lr": True, "update_epochs": 2, "num_minibatches": 3}
+    config = dataclasses.replace(CONFIG, total_timesteps=T * B * 4, **options)
+    rates = jnp.repeat(0.03 * (1.0 - jnp.arange(4) / 4), 2 * 3)
+    by_hand = optimizers.clipped(optax.radam(lambda count: rates[count]), config.max_grad_norm)
+    trajectory = random_trajectory(3, T, B, SPEC)
+    trajectory = trajectory._replace(extras={"value": jnp.zeros((T, B))})
+
+    def learn(**pieces):
+        agent = pqn(config, SPEC, network=NETWORK, **pieces)
+        state, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+        for i in range(4):
+            state, _ = update(state, trajectory, jax.random.key(i))
+        return state.params
+
+    for x, y in zip(*map(jax.tree.leaves, (learn(), learn(optimizer=by_hand))), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
 def test_acting_returns_the_largest_value_as_an_extra():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from probes import random_trajectory
+from probes import bits, counts, random_trajectory
 
 import rljax
 from rljax import networks
@@ -41,20 +41,21 @@ def rollouts_of(trajectory):
     return [jax.tree.map(lambda x: x[i : i + T], trajectory) for i in range(0, T * ROLLOUTS, T)]
 
 
-def learn(config, rollouts, spec=SPEC, **options):
-    """The parameters before each update and after the last, with plain gradient steps."""
-    agent = reinforce(config, spec, network=NETWORK, optimizer=optax.sgd(0.1), **options)
+def learn(config, rollouts, spec=SPEC, *, return_states=False, **options):
+    """The parameters before each update and after the last, by default with plain SGD."""
+    agent = reinforce(config, spec, network=NETWORK, **{"optimizer": optax.sgd(0.1), **options})
     state = agent.init(jax.random.key(0))
     # the extras of `act` also hold a policy, which these tests do not use
     steps = state.waiting.steps._replace(
         extras={"raw_action": state.waiting.steps.action, "policy": ()}
     )
     state = state._replace(waiting=state.waiting._replace(steps=steps))
-    update, path = jax.jit(agent.update), [state.params]
+    update, states = jax.jit(agent.update), [state]
     for rollout in rollouts:
         state, _ = update(state, rollout, jax.random.key(1))
-        path.append(state.params)
-    return path
+        states.append(state)
+    path = [state.params for state in states]
+    return (path, states) if return_states else path
 
 
 @jax.jit
@@ -150,6 +151,17 @@ def test_steps_are_used_when_they_leave_the_window(baseline):
         *map(jax.tree.leaves, (path[2], path[1], jax.grad(loss)(path[1]))), strict=True
     ):
         np.testing.assert_allclose(x, y - 0.1 * g, rtol=1e-4, atol=1e-5)
+
+
+def test_updates_without_the_end_of_an_episode_change_no_parameter():
+    """Adam moves on a zero gradient by its momentum; only the annealed learning rate goes on."""
+    rollouts = rollouts_of(long_trajectory(ends=0.0))
+    ends = jnp.zeros((T, B), bool).at[1].set(True)
+    endless = [x._replace(truncated=ends & (i == 0)) for i, x in enumerate(rollouts)]
+    spec = SPEC._replace(max_episode_steps=100)  # a window that no step leaves
+    path, states = learn(CONFIG, endless, spec, optimizer=None, return_states=True)
+    assert bits(path[0]) != bits(path[1]) == bits(path[-1])
+    assert [counts(state.opt_state) for state in states] == [(i > 0, i) for i in range(6)]
 
 
 def test_workers_equal_one_worker_with_all_environments():

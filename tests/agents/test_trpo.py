@@ -106,6 +106,44 @@ def test_a_step_reaches_the_kl_constraint_without_violating_it():
         assert kl > 0.2 * target or metrics["losses/step_fraction"] < 1
 
 
+def test_the_line_search_accepts_the_first_step_that_improves_the_surrogate():
+    """The surrogate is mean(ratio x advantage). The logarithm of the ratio has its gradient too."""
+    config = dataclasses.replace(CONFIG, ent_coef=0.0, gamma=0.0, target_kl=2.0, damping=1e-3)
+    agent, state, trajectory = make(config)
+    rewards = jax.random.normal(jax.random.key(7), (32, T, B))
+    update = jax.vmap(
+        lambda x: agent.update(state, trajectory._replace(reward=x), jax.random.key(1))
+    )
+    after, metrics = jax.jit(update)(rewards)
+    policy, critic = split(state.params)
+    flat, unravel = ravel_pytree(policy)
+
+    @jax.jit
+    def log_policies(flats):
+        params = jax.vmap(lambda x: {"params": {**unravel(x), **critic}})(flats)
+        return jax.vmap(lambda x: jax.nn.log_softmax(NETWORK.apply(x, trajectory.obs)[0].logits))(
+            params
+        )
+
+    def first_accepted(step, advantage, ratio):
+        fractions = 0.5 ** np.arange(config.num_halvings + 1)
+        points = np.asarray(flat) + np.outer([0, *fractions], step)
+        old, *new = np.asarray(log_policies(points), np.float64)
+        kl = (np.exp(old) * (old - new)).sum(axis=-1).mean(axis=(1, 2))
+        chosen = np.take_along_axis(new - old, np.asarray(trajectory.action)[None, ..., None], -1)
+        gain = ((ratio(chosen[..., 0]) - ratio(0.0)) * advantage).mean(axis=(1, 2))
+        return fractions[np.argmax((gain > 0) & (kl <= config.target_kl))]
+
+    value, differs = np.asarray(NETWORK.apply(state.params, trajectory.obs)[1]), 0
+    for i, fraction in enumerate(metrics["losses/step_fraction"].tolist()):
+        new = ravel_pytree(split(jax.tree.map(lambda x: x[i], after.params))[0])[0]
+        advantage = np.asarray(rewards[i] - value, np.float64)
+        inputs = (new - flat) / fraction, advantage - advantage.mean()
+        assert fraction == first_accepted(*inputs, np.exp)
+        differs += fraction != first_accepted(*inputs, lambda x: x)
+    assert differs > 3
+
+
 def test_without_improvement_the_policy_is_unchanged_to_the_bit():
     """Equal rewards and values give zero advantages, and no step is accepted."""
     agent, state, trajectory = make(dataclasses.replace(CONFIG, ent_coef=0.0, gamma=0.0))

@@ -12,6 +12,8 @@ from rljax.config import (
     ALIASES,
     at_least,
     check_range,
+    check_swept,
+    convert,
     field_types,
     from_mapping,
     nearest,
@@ -178,6 +180,41 @@ def test_aliases_are_not_accepted():
                 from_mapping(PPOConfig, {alias: 1})
 
 
+def test_large_integers_are_read_exactly():
+    assert convert("seed", "9007199254740993", int) == 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1e-50, "`learning_rate` is 1e-50, which is 0 in float32: give a larger number, or 0."),
+        (1e39, "`learning_rate` is 1e\\+39, but it must be above 0."),
+        (float("nan"), "`learning_rate` is nan, but it must be above 0."),
+    ],
+)
+def test_numbers_that_float32_cannot_hold_are_refused(value, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        from_mapping(PPOConfig, {"learning_rate": value})
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_swept(PPOConfig, "learning_rate", [1e-3, value])
+
+
+def test_every_integer_option_has_an_upper_bound():
+    for name, kind in field_types(PPOConfig).items():
+        if kind is int:
+            with pytest.raises(ValueError, match=f"`{name}` is 10{{20}}, but it must be .*at most"):
+                from_mapping(PPOConfig, {name: 10**20})
+    with pytest.raises(ValueError, match="num_steps = 100000 x 100000 steps, but it must .* most"):
+        from_mapping(PPOConfig, {"num_envs": 10**5, "num_steps": 10**5, "total_timesteps": 10**12})
+
+
+def test_names_that_start_alike_are_all_suggested():
+    known = ["num_envs", "num_steps", "name", "gamma"]
+    assert suggestion("n", known) == "did you mean one of name, num_envs, num_steps?"
+    assert suggestion("num", known) == "did you mean one of num_envs, num_steps?"
+    assert suggestion("num_e", known) == "did you mean `num_envs`?"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -185,7 +222,6 @@ def test_aliases_are_not_accepted():
         ("total_timesteps", 1e6, 1_000_000),
         ("total_timesteps", "1_000_000", 1_000_000),
         ("total_timesteps", " 2048 ", 2048),
-        ("total_timesteps", "9007199254740993", 9007199254740993),
         ("num_envs", np.int64(16), 16),
         ("num_envs", np.float32(16), 16),
         ("learning_rate", "3e-4", 3e-4),

@@ -212,7 +212,7 @@ def _branching(state, action, key):
         ),
         (
             valid_env(step=_branching),
-            "`step` raises TracerBoolConversionError under `jit`, for an",
+            "`step` needs the value of an array while JAX compiles it (",
         ),
         (valid_env(reset=lambda key: jnp.ones(2)), "`reset` returns a "),
         (valid_env(reset=lambda key: (jnp.ones(2), ())), "`obs` of `reset` contains no array"),
@@ -283,6 +283,48 @@ def test_environments_that_do_not_reset_themselves():
 def test_environments_whose_next_obs_is_the_reset_observation():
     env = valid_env(next_obs=lambda output, state: output.obs)
     assert "`obs` equals `next_obs`" in error_message(env)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_actions": 2.5}, "`num_actions` is 2.5; give an integer of at least 0"),
+        ({"num_actions": (2, True)}, "`num_actions` is (2, True); give an integer"),
+        ({"num_states": -1, "obs_shape": ()}, "`num_states` is -1; give an integer of at least 0"),
+        ({"obs_shape": (0,)}, "`obs_shape` is (0,); give a shape of integers of at least 1"),
+        ({"obs_shape": (2.0,)}, "`obs_shape` is (2.0,); give a shape of integers"),
+        ({"num_actions": 0, "action_shape": (0,)}, "`action_shape` is (0,); give integers of at"),
+        (
+            {"obs_shape": (100_000, 130_000)},
+            "256 observations of `obs_shape` (100000, 130000) need",
+        ),
+    ],
+)
+def test_sizes_that_are_not_integers_or_do_not_fit(changes, words):
+    assert words in error_message(valid_env(SPEC._replace(**changes)))
+
+
+def test_a_missing_spec():
+    with pytest.raises(ValueError, match=r"^the `spec` of the environment is None, but it must b"):
+        envs.validate(valid_env(spec=None))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda state, action, key: np.clip(np.asarray(action), 0, 1),
+        lambda state, action, key: state if action > 0 else None,
+        lambda state, action, key: [1, 2, 3][action],
+        lambda state, action, key: int(action),
+    ],
+    ids=["numpy", "if", "index", "int"],
+)
+def test_code_that_needs_values_names_its_line_and_the_cure(function):
+    text = error_message(valid_env(step=function))
+    line = function.__code__.co_firstlineno
+    assert text.startswith("Mine: `step` needs the value of an array while JAX compiles it (")
+    assert f"test_checks.py, line {line}): write it with `jax.numpy` in place of NumPy" in text
+    assert "jax.lax.cond" in text and "gymnasium environment" in text
 
 
 def test_registered_environments_pass():

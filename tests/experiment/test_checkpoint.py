@@ -1,5 +1,6 @@
 """Checkpoints: bit-exact, deterministic and atomic; damage is detected."""
 
+import hashlib
 import itertools
 import json
 import math
@@ -234,20 +235,99 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path):
 
 
 def test_a_different_config_is_reported_key_by_key(tmp_path):
-    checkpoint.save(tmp_path, small_tree(), {"config": {**META["config"], "x": math.nan}}, step=1)
+    saved = json.loads(json.dumps({**META["config"], "x": math.nan}))
     same = {**META["config"], "hidden_sizes": (64, 64), "num_envs": 8.0, "x": math.nan}
-    assert checkpoint.restore(tmp_path, small_tree(), same) is not None
+    checkpoint.check_config("file", saved, same)
     other = {"learning_rate": 3e-4, "hidden_sizes": (64, 32), "double": True, "tau": None}
-    with pytest.raises(ValueError) as error:  # not the error of the leaves, which also differ
-        checkpoint.restore(tmp_path, {"another": 1}, other)
+    with pytest.raises(ValueError) as error:
+        checkpoint.check_config("file", saved, other)
     assert str(error.value).startswith(
         "the run was saved with hidden_sizes = [64, 64] (now [64, 32]); learning_rate = 0.001 "
         "(now 0.0003); num_envs = 8 (now none); no tau (now None); x = nan (now none): use the "
-        "saved values in"
+        "saved values in file"
     )
-    checkpoint.save(tmp_path, small_tree(), {}, step=3)
     with pytest.raises(ValueError, match=r"saved with no x \(now 1\)"):
-        checkpoint.restore(tmp_path, small_tree(), {"x": 1})
+        checkpoint.check_config("file", {}, {"x": 1})
+
+
+def test_an_option_of_a_newer_version_takes_its_default_and_says_so():
+    defaults = {"gamma": 0.9, "sizes": (3, 4)}
+    with pytest.warns(UserWarning, match=r"without the option `sizes`.*default \[3, 4\] is used"):
+        checkpoint.check_config("file", {"gamma": 0.5}, {"gamma": 0.5, "sizes": (3, 4)}, defaults)
+    for saved, now in (
+        ({"gamma": 0.5}, {}),
+        ({}, {"gamma": 0.5}),
+        ({"gamma": 0.5}, {"gamma": 0.9}),
+    ):
+        with pytest.raises(ValueError, match="the run was saved with"):
+            checkpoint.check_config("file", saved, now, defaults)
+
+
+def test_the_metadata_is_parsed_before_the_leaves_are_compared(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, small_tree(), {"step": step}, step)
+
+    def parse(path, meta):
+        if meta["step"] == 2:
+            raise checkpoint.DamagedCheckpoint(f"{path} is malformed")
+        return meta["step"]
+
+    with pytest.warns(UserWarning, match="skipping damaged .*2.rljax is malformed"):
+        assert checkpoint.restore(tmp_path, small_tree(), parse)[1] == 1
+
+    def refuse(path, meta):
+        raise ValueError("another run")
+
+    with pytest.raises(ValueError, match="another run"):  # not the error of the leaves
+        checkpoint.restore(tmp_path, {"another": 1}, refuse)
+
+
+def with_header(path, header, data=b""):
+    """Writes a checkpoint with any header and a valid digest."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    body = len(text).to_bytes(8, "little") + text + data
+    path.write_bytes(checkpoint_file.MAGIC + hashlib.sha256(body).digest() + body)
+
+
+LEAF = {"path": "x", "kind": "array", "dtype": "float32", "shape": [2], "weak": False}
+HEADER = {"format": 1, "meta": {}, "leaves": [LEAF]}
+MALFORMED_LEAVES = [
+    {"path": 1}, {"kind": None}, {"dtype": "object"}, {"dtype": "O"}, {"dtype": "float33"},
+    {"dtype": "float128"}, {"dtype": "V8"}, {"dtype": "f4,f4"}, {"dtype": "int"}, {"dtype": []},
+    {"shape": ["2"]}, {"shape": "2"}, {"shape": [2.0]}, {"shape": [-1]}, {"shape": [True]},
+    {"shape": [2**63, 0]}, {"shape": [10**30]}, {"shape": None}, {"shape": 2}, {"weak": 0},
+    {"extra": 1},
+]  # fmt: skip
+MALFORMED = [
+    b"", b"{", b"\xff", b"null", b"[]", b"1", b'"x"', b"[" * 100_000, b'{"a":' * 100_000,
+    b"9" * 5000, {}, HEADER | {"format": None}, HEADER | {"format": "1"}, HEADER | {"format": True},
+    HEADER | {"format": 0}, HEADER | {"format": 1.0}, {"meta": {}, "leaves": []},
+    {"format": 1, "leaves": []}, {"format": 1, "meta": {}}, HEADER | {"more": 1},
+    HEADER | {"meta": None}, HEADER | {"meta": []}, HEADER | {"leaves": None},
+    HEADER | {"leaves": 3}, HEADER | {"leaves": [3]}, HEADER | {"leaves": [None]},
+    HEADER | {"leaves": [[]]}, HEADER | {"leaves": {"0": LEAF}}, HEADER | {"leaves": [LEAF] * 2},
+    HEADER | {"leaves": []}, HEADER | {"leaves": [{"path": "x"}]},
+    *(HEADER | {"leaves": [LEAF | change]} for change in MALFORMED_LEAVES),
+]  # fmt: skip
+
+
+def test_a_malformed_header_with_a_valid_digest_is_damage(tmp_path):
+    like = np.zeros(2, np.float32)
+    good = checkpoint.save(tmp_path, like, {}, step=1)
+    bad = tmp_path / "checkpoint-000000000002.rljax"
+    for header in MALFORMED:
+        with_header(bad, header, bytes(8))
+        with pytest.raises(checkpoint.DamagedCheckpoint):
+            checkpoint.load(bad, like)
+        with pytest.warns(UserWarning, match="skipping damaged checkpoint"):
+            assert restore(tmp_path, like)[2] == good
+    for length in (2**63, 2**64 - 1, 10**6):  # longer than the file
+        body = length.to_bytes(8, "little") + b"{}"
+        bad.write_bytes(checkpoint_file.MAGIC + hashlib.sha256(body).digest() + body)
+        with pytest.raises(checkpoint.DamagedCheckpoint, match="not as long"):
+            checkpoint.load(bad, like)
+    with_header(bad, HEADER | {"leaves": [LEAF | {"path": ""}]}, bytes(8))  # the others differ
+    assert restore(tmp_path, like)[2] == bad
 
 
 @pytest.mark.parametrize(("function", "call"), [("replace", 0), ("fsync", 0), ("fsync", 1)])

@@ -15,13 +15,15 @@ import pytest
 from probes import DRIFT, DriftConfig, bits, coin, drift, walk
 
 import rljax
+from rljax import config as configs
 from rljax import envs, replay
 from rljax.envs import build
-from rljax.experiment import checkpoint, divergence, loop, writers
+from rljax.experiment import checkpoint, divergence, json_lines, loop
 from rljax.experiment.options import RUN_OPTIONS
 from rljax.experiment.plan import make_plan
 from rljax.experiment.run import run_plan
-from rljax.training import runs
+from rljax.results import statistics
+from rljax.training import parallel, runs
 from rljax.training.learner import make_learner
 from rljax.types import Env, EnvSpec, Mean, Replay, Step
 
@@ -137,28 +139,62 @@ def test_a_run_equals_a_plain_python_loop(four):
     step = jax.jit(learner.step)
     for seed in range(2):
         state = learner.init(jax.random.fold_in(jax.random.key(0), seed))
+        ended = np.zeros(NUM_ENVS, bool)
         for report in range(5):
             rows = []
             for _ in range(UPDATES // 5):
+                before = np.asarray(state.episodes[1])
                 state, metrics = step(state)
+                ended |= np.asarray(state.episodes[1]) < before + NUM_STEPS
                 rows.append(jax.device_get(metrics))
             for name, values in four.metrics.items():
                 updates = [row[name] for row in rows]
                 if isinstance(updates[0], Mean):
                     weight = sum(x.weight for x in updates)
                     expected = sum(x.total for x in updates) / weight if weight else np.nan
+                    is_last = report == 4
+                    expected = expected if ended.all() or is_last else np.nan
+                    if np.isnan(expected) and report:
+                        expected = values[seed, report - 1]
                 else:
                     expected = np.mean(updates)
                 np.testing.assert_allclose(values[seed, report], expected, rtol=1e-4, err_msg=name)
         assert_close(state.agent, jax.tree.map(lambda x, seed=seed: x[seed], four.state.agent))
 
 
-def test_the_return_is_nan_in_reports_without_a_complete_episode():
+def test_the_return_is_that_of_the_latest_episodes():
     run = train(coin(short=9, long=9), num_reports=UPDATES)
     lengths = run.metric("charts/episodic_length")[0]
-    assert set(np.flatnonzero(~np.isnan(lengths))) == {2, 4, 6, 8, 11, 13, 15, 17}
-    assert np.nanmax(lengths) == np.nanmin(lengths) == 9
+    assert np.isnan(lengths).tolist() == [True] * 2 + [False] * (UPDATES - 2)
+    assert (lengths[2:] == 9).all()  # also in reports in which no episode ended
     np.testing.assert_array_equal(run.returns[0], lengths)
+
+
+def test_the_return_is_nan_until_every_environment_has_completed_an_episode():
+    """Of 16 environments about half have short episodes, which end first."""
+    sixteen = {"num_envs": 16, "total_timesteps": 16 * NUM_STEPS * UPDATES}
+    run = train(unequal(short=3, long=30), num_reports=UPDATES, **sixteen)
+    lengths = run.metric("charts/episodic_length")[0]
+    first = 30 // NUM_STEPS  # index of the report in which the long episodes end
+    assert np.isnan(lengths).tolist() == [True] * first + [False] * (UPDATES - first)
+    assert lengths[first] > 3
+
+
+def test_returns_of_a_report_by_hand():
+    nan, names = np.nan, loop.EPISODE_METRICS
+    means = {name: np.float32([1, nan, 3, nan]) for name in names} | {"other": np.float32([nan])}
+    previous = {name: np.float32([5, 6, nan, nan]) for name in names}
+    loop.with_latest_episodes(means, previous, np.array([True, True, False, False]))
+    for name in names:
+        np.testing.assert_array_equal(means[name], [1, 6, nan, nan])
+    assert np.isnan(means["other"]).all()
+
+
+def test_the_return_is_the_same_in_the_bar_the_table_and_the_result(capfd):
+    run = train(num_seeds=3, progress=True, eval_episodes=0)
+    last = statistics.describe(run.returns[:, -1])
+    assert f"  return {last}\n" in capfd.readouterr().err
+    assert run.summary().splitlines()[1] == f"  return {last}"
 
 
 def test_the_size_of_the_run_state_does_not_depend_on_the_number_of_steps():
@@ -181,7 +217,7 @@ def test_a_sweep_is_an_axis_and_compiles_once(four):
     traces.clear()
     rates = [0.1 * 0.5**i for i in range(8)]
     run = train(agent=agent, learning_rate=rates, num_seeds=4)
-    assert len(traces) == once
+    assert len(traces) == once + 1  # and one to check that the field has an effect
     assert run.sweep == {"learning_rate": rates} and run.returns.shape == (8, 4, 5)
     assert run.params["w"].shape == (8, 4, 2)
     assert_close(
@@ -287,7 +323,7 @@ def test_pieces_can_be_replaced_by_custom_objects(tmp_path):
         "ppo", cart_pole, **SMALL, update_epochs=1, num_minibatches=1, run_dir=tmp_path / "run",
         progress=False, eval_episodes=4, **pieces,
     )  # fmt: skip
-    assert run.env_id == "CartPole-v1" and run.config["pieces"] == sorted(pieces)
+    assert run.env_id == "CartPole-v1" and run.config["pieces"] == sorted(["env", *pieces])
     assert "surrogate" not in run.config  # the piece replaces the option
     assert set(run.params["params"]) == {"mine", "Dense_0"}
     assert run.params["params"]["mine"]["kernel"].shape == (1, 4, 2)
@@ -326,7 +362,7 @@ def test_a_custom_writer_gets_each_row_once(tmp_path, monkeypatch, four):
     rljax.resume(tmp_path / "run", agent=DRIFT, writers=("jsonl", second), **QUIET)
     assert first.steps + second.steps == four.steps.tolist()
     assert first.steps and second.steps and (first.closed, second.closed) == (1, 1)
-    rows = writers.read_json_lines(tmp_path / "run" / "metrics.jsonl")
+    rows = json_lines.read_json_lines(tmp_path / "run" / "metrics.jsonl")
     assert [step for step, _ in rows] == four.steps.tolist()
 
 
@@ -400,15 +436,15 @@ REFUSED = [
     ({"learning_rate": [0.1, -1.0]}, "`learning_rate` is -1.0, but it must be above 0"),
     ({"learning_rate": []}, "`learning_rate` is .*, but a sweep must be a flat list"),
     ({"learning_rate": [[0.1]]}, "`learning_rate` is .*, but a sweep must be a flat list"),
-    ({"num_envs": [2, 4]}, r"`num_envs` is \[2, 4\], but it is static in the compiled"),
+    ({"num_envs": [2, 4]}, r"`num_envs` is \[2, 4\], but it changes the compiled program and"),
     ({"total_timesteps": BATCH - 1}, f"`total_timesteps` is {BATCH - 1}, .* raise it to {BATCH}"),
     ({"num_steps": 0}, "`num_steps` is 0, but it must be at least 1"),
     ({"agent": "ppo", "num_minibatches": 3}, "`num_minibatches` is 3, but it must divide"),
     ({"agent": "ppo", "activation": "tanhh"}, "`activation` is 'tanhh', .* did you mean 'tanh'"),
     ({"agent": "ppo", "surrogate": "klip"}, "`surrogate` is 'klip', .* one of clip, kl"),
     ({"agent": "ppo", "network": "big"}, "`network` is 'big', but it is a piece of `ppo`"),
-    ({"writers": ("csv",)}, "there is no writer `csv`: use one of jsonl, tensorboard, wandb"),
-    ({"writers": "tensorbord"}, "there is no writer `tensorbord`: did you mean `tensorboard`"),
+    ({"writers": ("csv",)}, "there is no writer .csv.: use one of jsonl, tensorboard, wandb"),
+    ({"writers": "tensorbord"}, "there is no writer .tensorbord.: did you mean `tensorboard`"),
     ({"writers": [3]}, r"`writers` contains 3, but .* or an object with `write\(step, metrics\)`"),
     ({"writers": [dict]}, r"`writers` contains <class 'dict'>, but a writer must be a name"),
     ({"agent": "ppo", "optimizer": optax.adam}, "`optimizer` is the function `adam`, but .* optax"),
@@ -419,8 +455,39 @@ REFUSED = [
     (DQN | {"replay": object()}, "`replay` is of type `object` without .*`init`, but it"),
     (DQN | {"replay": replay.uniform}, "`replay` is the function `uniform` without"),
     (DQN | {"replay": Replay(*[None] * 5)}, "`Replay` without the function `init`, but"),
-    ({"agent": "ppo", "surrogate": ["clip", "kl"]}, "`surrogate` is .*, but it is static in the"),
+    (
+        {"agent": "ppo", "surrogate": ["clip", "kl"]},
+        "`surrogate` is .*, but it changes the compiled",
+    ),
     ({"agent": "ppo", "surrogate": lambda x: x}, "`surrogate`"),
+    ({"num_seeds": 10**12}, "`num_seeds` is 1000000000000, but it must be at most 16,777,216"),
+    ({"num_reports": 10**9}, "`num_reports` is 1000000000, but it must be at most 1,000,000"),
+    ({"eval_episodes": 10**12}, "`eval_episodes` is 1000000000000, but it must be at most 1,000"),
+    ({"total_timesteps": 10**30}, "`total_timesteps` is 10{30}, but it must be .* at most"),
+    (
+        {"num_envs": 10**7, "num_steps": 128, "total_timesteps": 10**10},
+        r"one rollout of .* = 1,280,000,000 steps needs .* GiB of memory, but this machine has",
+    ),
+    (
+        {"agent": "ppo", "learning_rate": [0.1, 0.2], "optimizer": optax.sgd(0.1)},
+        "`learning_rate` is swept, but it has no effect with the other options",
+    ),
+    (
+        {"agent": "ppo", "clip_eps": [0.1, 0.2], "surrogate": "kl"},
+        "`clip_eps` is swept, but it has no effect with the other options",
+    ),
+    (DQN | {"train_frequency": 4001}, "`train_frequency` is 4001, but the run has only 4000 steps"),
+    ({"run_dir": ""}, "`run_dir` is empty: give the path of a directory"),
+    ({"progress": "off"}, "`progress` is 'off', but it must be true or false"),
+    ({"save_seconds": np.nan}, "`save_seconds` is nan, but it must be at least 0"),
+    ({"env_params": {"gravity": np.nan}}, "the parameter `gravity` is nan, but it must be a numb"),
+    ({"writers": "tensorboard"}, "`writers` contains 'tensorboard', .*: set `run_dir`"),
+    ({"agent": "ppo", "network": []}, "`network` is a list, but it must be"),
+    (DQN | {"replay": []}, "`replay` is of type `list` without"),
+    ({"agent": "ppo", "hidden_sizes": [(32, 32), (64, 64)]}, "only decimal options can be swept"),
+    ({"name": ""}, "`name` is '', but it must be a label of 1 to 60 printable characters"),
+    ({"name": "a\nb"}, "`name` is 'a.*', but it must be a label of"),
+    ({"name": 3}, "`name` is 3, but it must be a string"),
     ({"resume": True}, "`resume` is True, but `run_dir` is None"),
     ({"env": walk(), "env_params": {"size": 3}}, "walk .*parameter `size`"),
     ({"env": "CartPole-v1", "env_params": {"gravitee": 3}}, "did you mean `gravity`"),
@@ -446,6 +513,44 @@ def test_invalid_arguments_raise_one_sentence_before_compiling(options, message,
     assert "\n" not in str(error.value) and str(error.value).endswith((".", "?"))
 
 
+def test_a_sweep_of_ten_thousand_values_is_checked_quickly(monkeypatch):
+    checked = []
+    original = configs.from_mapping
+    monkeypatch.setattr(configs, "from_mapping", lambda *x: checked.append(x) or original(*x))
+    rates = np.linspace(1e-4, 1e-3, 10_000)
+    assert make_plan("ppo", POLE, learning_rate=rates).num_runs == 10_000
+    assert len(checked) <= 3  # the extremes, not each value
+    with pytest.raises(ValueError, match="`learning_rate` is -1.0, but it must be above 0"):
+        make_plan("ppo", POLE, learning_rate=[*rates, -1.0])
+
+
+def test_a_missing_package_of_a_writer_is_reported_before_compiling(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it fails
+    monkeypatch.setattr(runs.Runs, "__init__", None)  # compiling would fail
+    with pytest.raises(ValueError, match=r"the writer `wandb` needs the package wandb, .*pip inst"):
+        train(writers=["wandb"], run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_name_of_a_run_is_its_label(tmp_path):
+    run = train(name="drifting", run_dir=tmp_path / "run")
+    assert run.label == "drifting" and run.title == "drifting · CartPole-v1 · 1 seed"
+    assert 'name = "drifting"' in (tmp_path / "run" / "config.toml").read_text()
+    assert rljax.load_result(tmp_path / "run").label == "drifting"
+    assert make_plan(DRIFT, POLE, name="drifting").title.startswith("drift (drifting) CartPole-v1")
+
+
+def test_a_run_of_an_own_environment_or_agent_asks_for_it_again(tmp_path):
+    train(walk(), run_dir=tmp_path / "run")
+    for given, missing in (({}, "agent"), ({"agent": DRIFT}, "env")):
+        with pytest.raises(
+            ValueError, match=f"its own `{missing}`, .*: pass `{missing}=` again, i"
+        ):
+            rljax.load_states(tmp_path / "run", **given)
+    plan, _ = rljax.load_states(tmp_path / "run", agent=DRIFT, env=walk())
+    assert plan.num_runs == 1
+
+
 # NaN and infinite values
 
 
@@ -461,6 +566,22 @@ def late_nan(after) -> Env:
     return Env(spec, lambda key: (jnp.int32(0), jnp.zeros(1)), step)
 
 
+def unequal(short, long) -> Env:
+    """Each environment has episodes of one of two lengths, which its first key draws."""
+    spec = EnvSpec(obs_shape=(1,), num_actions=2, env_id="unequal")
+
+    def reset(key):
+        length = jnp.where(jax.random.bernoulli(key), short, long)
+        return (jnp.int32(0), length), jnp.zeros(1)
+
+    def step(state, action, key):
+        time, length = state
+        obs, no = jnp.zeros(1), jnp.bool_(False)
+        return (time + 1, length), Step(obs, 1.0, time + 1 >= length, no, obs)
+
+    return Env(spec, reset, step)
+
+
 def finite_checkpoint(run_dir):
     """Returns the number of updates in the last checkpoint, after checking that it is finite."""
     plan, state = rljax.load_states(run_dir, agent=DRIFT)
@@ -472,23 +593,18 @@ def finite_checkpoint(run_dir):
 
 
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9])
-def test_a_nan_loss_stops_the_run(tmp_path, save_seconds):
+def test_a_nan_loss_stops_a_single_run(tmp_path, save_seconds):
     with pytest.raises(FloatingPointError) as error:
-        train(
-            explode_after=[1e9, 6.0],
-            num_seeds=2,
-            run_dir=tmp_path / "run",
-            save_seconds=save_seconds,
-        )
+        train(explode_after=6.0, run_dir=tmp_path / "run", save_seconds=save_seconds)
     text = str(error.value)
-    where = f"at step {7 * BATCH} (update 7, explode_after 6, seed 0). Lower `learning_rate`"
+    where = f"at step {7 * BATCH} (update 7, seed 0). Lower `learning_rate`"
     assert f"`losses/loss` is NaN or infinite {where}" in text
     assert text.endswith(f"The last checkpoint in {tmp_path / 'run'} is finite.")
     saved = finite_checkpoint(tmp_path / "run")
     assert saved == 0 if save_seconds else 0 < saved <= 6
 
 
-def test_nan_parameters_stop_the_run(tmp_path):
+def test_nan_parameters_stop_a_single_run(tmp_path):
     """Also after the last update, where the metrics still show the parameters before it."""
     for after, options in ((3.0, {"save_seconds": 0.0}), (UPDATES - 1.0, {})):
         run_dir = tmp_path / f"run-{after}"
@@ -497,25 +613,72 @@ def test_nan_parameters_stop_the_run(tmp_path):
         assert finite_checkpoint(run_dir) <= after
 
 
+def test_the_other_runs_of_a_sweep_go_on_without_a_diverged_one(tmp_path):
+    run_dir, options = tmp_path / "run", {"num_seeds": 2, "eval_episodes": 3}
+    run = train(explode_after=[1e9, 6.0], run_dir=run_dir, save_seconds=0.0, **options)
+    alone = train(explode_after=[1e9, 1e9], **options)
+    second = [
+        {"run": 2 + i, "step": 7 * BATCH, "name": "losses/loss"} | {
+            "title": f"explode_after 6, seed {i}"
+        }
+        for i in range(2)
+    ]  # fmt: skip
+    assert run.diverged == tuple(second)
+    for name, values in run.metrics.items():
+        np.testing.assert_array_equal(values[0], alone.metric(name)[0], err_msg=name)
+        assert np.isfinite(values[1, :, 0]).all() or "episodic" in name
+        assert np.isnan(values[1, :, 1:]).all(), name  # update 7 is in the second report
+    np.testing.assert_array_equal(run.evaluation["returns"][0], alone.evaluation["returns"][0])
+    assert np.isfinite(run.evaluation["returns"][1]).all()  # only the loss was NaN
+    assert run.summary().splitlines()[-1].startswith("  diverged: explode_after 6, seed 1 at step ")
+    assert rljax.load_result(run_dir).diverged == run.diverged
+
+
+def test_a_resumed_sweep_still_knows_the_diverged_run(tmp_path, monkeypatch):
+    options = {"poison_after": [1e9, 2.0], "num_seeds": 2, "eval_episodes": 3}
+    whole = train(**options)
+    assert [run["name"] for run in whole.diverged] == ["params['w']"] * 2
+    assert np.isnan(whole.evaluation["returns"][1]).all()
+    assert np.isfinite(whole.evaluation["returns"][0]).all()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted(patch, signal.SIGINT)
+        train(run_dir=tmp_path / "run", **options)
+    resumed = rljax.resume(tmp_path / "run", agent=DRIFT, **QUIET)
+    for name, values in whole.metrics.items():
+        np.testing.assert_array_equal(resumed.metric(name), values, err_msg=name)
+
+
+def test_an_error_names_the_first_run_that_diverged_if_all_did():
+    where = rf"at step {3 * BATCH} \(update 3, explode_after 2, seed 0\)\. All 4 runs diverged, "
+    with pytest.raises(FloatingPointError, match=where):
+        train(explode_after=[6.0, 2.0], num_seeds=2)
+
+
 def test_the_error_of_nan_suggests_only_options_that_the_agent_has():
     plan = make_plan("ppo", POLE, num_seeds=2)
     states = SimpleNamespace(params={"w": jnp.array([[1.0], [np.nan]])})
+    found = divergence.in_params(plan, states, num_updates=3)
+    assert list(found) == [1]
+    divergence.check(plan, found, None)  # the other run goes on
+    plan = make_plan("ppo", POLE)
     cure = "Lower `learning_rate` or `max_grad_norm`, or scale the rewards, for example with "
     with pytest.raises(FloatingPointError) as error:
-        divergence.check_params(plan, states, num_updates=3, directory=None)
+        divergence.check(plan, {0: found[1]._replace(run=0)}, None)
     assert str(error.value) == (
-        f"`params['w']` is NaN or infinite at step {3 * plan.steps_per_update} (update 3, seed 1). "
+        f"`params['w']` is NaN or infinite at step {3 * plan.steps_per_update} (update 3, seed 0). "
         f"{cure}normalize_reward=True. Nothing was saved."
     )
 
 
-def test_nan_rewards_stop_the_run():
+def test_nan_rewards_are_said_to_come_from_the_environment():
     with pytest.raises(FloatingPointError) as error:
         train(late_nan(130), total_timesteps=BATCH * 50, num_seeds=2)
     update = 130 // NUM_STEPS + 1
-    assert f"at step {BATCH * update} (update {update}, seed 0). Lower" in str(error.value)
-    assert str(error.value).endswith("or scale the rewards. Nothing was saved.")
-    assert "charts/" in str(error.value)
+    where = f"at step {BATCH * update} (update {update}, seed 0)"
+    assert str(error.value) == (
+        f"late returned a reward that is NaN or infinite {where}: check the environment. "
+        "Nothing was saved."
+    )
 
 
 # Signals
@@ -627,6 +790,25 @@ def test_evaluation_is_greedy_or_samples_and_has_a_seed(evaluated):
     assert other.max() <= 11 and not np.array_equal(greedy, other)
 
 
+def test_evaluation_is_compiled_once(evaluated, monkeypatch):
+    run, compiled = evaluated[1], []
+    original = parallel._with_options
+
+    def count(*arguments):
+        compiled.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(parallel, "_with_options", count)
+    first = rljax.evaluate(run, 7, agent=DRIFT)["returns"]
+    assert len(compiled) == 1
+    again = rljax.evaluate(run, 7, agent=DRIFT)["returns"]
+    np.testing.assert_array_equal(again, first)
+    other = rljax.evaluate(run, 7, agent=DRIFT, seed=1)["returns"]
+    assert len(compiled) == 1 and not np.array_equal(other, first)
+    rljax.evaluate(run, 7, agent=DRIFT, greedy=False)  # another program
+    assert len(compiled) == 2
+
+
 def test_a_result_loaded_from_files_cannot_be_evaluated(evaluated):
     with pytest.raises(ValueError, match="loaded from files: pass its run directory"):
         rljax.evaluate(rljax.load_result(evaluated[0]), 5, agent=DRIFT)
@@ -640,7 +822,7 @@ def test_the_run_directory_holds_the_result(evaluated):
     names = {path.name for path in run_dir.iterdir()}
     assert names == {
         "config.toml", "metrics.jsonl", "curves.npz", "result.json", "curve.png", "README.txt",
-        "checkpoint",
+        "checkpoint", "provenance.json",
     }  # fmt: skip
     saved = rljax.load_result(run_dir)
     assert saved.config == run.config and saved.sweep == run.sweep

@@ -8,14 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rljax.experiment.writers import (
-    JsonLines,
-    TensorBoard,
-    WandB,
-    check_writers,
-    open_writers,
-    read_json_lines,
-)
+from rljax.experiment.json_lines import JsonLines, read_json_lines
+from rljax.experiment.writers import TensorBoard, WandB, check_writers, open_writers
+from rljax.results.result import Result
 
 
 def floats(values):
@@ -27,10 +22,24 @@ ROWS = [
     (2048, {"losses/value": np.float32(1e-5), "charts/episodic_return": floats([30.0, 1 / 3])}),
     (3072, {"losses/value": np.float32(np.inf), "charts/episodic_return": floats([-0.0, 7])}),
 ]
-BYTES = (
-    b'{"global_step": 1024, "charts/episodic_return": [21.5, null], "losses/value": 0.1}\n'
-    b'{"global_step": 2048, "charts/episodic_return": [30.0, 0.33333334], "losses/value": 1e-05}\n'
-    b'{"global_step": 3072, "charts/episodic_return": [-0.0, 7.0], "losses/value": 1e999}\n'
+
+
+def checked(*rows):
+    """Returns the lines of rows `{...}` with the CRC-32 of all rows so far, bit by bit."""
+    lines, crc = b"", 0xFFFFFFFF
+    for row in rows:
+        for byte in row[:-1]:
+            crc ^= byte
+            for _ in range(8):
+                crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
+        lines += row[:-1] + f', "crc32": "{crc ^ 0xFFFFFFFF:08x}"}}\n'.encode()
+    return lines
+
+
+BYTES = checked(
+    b'{"global_step": 1024, "charts/episodic_return": [21.5, null], "losses/value": 0.1}',
+    b'{"global_step": 2048, "charts/episodic_return": [30.0, 0.33333334], "losses/value": 1e-05}',
+    b'{"global_step": 3072, "charts/episodic_return": [-0.0, 7.0], "losses/value": 1e999}',
 )
 
 
@@ -118,25 +127,58 @@ def test_other_floats_are_written_as_float32(tmp_path):
     path = tmp_path / "metrics.jsonl"
     metrics = {"a": 1e300, "b": np.float16(0.5), "c": [0.1, float("nan")], "d": 3}
     write_all(JsonLines(path), [(np.int64(1), metrics)])
-    expected = b'{"global_step": 1, "a": 1e999, "b": 0.5, "c": [0.1, null], "d": 3}\n'
-    assert path.read_bytes() == expected
+    expected = b'{"global_step": 1, "a": 1e999, "b": 0.5, "c": [0.1, null], "d": 3}'
+    assert path.read_bytes() == checked(expected)
 
 
-@pytest.mark.parametrize("torn", [1, 20, 60, len(BYTES.splitlines()[2])])
-def test_an_incomplete_last_line_is_skipped(tmp_path, torn):
+@pytest.mark.parametrize("torn", [0, 1, 20, 60, len(BYTES.splitlines()[2]) - 1])
+def test_an_incomplete_last_line_is_skipped_with_a_warning(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(BYTES[: -1 - torn])
-    assert_same_rows(read_json_lines(path), ROWS[:2])
+    with pytest.warns(UserWarning, match=f"the last line of {path} is incomplete"):
+        assert_same_rows(read_json_lines(path), ROWS[:2])
 
 
-def test_a_damaged_line_is_named(tmp_path):
+def test_every_flipped_bit_and_every_lost_line_is_noticed_and_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    for damage in (b"\x00\xff\n", b'{"step": 1}\n', b"[1]\n"):
-        path.write_bytes(damage + BYTES)
-        with pytest.raises(ValueError, match="line 1 of .*metrics.jsonl is not a row of metrics"):
+    lines = BYTES.splitlines(keepends=True)
+    starts = np.cumsum([0, *map(len, lines)])
+    for position in range(len(BYTES) - 1):
+        damaged = bytearray(BYTES)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        number = np.searchsorted(starts, position, side="right")
+        with pytest.raises(ValueError, match=f"line {number} of .*metrics.jsonl is damaged"):
             read_json_lines(path)
+    for number, lost in ((1, BYTES[starts[1] :]), (2, lines[0] + lines[2])):
+        path.write_bytes(lost)
+        with pytest.raises(ValueError, match=f"line {number} of .*, or lines before it are miss"):
+            read_json_lines(path)
+    path.write_bytes(b'{"global_step": 1, "a": 2}\n')
+    with pytest.raises(ValueError, match="line 1 of"):
+        read_json_lines(path)
     with pytest.raises(ValueError, match="no file"):
         read_json_lines(tmp_path / "other")
+
+
+def test_missing_last_rows_of_a_complete_run_are_noticed(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(BYTES.splitlines(keepends=True)[:2]))
+    assert_same_rows(read_json_lines(path), ROWS[:2])  # the run is not complete yet
+    Result("ppo", "Maze", {"num_reports": 3}, {}, 1, 0, np.arange(3), {}).save(tmp_path)
+    with pytest.raises(ValueError, match="has 2 rows, but the run has 3 reports"):
+        read_json_lines(path)
+    path.write_bytes(BYTES)
+    assert_same_rows(read_json_lines(path), ROWS)
+
+
+def test_a_full_disk_is_an_error_also_if_part_of_the_line_was_written(tmp_path, monkeypatch):
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    lines.close()
+    file = SimpleNamespace(write=lambda line: len(line) - 1, name="metrics.jsonl")
+    monkeypatch.setattr(lines, "_file", file)
+    with pytest.raises(OSError, match="No space left"):
+        lines.write(*ROWS[0])
 
 
 def test_metrics_with_two_axes_are_refused_by_name(tmp_path):
@@ -150,7 +192,7 @@ def test_metrics_with_two_axes_are_refused_by_name(tmp_path):
 def test_writers_by_name(tmp_path):
     write_all(open_one("jsonl", tmp_path, ROWS[:2]), ROWS[2:])
     assert (tmp_path / "metrics.jsonl").read_bytes() == BYTES
-    with pytest.raises(ValueError, match="no writer `tensorbord`: did you mean `tensorboard`"):
+    with pytest.raises(ValueError, match="no writer 'tensorbord': did you mean `tensorboard`"):
         check_writers(["tensorbord"])
     with pytest.raises(ValueError, match="use one of jsonl, tensorboard, wandb"):
         check_writers("?")

@@ -118,3 +118,17 @@ def test_other_objects_are_no_optimizers(optimizer):
     ):
         optimizers.check_optimizer(optimizer)
     optimizers.check_optimizer(optax.adam(1e-3))
+
+
+def test_a_skipped_step_changes_nothing_but_schedules():
+    """An annealed rate, as a schedule and as an injected hyperparameter, with momentum."""
+    rate = optimizers.learning_rate_schedule(1.0, 4)
+    annealed = optax.chain(optax.trace(0.9), optax.scale_by_learning_rate(rate))
+    for optimizer in (annealed, optax.inject_hyperparams(optax.sgd)(rate, momentum=0.9)):
+        params = jnp.zeros(1)
+        state = optimizer.init(params)
+        for skipped in (False, True, True, False):
+            new = optimizers.apply_gradients(optimizer, jnp.ones(1), state, params)
+            params, state = optimizers.skip_where(jnp.bool_(skipped), new, (params, state))
+        # the second step has a momentum of 1 + 0.9 and the rate of the fourth, 1/4
+        np.testing.assert_allclose(params, [-1.0 - 0.25 * 1.9], rtol=1e-6)

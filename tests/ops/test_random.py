@@ -63,3 +63,23 @@ def test_older_numbering_of_elements():
         key = jax.random.key(8)
         np.testing.assert_array_equal(random.bits(key, (6,)), jax.random.bits(key, (6,)))
         assert jnp.unique(random.bits(key, (6,))).size == 6
+
+
+def test_every_seed_has_its_own_key():
+    """Also those that are equal modulo 2^32, with and without 64-bit types."""
+    seeds = [word + 2**32 * high for high in (0, 1, 2, 2**31 - 1) for word in (0, 1, 2**32 - 1)]
+
+    def keys():
+        return [tuple(jax.random.key_data(random.seed_key(seed)).tolist()) for seed in seeds]
+
+    small = [tuple(jax.random.key_data(jax.random.key(seed)).tolist()) for seed in seeds[:3]]
+    assert keys()[:3] == small and len(set(keys())) == len(seeds)
+    with jax.enable_x64(True):
+        wide = keys()
+    assert wide == keys()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 10**30, 0.5])
+def test_other_seeds_are_refused(seed):
+    with pytest.raises(ValueError, match=rf"`seed` is {seed}, but it must be (at|an integer)"):
+        random.checked_seed(seed)

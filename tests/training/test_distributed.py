@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -67,16 +68,16 @@ def test_a_run_on_two_processes_ends_if_one_is_killed_and_resumes_to_the_same_re
                 (tmp_path / f"errors.{i}").read_text() for i in range(2)
             ]
             time.sleep(0.05)
-        processes[1].send_signal(signal.SIGKILL)
+        processes[0].send_signal(signal.SIGKILL)  # which JAX's coordinator has to survive
         killed = time.monotonic()
-        assert processes[0].wait(60) != 0
+        assert processes[1].wait(60) == distributed.EXIT_PEER_LOST
         assert time.monotonic() - killed < 60
     finally:
         for process in processes:
             process.kill()
-    message = (tmp_path / "errors.0").read_text()
-    assert "process 1" in message
-    assert f"rljax resume {parts}" in message
+    message = (tmp_path / "errors.1").read_text().splitlines()[-1]
+    assert message.startswith("error: process 0 of 2 sent no heartbeat for 20 seconds")
+    assert message.endswith(f"rljax resume {parts}")
     assert updates_done(parts) < UPDATES
 
     resumed = start_two(["resume", str(parts), "--no-progress"], tmp_path)
@@ -103,6 +104,16 @@ def test_wrong_arguments_are_reported_before_training(tmp_path):
     words = ["train", "ppo", "CartPole-v1", f"--run-dir={tmp_path / 'run'}"]
     for more, message in (
         (["--distributed"], "give `coordinator`, `num_processes` and `process_id`"),
+        (["--wait-seconds=5"], "`wait_seconds` is 5, but this is a run on one process"),
+        (
+            [
+                "--coordinator=127.0.0.1:1",
+                "--num-processes=2",
+                "--process-id=1",
+                "--wait-seconds=1",
+            ],
+            "waiting for process 0 of this run at 127.0.0.1:1 took more than 1 s: start all",
+        ),
         (["--num-processes=2"], "`num_processes` and `process_id` need `coordinator`"),
         (["--devices=3"], "`num_envs` is 8, but it must be a multiple of the 3 devices"),
     ):
@@ -112,6 +123,24 @@ def test_wrong_arguments_are_reported_before_training(tmp_path):
         assert message in output
         assert "Traceback" not in output
     assert not (tmp_path / "run").exists()
+
+
+def test_a_process_says_what_it_waits_for_and_gives_up(monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "SILENT_SECONDS", 0.01)
+    connected = threading.Event()
+    with pytest.raises(TimeoutError, match="^waiting for process 0 took more than 0.1 s$"):
+        distributed._call(connected.wait, 0.1, "waiting for process 0")
+    waiting = "waiting for process 0, at most 0.1 s (--wait-seconds)\n"
+    assert capsys.readouterr().err == waiting
+    connected.set()
+    distributed._call(connected.wait, 10.0, "waiting for process 0")
+    assert capsys.readouterr().err == ""
+
+    def fail():
+        raise RuntimeError("no address")
+
+    with pytest.raises(RuntimeError, match="no address"):
+        distributed._call(fail, 10.0, "waiting")
 
 
 class Store(dict):

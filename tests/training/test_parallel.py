@@ -97,7 +97,9 @@ def test_results_larger_than_the_memory_are_refused_before_compiling(
     placement = place(num_runs, num_shards)
     shards = placement.split(jnp.zeros(num_runs))
     monkeypatch.setattr(parallel, "_with_options", None)  # compiling would fail
-    with pytest.raises(ValueError, match="the runs need.* TiB of memory, .*lower `num_seeds`"):
+    with pytest.raises(
+        ValueError, match="state of the runs needs .* TiB of memory, .*lower `num_s"
+    ):
         placement.compile(lambda x: x[:, None] + jnp.zeros((1, 2**42)), shards)
 
 

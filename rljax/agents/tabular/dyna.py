@@ -31,6 +31,9 @@ class PlanningStepsConfig(ControlConfig):
 
     planning_steps: int = option(10, "planning updates per environment step", low=0)
 
+    def counts(self) -> dict[str, int]:
+        return super().counts() | {"environment steps": self.total_timesteps}
+
 
 @config
 class DynaQConfig(PlanningStepsConfig):

@@ -38,6 +38,9 @@ class PrioritizedSweepingConfig(PlanningStepsConfig):
         1e-4, "threshold theta: pairs with smaller priority are not queued", low=0
     )
 
+    def counts(self) -> dict[str, int]:
+        return super().counts() | {"planning steps": self.total_timesteps * self.planning_steps}
+
 
 class PriorityQueue(NamedTuple):
     """The priorities of all state-action pairs.
