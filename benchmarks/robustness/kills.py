@@ -31,7 +31,8 @@ RUNS = {
     "--hidden-sizes=16",
     "dqn": f"CartPole-v1 {REPLAY} --total-timesteps=4000 --num-seeds=2 --prioritized",
     "sac": f"Pendulum-v1 {REPLAY} --total-timesteps=2000 --num-seeds=2",
-    "alphazero": f"rljax/TicTacToe {REPLAY} --num-simulations=4 --total-timesteps=4000",
+    "alphazero": f"rljax/TicTacToe {REPLAY} --num-simulations=4 "
+    "--num-envs=4 --num-steps=16 --total-timesteps=4000",
     "mbpo": f"Pendulum-v1 {REPLAY} {MODELS} --total-timesteps=1000",
 }
 HOW = "--save-seconds=0 --eval-episodes=5 --num-reports=20 --no-progress"
