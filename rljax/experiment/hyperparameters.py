@@ -1,19 +1,15 @@
 """The keyword arguments of a run: split into values, sweeps and pieces, and checked."""
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rljax import config as configs
 from rljax.agents import AgentRow
 from rljax.config import shown
 from rljax.experiment.options import RUN_OPTIONS
-from rljax.types import Learner
 
 
 def piece_names(row: AgentRow) -> list[str]:
@@ -59,37 +55,6 @@ def _is_option(value: Any, is_field: bool) -> bool:
     Some names are both: `surrogate="kl"` is an option, and a list of names is a wrong sweep.
     """
     return isinstance(value, (str, bool, int, float)) or (is_field and type(value) is list)
-
-
-def check_effect(
-    make_learner: Callable[[Any], Learner], config: Any, sweep: Mapping[str, Any]
-) -> None:
-    """Checks that each swept field is used: an argument such as `optimizer=` may replace it.
-
-    Args:
-      make_learner: `config -> Learner`.
-      config: config of the runs.
-      sweep: values of the swept fields.
-
-    Raises:
-      ValueError: the program of a run does not depend on a swept field.
-    """
-
-    def first_update(swept):
-        learner = make_learner(dataclasses.replace(config, **swept))
-        state = learner.init(jax.random.key(0))
-        return state, learner.step(state)
-
-    first = {name: jnp.float32(values[0]) for name, values in sweep.items()}
-    program = jax.make_jaxpr(first_update)(first).jaxpr
-    used = {id(x) for equation in program.eqns for x in equation.invars}
-    used |= {id(x) for x in program.outvars}
-    for name, variable in zip(sorted(first), program.invars, strict=True):
-        if id(variable) not in used:
-            raise ValueError(
-                f"`{name}` is swept, but it has no effect with the other options and the arguments "
-                "given: leave it out, or leave out what replaces it."
-            )
 
 
 def _swept_values(name: str, value: Any, kind: type) -> list[float]:

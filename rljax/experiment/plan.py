@@ -16,19 +16,22 @@ from rljax import envs
 from rljax.agents import AGENTS, AgentRow
 from rljax.envs.memory import carry_memory
 from rljax.envs.state import show_state
-from rljax.experiment.hyperparameters import check_effect, split_hyperparameters
+from rljax.experiment.hyperparameters import split_hyperparameters
 from rljax.experiment.options import RECORDED
+from rljax.experiment.plan_checks import (
+    check_effect,
+    check_rollout_memory,
+    checked_name,
+    worker_part,
+)
 from rljax.ops import random
-from rljax.ops.memory import device_bytes, readable, tree_bytes
-from rljax.ops.observations import obs_structs
 from rljax.ops.precision import in_32_bits
 from rljax.training.learner import make_learner
 from rljax.training.parallel import WORKERS
 from rljax.training.runs import MakeLearner, RunInit
-from rljax.types import Agent, Env, EnvSpec, PyTree
+from rljax.types import Agent, Env, PyTree
 
 MAX_REPORTS = 10**6
-MAX_NAME = 60  # characters of a label
 MAX_SEEDS = 2**24  # their keys fit into memory before the program's memory is known
 
 
@@ -211,7 +214,7 @@ def make_plan(
     if custom_env:
         envs.validate(single)
     row.check(agent, single.spec)
-    _check_rollout_memory(config, single.spec)
+    check_rollout_memory(config, single.spec)
     workers = 1 if devices is None else configs.at_least("devices", devices, 1)
     if workers > 1 and "average" not in inspect.signature(row.make).parameters:
         raise ValueError(
@@ -223,7 +226,7 @@ def make_plan(
         env=as_observed(row, config, single), env_params=params,
         custom_env=custom_env, config=config, sweep=sweep, pieces=pieces, num_seeds=num_seeds,
         seed=seed, num_reports=min(num_reports, config.num_updates), workers=workers,
-        name=_checked_name(name),
+        name=checked_name(name),
     )  # fmt: skip
     part = worker_part(config, workers)
     plan.make_agent(part, plan.build_env(part.num_envs))  # the maker checks its arguments
@@ -232,57 +235,12 @@ def make_plan(
     return plan
 
 
-def _check_rollout_memory(config: Any, spec: EnvSpec) -> None:
-    """Raises a `ValueError` if the observations of one rollout do not fit into the memory."""
-    batch, limit = config.num_envs * config.num_steps, device_bytes()
-    needed = 2 * batch * tree_bytes(obs_structs(spec))  # `obs` and `next_obs`
-    if limit is not None and needed > limit:
-        raise ValueError(
-            f"one rollout of num_envs x num_steps = {batch:,} steps needs {readable(needed)} of "
-            f"memory, but this machine has {readable(limit)}: lower `num_envs` or `num_steps`."
-        )
-
-
-def _checked_name(name: Any) -> str:
-    """Returns the name of a run, or "" for None."""
-    if name is None:
-        return ""
-    name = configs.convert("name", name, str)
-    if not name or not name.isprintable() or len(name) > MAX_NAME:
-        raise ValueError(
-            f"`name` is {name!r}, but it must be a label of 1 to {MAX_NAME} printable characters."
-        )
-    return name
-
-
 def as_observed(row: AgentRow, config: Any, env: Env) -> Env:
     """Returns an environment as an agent observes it: with its memory, or with the state."""
     if row.plans_ahead:
         env = show_state(env)
     memory = row.initial_memory(config, env.spec)
     return env if memory is None else carry_memory(env, memory)
-
-
-def worker_part(config: Any, workers: int) -> Any:
-    """Returns the config of one of several workers, with its part of environments and steps.
-
-    Raises:
-      ValueError: `num_envs` is not a multiple of `workers`, or the part is not a valid config.
-    """
-    if workers == 1:
-        return config
-    if config.num_envs % workers:
-        raise ValueError(
-            f"`num_envs` is {config.num_envs}, but it must be a multiple of the {workers} devices."
-        )
-    part = {
-        "num_envs": config.num_envs // workers,
-        "total_timesteps": config.total_timesteps // workers,
-    }
-    try:
-        return dataclasses.replace(config, **part)
-    except ValueError as error:
-        raise ValueError(f"on each of the {workers} devices: {error}") from None
 
 
 def plan_from_record(

@@ -160,7 +160,8 @@ def run_plan(
         bar = on_exit.enter_context(_progress_bar(plan, progress if is_first else False))
         together = jax.process_count() > 1  # the processes agree on signals between chunks
         interrupt = on_exit.enter_context(interruptible(resume_hint(run_dir), waits=together))
-        placement = _place(plan, directory.num_shards if directory else None)
+        groups = directory.num_shards if directory else None  # as before: they affect last bits
+        placement = parallel.place(plan.num_runs, groups, plan.workers)
         runs = _compile(plan, placement)
         rows, num_updates = restore(directory, runs)
         if plan.env.batch is not None:
@@ -232,15 +233,8 @@ def _complete_result(plan: Plan, run_dir: Path, progress: bool | None) -> Result
 
 def _progress_bar(plan: Plan, enabled: bool | None) -> Progress:
     total_steps = plan.config.num_updates * plan.steps_per_update
-    num_settings = plan.num_runs // plan.num_seeds
-    return Progress(
-        plan.title, total_steps, enabled, num_runs=plan.num_runs, num_settings=num_settings
-    )
-
-
-def _place(plan: Plan, num_shards: int | None) -> parallel.Placement:
-    """Places the runs, if possible in as many groups as before: the width affects last bits."""
-    return parallel.place(plan.num_runs, num_shards, plan.workers)
+    counts = {"num_runs": plan.num_runs, "num_settings": plan.num_runs // plan.num_seeds}
+    return Progress(plan.title, total_steps, enabled, **counts)
 
 
 def _one_thread(plan: Plan) -> bool:

@@ -11,14 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.training.learner import NEVER, Report, advance, empty_report
-from rljax.training.parallel import (
-    FAST_PROGRAM,
-    ONE_THREAD,
-    QUICK_COMPILE,
-    WORKERS,
-    Placement,
-    Program,
-)
+from rljax.training.parallel import WORKERS, Placement
+from rljax.training.programs import FAST_PROGRAM, ONE_THREAD, QUICK_COMPILE, Program
 from rljax.types import Array, Key, Learner, PyTree, Shared, params_of
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace

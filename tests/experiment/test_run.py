@@ -23,7 +23,7 @@ from rljax.experiment.options import RUN_OPTIONS
 from rljax.experiment.plan import make_plan
 from rljax.experiment.run import run_plan
 from rljax.results import statistics
-from rljax.training import parallel, runs
+from rljax.training import programs, runs
 from rljax.training.learner import make_learner
 from rljax.types import Env, EnvSpec, Mean, Replay, Step
 
@@ -792,13 +792,13 @@ def test_evaluation_is_greedy_or_samples_and_has_a_seed(evaluated):
 
 def test_evaluation_is_compiled_once(evaluated, monkeypatch):
     run, compiled = evaluated[1], []
-    original = parallel._with_options
+    original = programs._with_options
 
     def count(*arguments):
         compiled.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(parallel, "_with_options", count)
+    monkeypatch.setattr(programs, "_with_options", count)
     first = rljax.evaluate(run, 7, agent=DRIFT)["returns"]
     assert len(compiled) == 1
     again = rljax.evaluate(run, 7, agent=DRIFT)["returns"]

@@ -11,7 +11,7 @@ from probes import DriftConfig, bits, drift, walk
 
 from rljax import networks
 from rljax.envs import wrappers
-from rljax.training import parallel, runs
+from rljax.training import parallel, programs, runs
 from rljax.training.learner import make_learner
 from rljax.types import EnvSpec
 
@@ -96,7 +96,7 @@ def test_results_larger_than_the_memory_are_refused_before_compiling(
 ):
     placement = place(num_runs, num_shards)
     shards = placement.split(jnp.zeros(num_runs))
-    monkeypatch.setattr(parallel, "_with_options", None)  # compiling would fail
+    monkeypatch.setattr(programs, "_with_options", None)  # compiling would fail
     with pytest.raises(
         ValueError, match="state of the runs needs .* TiB of memory, .*lower `num_s"
     ):
@@ -276,7 +276,7 @@ def test_threads_do_not_deadlock():
         for num_runs in (1, 2, 3, 5, 8):
             placement = on_threads(num_runs, 2)
             shards = placement.split(jax.random.split(jax.random.key(0), num_runs))
-            call = placement.compile(jax.vmap(one), shards, options=parallel.QUICK_COMPILE)
+            call = placement.compile(jax.vmap(one), shards, options=programs.QUICK_COMPILE)
             for _ in range(5):
                 grads = placement.join(call(shards))
             assert jax.tree.leaves(grads)[0].shape[0] == num_runs

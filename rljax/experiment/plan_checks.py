@@ -1,0 +1,91 @@
+"""Checks of a plan as a whole, after those of its single options."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rljax import config as configs
+from rljax.ops.memory import device_bytes, readable, tree_bytes
+from rljax.ops.observations import obs_structs
+from rljax.types import EnvSpec, Learner
+
+MAX_NAME = 60  # characters of a label
+
+
+def worker_part(config: Any, workers: int) -> Any:
+    """Returns the config of one of several workers, with its part of environments and steps.
+
+    Raises:
+      ValueError: `num_envs` is not a multiple of `workers`, or the part is not a valid config.
+    """
+    if workers == 1:
+        return config
+    if config.num_envs % workers:
+        raise ValueError(
+            f"`num_envs` is {config.num_envs}, but it must be a multiple of the {workers} devices."
+        )
+    part = {
+        "num_envs": config.num_envs // workers,
+        "total_timesteps": config.total_timesteps // workers,
+    }
+    try:
+        return dataclasses.replace(config, **part)
+    except ValueError as error:
+        raise ValueError(f"on each of the {workers} devices: {error}") from None
+
+
+def check_effect(
+    make_learner: Callable[[Any], Learner], config: Any, sweep: Mapping[str, Any]
+) -> None:
+    """Checks that each swept field is used: an argument such as `optimizer=` may replace it.
+
+    Args:
+      make_learner: `config -> Learner`.
+      config: config of the runs.
+      sweep: values of the swept fields.
+
+    Raises:
+      ValueError: the program of a run does not depend on a swept field.
+    """
+
+    def first_update(swept):
+        learner = make_learner(dataclasses.replace(config, **swept))
+        state = learner.init(jax.random.key(0))
+        return state, learner.step(state)
+
+    first = {name: jnp.float32(values[0]) for name, values in sweep.items()}
+    program = jax.make_jaxpr(first_update)(first).jaxpr
+    used = {id(x) for equation in program.eqns for x in equation.invars}
+    used |= {id(x) for x in program.outvars}
+    for name, variable in zip(sorted(first), program.invars, strict=True):
+        if id(variable) not in used:
+            raise ValueError(
+                f"`{name}` is swept, but it has no effect with the other options and the arguments "
+                "given: leave it out, or leave out what replaces it."
+            )
+
+
+def check_rollout_memory(config: Any, spec: EnvSpec) -> None:
+    """Raises a `ValueError` if the observations of one rollout do not fit into the memory."""
+    batch, limit = config.num_envs * config.num_steps, device_bytes()
+    needed = 2 * batch * tree_bytes(obs_structs(spec))  # `obs` and `next_obs`
+    if limit is not None and needed > limit:
+        raise ValueError(
+            f"one rollout of num_envs x num_steps = {batch:,} steps needs {readable(needed)} of "
+            f"memory, but this machine has {readable(limit)}: lower `num_envs` or `num_steps`."
+        )
+
+
+def checked_name(name: Any) -> str:
+    """Returns the name of a run, or "" for None."""
+    if name is None:
+        return ""
+    name = configs.convert("name", name, str)
+    if not name or not name.isprintable() or len(name) > MAX_NAME:
+        raise ValueError(
+            f"`name` is {name!r}, but it must be a label of 1 to {MAX_NAME} printable characters."
+        )
+    return name
