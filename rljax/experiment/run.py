@@ -233,8 +233,10 @@ def _complete_result(plan: Plan, run_dir: Path, progress: bool | None) -> Result
 
 def _progress_bar(plan: Plan, enabled: bool | None) -> Progress:
     total_steps = plan.config.num_updates * plan.steps_per_update
-    counts = {"num_runs": plan.num_runs, "num_settings": plan.num_runs // plan.num_seeds}
-    return Progress(plan.title, total_steps, enabled, **counts)
+    return Progress(
+        plan.title, total_steps, enabled, num_runs=plan.num_runs,
+        num_settings=plan.num_runs // plan.num_seeds,
+    )  # fmt: skip
 
 
 def _one_thread(plan: Plan) -> bool:
