@@ -330,7 +330,7 @@ def test_resume_continues_from_a_reset_and_says_so(tmp_path, monkeypatch):
     def advance_half(self, size):
         report = advance(self, size)
         if self.num_updates >= 4:
-            self._save(self.finite_snapshot())
+            self._save(self.snapshot())
             stop(self)
         return report
 
