@@ -160,9 +160,10 @@ def test_half_of_the_gradient_passes():
 SPEC = EnvSpec((4,), num_actions=2, env_id="any", num_envs=8)
 
 
-def test_the_memory_of_sequences_counts_policies_and_values():
+def test_the_memory_of_sequences_counts_policies_and_values(monkeypatch):
     """Two observations of 16 bytes, 4 of the action, 4 of the reward, 2 flags, and 12 of extras."""
-    config = default_with(buffer_size=10**12)
+    monkeypatch.setattr("rljax.replay.checks.device_bytes", lambda: 2**30)
+    config = default_with(buffer_size=10**9)
     with pytest.raises(ValueError, match="`buffer_size` is .* items of 54 bytes need"):
         muzero(config, SPEC)
 

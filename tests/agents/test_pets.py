@@ -102,7 +102,8 @@ def test_random_actions_until_the_first_training():
     state = agent.init(jax.random.key(0))
     memory = jnp.broadcast_to(plan_memory(config, CONTINUOUS), (3, 4))
     obs = RecurrentObs(jnp.zeros((3, 1)), memory)
-    actions = [agent.act(state, obs, jax.random.key(i))[0][0] for i in range(100)]
+    act = jax.jit(agent.act)
+    actions = [act(state, obs, jax.random.key(i))[0][0] for i in range(100)]
     sample = np.array(actions)
     assert sample.min() > -2.0 and sample.max() < 2.0
     np.testing.assert_allclose(sample.std(), 4 / np.sqrt(12), rtol=0.1)

@@ -92,3 +92,9 @@ def test_impossible_options_are_rejected_in_one_sentence(options, message):
     with pytest.raises(ValueError) as error:
         ReplayConfig(**options)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_importance_sampling_exponent_is_annealed_linearly_to_1():
+    config = ReplayConfig(total_timesteps=100_000, importance_exponent=0.4)
+    steps = jnp.array([0, 25_000, 100_000])
+    np.testing.assert_allclose(schedule.annealed_beta(config, steps), [0.4, 0.55, 1.0], rtol=1e-6)
