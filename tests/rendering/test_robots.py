@@ -114,13 +114,13 @@ def test_the_car_turns_with_its_heading_and_is_orange_after_a_collision():
 
 
 def test_watch_writes_a_gif_and_prints_the_state(tmp_path, capsys, monkeypatch):
-    delays = []
-    monkeypatch.setattr(watch.time, "sleep", delays.append)
     rljax.train(
         "a2c", "rljax/Arm-hard", run_dir=tmp_path / "run", total_timesteps=32, num_envs=2,
         num_steps=4, hidden_sizes=(8,), num_reports=1, eval_episodes=0, progress=False,
         env_params={"max_episode_steps": 9},
     )  # fmt: skip
+    delays = []  # of the player alone: training waits for a process that it starts
+    monkeypatch.setattr(watch.time, "sleep", delays.append)
     path = watch.watch(tmp_path / "run", show_text=True)
     lines = capsys.readouterr().out.split("\n")
     texts = [line.rpartition("\x1b[J")[2] for line in lines if "steps at the goal" in line]
