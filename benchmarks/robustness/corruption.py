@@ -1,4 +1,4 @@
-"""Damage to each file of a run, and checkpoints with hostile headers: noticed or harmless?
+"""Damage to each file of a run, and checkpoints with hostile headers: detected or harmless?
 
     python benchmarks/robustness/corruption.py                      220 changes of each file
     python benchmarks/robustness/corruption.py --changes 40
@@ -7,9 +7,9 @@ A small run is trained in a temporary directory. Each file of it is damaged, hal
 flipped bit, else by bytes that are cut out or off. Then everything that reads the file reads it:
 
     error     one sentence, a `ValueError`
-    warning   the damage is said, and something older is read
-    same      without a word, but everything that is read is as before
-    wrong     without a word, something else is read
+    warning   a warning names the damage, and an older file is read
+    same      no message, and everything that is read is unchanged
+    wrong     no message, and something else is read
     raised    an error from inside
 
 Nothing may be `wrong` or `raised`. The last rows are checkpoints with a valid digest whose header
@@ -153,13 +153,13 @@ def train(run_dir: Path) -> None:
 
 
 def row(name: str, size: int, outcomes: Counter) -> bool:
-    """Prints a row of the table; returns whether all damage was noticed or harmless."""
+    """Prints a row of the table; returns whether all damage was detected or harmless."""
     print(f"{name:<18}{size:>9}" + "".join(f"{outcomes[x]:>9}" for x in OUTCOMES), flush=True)
     return not outcomes["wrong"] and not outcomes["raised"]
 
 
 def main() -> int:
-    """Prints a row for each file; returns 1 if damage was not noticed."""
+    """Prints a row for each file; returns 1 if damage was not detected."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

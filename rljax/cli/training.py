@@ -22,7 +22,7 @@ _RESUMABLE = {name: _HELPS[name] for name in RUN_OPTIONS if RUN_OPTIONS[name].re
 TRAIN_OPTIONS = {
     "config": "settings to start from: `tuned`, or a TOML file",
     **_HELPS,
-    "env_params.NAME": "parameter NAME of the environment; see rljax train AGENT ENV --help",
+    "env_params.NAME": "parameter NAME of the environment; see `rljax train AGENT ENV --help`",
     **devices.OPTIONS,
 }
 RESUME_OPTIONS = _RESUMABLE | devices.OPTIONS

@@ -14,6 +14,7 @@ from typing import Any
 
 from rljax.experiment import checkpoint_file
 from rljax.experiment.checkpoint_file import DamagedCheckpoint
+from rljax.results.storage import replacing
 from rljax.types import PyTree
 
 
@@ -46,16 +47,8 @@ def save(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"checkpoint-{step:012d}.rljax"
-    temporary = Path(f"{path}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            checkpoint_file.write(file, header, data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # also an interrupt, which must not leave an incomplete file
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        checkpoint_file.write(file, header, data)
     _sync(directory)  # the new name must be on disk before an old file is deleted
     for old in checkpoints(directory)[keep:]:
         if old != path:  # after resuming from before a damaged file, `path` is not the newest

@@ -54,7 +54,7 @@ def in_params(plan: Plan, agent_states: PyTree, num_updates: int) -> dict[int, D
 
 
 def check(plan: Plan, found: Mapping[int, Divergence], directory: RunDirectory | None) -> None:
-    """Checks that some run is finite: the others go on without those that diverged.
+    """Checks that at least one run is finite. Finite runs continue without the diverged ones.
 
     Raises:
       FloatingPointError: all runs diverged; the first of them is named.

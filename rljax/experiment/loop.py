@@ -41,7 +41,7 @@ class TrainingLoop:
       chunk_size: largest number of updates in the next chunk, adapted to the speed.
       started: time of the start.
       last_save: time of the last checkpoint.
-      diverged: the runs with a NaN or infinite value, by index. The other runs go on without them.
+      diverged: the runs with a NaN or infinite value, by index. The other runs continue.
     """
 
     plan: Plan

@@ -31,8 +31,8 @@ def plot_results(
       The matplotlib figure.
 
     Raises:
-      ValueError: there are no results, the metric is unknown, a result cannot be loaded, or runs
-        of equal configurations cannot be told apart.
+      ValueError: there are no results, the metric is unknown, a result cannot be loaded, or
+        different runs have equal configurations.
     """
     if isinstance(results, Mapping):
         runs = [_as_result(run).renamed(str(name)) for name, run in results.items()]

@@ -17,7 +17,7 @@ EPISODIC_RETURN = "charts/episodic_return"
 FORMATS = (".png", ".pdf", ".svg")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 DASHES = ("-", "--", ":", "-.")  # line styles, varied after the colorblind-safe palette is used up
-GAPS = (0, (4, 4))  # line style of a line that lies on another one
+GAPS = (0, (4, 4))  # line style of a line drawn over an equal one
 MIN_SEEDS = 10  # percentile-bootstrap intervals of fewer runs are too narrow
 MAX_FAINT_SEEDS = 10  # up to this number, each seed is drawn as a faint line
 GREY = "#666666"
@@ -142,7 +142,7 @@ def _note(lines: Sequence[Line]) -> str:
 
 
 def _coincide(line: Line, other: Line) -> bool:
-    """Whether two lines lie on each other, so that the second would hide the first."""
+    """Whether two lines are almost equal, so that the second would hide the first."""
     if not np.array_equal(line.steps, other.steps):
         return False
     x, y = statistics.iqm(line.values.T[..., None]), statistics.iqm(other.values.T[..., None])

@@ -4,11 +4,12 @@ No pickle is written or read, and equal content gives equal bytes. `result.json`
 of the arrays, which detects damage and files from different runs, and ends with its own digest.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,20 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Writes a file atomically: after a crash it has the old content or the new one."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[io.BufferedWriter]:
+    """Opens a temporary file for writing, which replaces `path` at the end of the context.
+
+    After a crash, or an error in the context, `path` has its old content.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

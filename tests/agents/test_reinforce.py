@@ -154,7 +154,7 @@ def test_steps_are_used_when_they_leave_the_window(baseline):
 
 
 def test_updates_without_the_end_of_an_episode_change_no_parameter():
-    """Adam moves on a zero gradient by its momentum; only the annealed learning rate goes on."""
+    """Adam moves on a zero gradient by its momentum; only the annealed learning rate advances."""
     rollouts = rollouts_of(long_trajectory(ends=0.0))
     ends = jnp.zeros((T, B), bool).at[1].set(True)
     endless = [x._replace(truncated=ends & (i == 0)) for i, x in enumerate(rollouts)]

@@ -613,7 +613,7 @@ def test_nan_parameters_stop_a_single_run(tmp_path):
         assert finite_checkpoint(run_dir) <= after
 
 
-def test_the_other_runs_of_a_sweep_go_on_without_a_diverged_one(tmp_path):
+def test_the_other_runs_of_a_sweep_continue_without_a_diverged_one(tmp_path):
     run_dir, options = tmp_path / "run", {"num_seeds": 2, "eval_episodes": 3}
     run = train(explode_after=[1e9, 6.0], run_dir=run_dir, save_seconds=0.0, **options)
     alone = train(explode_after=[1e9, 1e9], **options)
@@ -659,7 +659,7 @@ def test_the_error_of_nan_suggests_only_options_that_the_agent_has():
     states = SimpleNamespace(params={"w": jnp.array([[1.0], [np.nan]])})
     found = divergence.in_params(plan, states, num_updates=3)
     assert list(found) == [1]
-    divergence.check(plan, found, None)  # the other run goes on
+    divergence.check(plan, found, None)  # the other run continues
     plan = make_plan("ppo", POLE)
     cure = "Lower `learning_rate` or `max_grad_norm`, or scale the rewards, for example with "
     with pytest.raises(FloatingPointError) as error:

@@ -333,7 +333,7 @@ def test_many_lines_differ_in_color_or_line_style():
 
 def test_a_grid_of_two_fields_has_ordered_colors_and_line_styles():
     grid = {"learning_rate": [1e-4, 3e-4, 1e-3], "gamma": [0.9, 0.99]}
-    apart = 50.0 * np.arange(6)[:, None, None]  # lines that lie on each other have gaps
+    apart = 50.0 * np.arange(6)[:, None, None]  # equal lines would be drawn with gaps
     result = make(sweep=grid)
     result = with_returns(result, result.returns + apart.reshape(3, 2, 1, 1))
     lines = main_lines(result.plot().axes[0])
