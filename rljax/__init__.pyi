@@ -110,6 +110,7 @@ from rljax.experiment.run import train as train
 from rljax.experiment.tuned import tuned as tuned
 from rljax.results.comparison import compare as compare
 from rljax.results.comparison import plot_results as plot_results
+from rljax.results.result import Best as Best
 from rljax.results.result import Result as Result
 from rljax.results.result import load_result as load_result
 from rljax.training.learner import make_learner as make_learner

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,12 +16,30 @@ from rljax.results import figures, statistics, storage
 MAX_DIVERGED = 5  # diverged runs named in a summary
 
 
+class Best(NamedTuple):
+    """The best policy of each run by the evaluation during training (`eval_interval`).
+
+    Attributes:
+      step: environment steps after which the policy was saved, `[*sweep, seeds]`.
+      returns: returns of new episodes of this policy, played after training,
+        `[*sweep, seeds, episodes]`. The maximum over training is biased upwards; these are not.
+      lengths: steps of these episodes, `[*sweep, seeds, episodes]`.
+      state: state of the agent, `[*sweep, seeds, ...]`; None if loaded from files alone.
+    """
+
+    step: np.ndarray
+    returns: np.ndarray
+    lengths: np.ndarray
+    state: Any = None
+
+
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Result:
     """The result of `rljax.train`: `num_seeds` runs of every setting of a sweep.
 
     The leading axes `[*sweep, seeds]` are one axis for each swept field, in the order of `sweep`,
-    then one for the seeds. P is the number of reports.
+    then one for the seeds. A list of settings is one axis, "setting", whose values are dicts of
+    fields. P is the number of reports.
 
     Attributes:
       agent: name of the agent.
@@ -42,6 +60,10 @@ class Result:
         the run. Their metrics are NaN from the report in which they diverged.
       compile_seconds: time to compile.
       seconds: time to train.
+      plan: the `Plan`, with the user's own environment and pieces; None if loaded from files alone.
+      best: the best policies by the evaluation during training; None without `eval_interval`.
+      stopped: environment steps after which a run reached `stop_at`, `[*sweep, seeds]`, NaN if it
+        did not; None without `stop_at`. The metrics after it repeat its last values.
 
     Raises:
       ValueError: an array has another shape than described here.
@@ -61,6 +83,9 @@ class Result:
     diverged: Sequence[dict[str, Any]] = ()
     compile_seconds: float = 0.0
     seconds: float = 0.0
+    plan: Any = None
+    best: Best | None = None
+    stopped: np.ndarray | None = None
 
     def __post_init__(self):
         leading = (*(len(values) for values in self.sweep.values()), self.num_seeds)
@@ -69,6 +94,11 @@ class Result:
             shapes[name] = (np.shape(values), (*leading, np.size(self.steps)))
         for name, values in (self.evaluation or {}).items():
             shapes[f"evaluation/{name}"] = (np.shape(values)[: len(leading)], leading)
+        for name, values in _arrays_of(self.best).items():
+            last = () if name == "best/step" else np.shape(values)[-1:]
+            shapes[name] = (np.shape(values), (*leading, *last))
+        if self.stopped is not None:
+            shapes["stopped"] = (np.shape(self.stopped), leading)
         for name, (shape, expected) in shapes.items():
             if shape != expected:
                 raise ValueError(
@@ -89,10 +119,13 @@ class Result:
     @property
     def settings(self) -> list[dict[str, Any]]:
         """Swept values of each setting, in the order of the leading axes; `[{}]` if none."""
-        return [
-            dict(zip(self.sweep, values, strict=True))
-            for values in itertools.product(*self.sweep.values())
-        ]
+        settings = []
+        for values in itertools.product(*self.sweep.values()):
+            setting = {}
+            for name, value in zip(self.sweep, values, strict=True):
+                setting |= value if isinstance(value, dict) else {name: value}
+            settings.append(setting)
+        return settings
 
     @property
     def title(self) -> str:
@@ -190,7 +223,9 @@ class Result:
         Raises:
           ValueError: the metric is unknown, or `path` has another suffix.
         """
-        one_field = len(self.sweep) == 1  # its name is the title of the legend
+        has_list = any(isinstance(values[0], dict) for values in self.sweep.values())
+        one_field = len(self.sweep) == 1 and not has_list  # its name is the title of the legend
+        grid = () if has_list else [len(values) for values in self.sweep.values()]
         lines = []
         for setting, values in zip(self.settings, self.by_setting(metric), strict=True):
             label = figures.setting(setting)
@@ -198,11 +233,11 @@ class Result:
             lines.append(figures.Line(self.steps, values, self.label, label))
         return figures.learning_curves(
             {self.title: lines}, metric, legend_title="".join(self.sweep) if one_field else "",
-            grid=[len(values) for values in self.sweep.values()], ax=ax, path=path,
+            grid=grid, ax=ax, path=path,
         )  # fmt: skip
 
     def save(self, directory: str | Path) -> Path:
-        """Writes `curves.npz` and `result.json`, without `state` and `params`.
+        """Writes `curves.npz` and `result.json`, without `plan` and the states and parameters.
 
         Equal results give equal bytes.
 
@@ -218,6 +253,8 @@ class Result:
         arrays = {"steps": self.steps}
         arrays |= {f"metrics/{name}": values for name, values in self.metrics.items()}
         arrays |= {f"evaluation/{name}": values for name, values in (self.evaluation or {}).items()}
+        arrays |= _arrays_of(self.best)
+        arrays |= {} if self.stopped is None else {"stopped": self.stopped}
         return storage.write(directory, {name: getattr(self, name) for name in _RECORDED}, arrays)
 
     def by_setting(self, metric: str) -> np.ndarray:
@@ -232,7 +269,7 @@ _RECORDED = (
 
 
 def load_result(directory: str | Path) -> Result:
-    """Loads a result that `Result.save` wrote, bit for bit; `state` and `params` are None.
+    """Loads a result that `Result.save` wrote, bit for bit, without what it does not save.
 
     Args:
       directory: a run directory.
@@ -254,13 +291,22 @@ def load_result(directory: str | Path) -> Result:
     names = [name for name in _RECORDED if name not in defaults]
     record, arrays = storage.read(directory, names, optional=defaults.intersection(_RECORDED))
     record["diverged"] = tuple(record.get("diverged", ()))
-    parts: dict[str, dict[str, np.ndarray]] = {"metrics": {}, "evaluation": {}}
+    parts: dict[str, dict[str, np.ndarray]] = {"metrics": {}, "evaluation": {}, "best": {}}
     for name, values in arrays.items():
         part, _, rest = name.partition("/")
         if rest:
             parts[part][rest] = values
-    evaluation = parts["evaluation"] or None
-    return Result(**record, steps=arrays["steps"], metrics=parts["metrics"], evaluation=evaluation)
+    return Result(
+        **record, steps=arrays["steps"], metrics=parts["metrics"],
+        evaluation=parts["evaluation"] or None, stopped=arrays.get("stopped"),
+        best=Best(**parts["best"]) if parts["best"] else None,
+    )  # fmt: skip
+
+
+def _arrays_of(best: Best | None) -> dict[str, np.ndarray]:
+    """Returns the arrays that are saved, by name: `{"best/step": ...}`."""
+    fields = {} if best is None else best._asdict()
+    return {f"best/{name}": array for name, array in fields.items() if name != "state"}
 
 
 def count(number: int, noun: str) -> str:
