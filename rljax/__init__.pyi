@@ -108,11 +108,11 @@ from rljax.experiment.evaluation import load_states as load_states
 from rljax.experiment.run import resume as resume
 from rljax.experiment.run import train as train
 from rljax.experiment.tuned import tuned as tuned
+from rljax.results.arrays import Best as Best
 from rljax.results.comparison import compare as compare
 from rljax.results.comparison import plot_results as plot_results
-from rljax.results.result import Best as Best
+from rljax.results.files import load_result as load_result
 from rljax.results.result import Result as Result
-from rljax.results.result import load_result as load_result
 from rljax.training.learner import make_learner as make_learner
 from rljax.types import Agent as Agent
 from rljax.types import Env as Env

@@ -22,7 +22,7 @@ ALLOWED = {
     "envs": ("types", "config", "ops"),
     "agents": ("types", "config", "ops", "networks", "replay"),
     "training": ("types", "config", "ops"),
-    "results": (),
+    "results": ("config",),
     "experiment": ("types", "config", "ops", "envs", "agents", "training", "results"),
     "rendering": ("types", "config", "ops", "envs", "experiment"),
     "cli": ("config", "envs", "agents", "training", "results", "experiment", "rendering"),

@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rljax.results.result import load_result
+from rljax.results.files import load_result
 
 REPLAY = "--learning-starts=128 --buffer-size=512 --batch-size=16 --hidden-sizes=16"
 MODELS = "--num-models=3 --num-elites=2 --model-hidden-sizes=8 --model-max-epochs=2"

@@ -155,12 +155,12 @@ def resume(positionals: list[str], options: dict[str, str]) -> None:
 
 def _print_complete(run_dir: str) -> bool:
     """Prints the result of a complete run without JAX; returns whether the run is complete."""
-    from rljax.results import result, storage
+    from rljax.results import files, storage
 
     if not (Path(run_dir) / storage.RECORD).is_file():
         return False
     try:
-        saved = result.load_result(run_dir)
+        saved = files.load_result(run_dir)
     except ValueError:  # `run.resume` makes the result again
         return False
     print(f"{run_dir} is already finished.", file=sys.stderr)

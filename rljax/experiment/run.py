@@ -26,7 +26,8 @@ from rljax.experiment.provenance import recorded_options
 from rljax.experiment.signals import complete_hint, interruptible, resume_hint
 from rljax.experiment.writers import Writer, check_writers, open_writers
 from rljax.ops.precision import in_32_bits
-from rljax.results.result import Result, load_result
+from rljax.results.files import load_result
+from rljax.results.result import Result
 from rljax.results.storage import RECORD
 from rljax.training import distributed, parallel
 from rljax.training.runs import Runs, over_runs, template

@@ -1,6 +1,7 @@
 """Results of runs: storage, statistics and figures. Importing this does not import JAX."""
 
 from rljax.results.comparison import compare, plot_results
-from rljax.results.result import Result, load_result
+from rljax.results.files import load_result
+from rljax.results.result import Result
 
 __all__ = ["Result", "compare", "load_result", "plot_results"]

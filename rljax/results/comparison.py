@@ -1,21 +1,31 @@
-"""Several runs together: learning curves in one figure, and the probability of improvement."""
+"""Several runs together: their learning curves in one figure, and the statistics that compare them.
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+The statistics are those of Agarwal et al. (2021), https://arxiv.org/abs/2108.13264.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.results import figures, statistics, storage
-from rljax.results.result import Result, count, load_result
+from rljax.results import figures, pools, statistics, texts
+from rljax.results.pools import Run, Runs
+from rljax.results.result import Result
 
-Run = Result | str | Path  # a result, or the directory it was saved in
+Bound = float | Mapping[str, float] | None  # one number, or one for each environment
+AGGREGATES: dict[str, Callable[..., Any]] = {
+    "IQM": statistics.iqm,
+    "median": statistics.median,
+    "mean": statistics.mean,
+    "optimality gap": statistics.optimality_gap,
+}
 
 
 def plot_results(
-    results: Iterable[Run] | Mapping[str, Run], path: str | Path | None = None,
-    metric: str = figures.EPISODIC_RETURN,
+    results: Runs, path: str | Path | None = None, metric: str | None = None
 ) -> Any:  # fmt: skip
     """Draws several runs in one figure: a panel per environment, a line per setting.
 
@@ -25,7 +35,8 @@ def plot_results(
     Args:
       results: results, or the directories they were saved in; or a mapping of a name for each.
       path: file to write (.png, .pdf or .svg); None writes nothing.
-      metric: a name in `Result.metrics`.
+      metric: a name in `Result.metrics`; None draws the return of the evaluation during training
+        if all runs have it, otherwise the episodic return.
 
     Returns:
       The matplotlib figure.
@@ -34,72 +45,39 @@ def plot_results(
       ValueError: there are no results, the metric is unknown, a result cannot be loaded, or
         different runs have equal configurations.
     """
-    if isinstance(results, Mapping):
-        runs = [_as_result(run).renamed(str(name)) for name, run in results.items()]
-    else:
-        runs = [_as_result(run) for run in results]
-    if not runs:
-        raise ValueError("`results` is empty: give results, or directories of complete runs.")
+    runs, note = pools.load(results), ""
+    if metric is None:
+        metric, note = pools.return_metric(runs)
     panels = {}
-    for env_id, pool in _pooled_seeds(runs, metric).items():
-        labels = figures.labels([(name, json.loads(config)) for name, config, _ in pool])
+    for env_id, of_env in pools.pooled(runs, metric).items():
         lines = [
-            figures.Line(np.asarray(steps), np.concatenate(list(values.values())), name, label)
-            for ((name, _, steps), values), label in zip(pool.items(), labels, strict=True)
+            figures.Line(*pool.curve(metric), pool.group, pool.label, pool.stopped)
+            for pool in of_env
         ]
-        numbers = [len(line.values) for line in lines]
-        low, high = min(numbers), max(numbers)
-        seeds = count(low, "seed") if low == high else f"{low} to {high} seeds"
+        low, high = min(p.num_seeds for p in of_env), max(p.num_seeds for p in of_env)
+        seeds = texts.count(low, "seed") if low == high else f"{low} to {high} seeds"
         name = f"{runs[0].label} · " if len({run.label for run in runs}) == 1 else ""
         panels[f"{name}{env_id} · {seeds}"] = lines
-    return figures.learning_curves(panels, metric, path=path)
+    return figures.learning_curves(panels, metric, note=note, path=path)
 
 
-def _pooled_seeds(
-    runs: Sequence[Result], metric: str
-) -> dict[str, dict[tuple, dict[int, np.ndarray]]]:
-    """Returns `{env_id: {(label, config, steps): {seed: values [seeds, P]}}}`."""
-    pools: dict[str, dict[tuple, dict[int, np.ndarray]]] = {run.env_id: {} for run in runs}
-    for run in runs:
-        for setting, values in zip(run.settings, run.by_setting(metric), strict=True):
-            config = storage.to_json(_hyperparameters(run) | setting)
-            key = (run.label, config, tuple(np.asarray(run.steps).tolist()))
-            pool = pools[run.env_id].setdefault(key, {})
-            _check_equal(run, values, pool)
-            if len(values) > len(pool.get(run.seed, ())):  # equal seeds are the same runs
-                pool[run.seed] = values
-    return pools
+class Estimate(NamedTuple):
+    """A statistic and its 95 % stratified-bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self):
+        return "{:.3f} [{:.3f}, {:.3f}]".format(*self)
 
 
-def _check_equal(run: Result, values: np.ndarray, pool: Mapping[int, np.ndarray]) -> None:
-    """Checks that a run can be pooled with those of an equal configuration.
-
-    Raises:
-      ValueError: it has the seed of another run and another curve, or another seed and its own
-        pieces, which a configuration does not describe.
-    """
-    cure = 'give each a name: `rljax.train(..., name="...")`, or a mapping of names to runs.'
-    same = pool.get(run.seed)
-    # another number of seeds changes the last bits of each, and so the curves
-    if same is not None and len(same) == len(values):
-        if not np.array_equal(same, values, equal_nan=True):
-            raise ValueError(
-                f"two runs of {run.title} have the same configuration and seed, but different "
-                f"curves: {cure}"
-            )
-    elif pool and run.config.get("pieces") and "name" not in run.config:
-        raise ValueError(
-            f"runs of {run.title} were made with their own `{run.config['pieces'][0]}`, which the "
-            f"configuration does not describe: {cure}"
-        )
-
-
-class Comparison(NamedTuple):
+class Improvement(NamedTuple):
     """The probability that a run of `x` scores higher than a run of `y`.
 
     Attributes:
-      x, y: names of the two sides.
-      probability: the probability of improvement.
+      x, y: names of the two algorithms.
+      probability: the probability of improvement, averaged over environments.
       low, high: its 95 % stratified-bootstrap interval.
     """
 
@@ -113,17 +91,95 @@ class Comparison(NamedTuple):
         return f"P({self.x} > {self.y}) = {self.probability:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def compare(x: Run | Sequence[Run], y: Run | Sequence[Run]) -> Comparison:
-    """Returns the probability of improvement of `x` over `y`, averaged over environments.
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The scores of several algorithms on the same environments. `print` shows the tables.
 
-    Scores are the mean returns of the final evaluation if all runs were evaluated, else the last
-    returns of training. See Agarwal et al. (2021), https://arxiv.org/abs/2108.13264.
+    Attributes:
+      env_ids: environments that all algorithms have in common.
+      scores: by algorithm and environment, one score per run, `[seeds]`.
+      evaluated: the scores are mean returns of the final evaluation, else last returns of training.
+      normalized: by algorithm, `(score - low) / (high - low)`, `[seeds, environments]`, NaN where
+        there are fewer seeds; None without bounds.
+    """
+
+    env_ids: tuple[str, ...]
+    scores: dict[str, dict[str, np.ndarray]]
+    evaluated: bool
+    normalized: dict[str, np.ndarray] | None = None
+
+    @property
+    def score_name(self) -> str:
+        """What a score is: "evaluation return" or "return"."""
+        return "evaluation return" if self.evaluated else "return"
+
+    @property
+    def matrices(self) -> dict[str, np.ndarray]:
+        """Scores on the common environments by algorithm, `[seeds, environments]`.
+
+        They are normalized if there are bounds.
+        """
+        if self.normalized is not None:
+            return self.normalized
+        return {name: _matrix(scores, self.env_ids) for name, scores in self.scores.items()}
+
+    def aggregates(self) -> dict[str, dict[str, Estimate]]:
+        """Returns the IQM, median, mean and optimality gap over environments, by algorithm.
+
+        Raw returns of several environments have no common scale, and so no aggregates: {}. Raw
+        returns of one environment have no optimality gap, and their median is the mean.
+        """
+        names = list(AGGREGATES)
+        if self.normalized is None:
+            names = ["IQM", "mean"] if len(self.env_ids) == 1 else []
+        return {
+            algorithm: {name: _estimate(matrix, AGGREGATES[name]) for name in names}
+            for algorithm, matrix in self.matrices.items()
+            if names
+        }
+
+    @property
+    def improvements(self) -> tuple[Improvement, ...]:
+        """The probability of improvement for each pair of algorithms."""
+        pairs = []
+        for x, y in itertools.combinations(self.scores, 2):
+            both = tuple(_matrix(self.scores[name], self.env_ids) for name in (x, y))
+            pairs.append(Improvement(x, y, *_estimate(both, statistics.probability_of_improvement)))
+        return tuple(pairs)
+
+    def __str__(self):
+        every = list(dict.fromkeys(env for scores in self.scores.values() for env in scores))
+        rows = [["", *every]]
+        for name, scores in self.scores.items():
+            rows.append([name, *(_described(scores.get(env)) for env in every)])
+        lines = [f"{self.score_name}: interquartile mean [95 % interval]", *_aligned(rows)]
+        shared = f" over {', '.join(self.env_ids)}" if len(every) > 1 else ""
+        if self.normalized is not None:
+            rows = [["", *AGGREGATES]]
+            for name, estimates in self.aggregates().items():
+                rows.append([name, *map(str, estimates.values())])
+            lines += ["", f"normalized {self.score_name}{shared}", *_aligned(rows)]
+        if pairs := self.improvements:
+            lines += ["", f"probability of improvement{shared}", *(f"  {pair}" for pair in pairs)]
+        return "\n".join(lines)
+
+
+def compare(
+    *results: Run | Iterable[Run] | Mapping[str, Run], low: Bound = None, high: Bound = None
+) -> Comparison:
+    """Compares algorithms: intervals, the probability of improvement, and normalized scores.
+
+    Runs are grouped by name or else agent, over all environments. If a group has several settings
+    on an environment, each is an algorithm of its own. Scores are the mean returns of the final
+    evaluation if all runs were evaluated, else the last returns of training.
 
     Args:
-      x, y: one run each, or one run for each environment, in the same order.
+      results: results, the directories they were saved in, lists of these, or mappings of a name
+        for each.
+      low, high: returns that are 0 and 1 in normalized scores; numbers, or `{env_id: number}`.
 
     Raises:
-      ValueError: the environments differ, or a run is a sweep.
+      ValueError: there is no environment that all algorithms have in common, or a bound is missing.
 
     Example:
       >>> import numpy as np, rljax
@@ -131,47 +187,92 @@ def compare(x: Run | Sequence[Run], y: Run | Sequence[Run]) -> Comparison:
       ...     metrics = {"charts/episodic_return": np.array(returns)[:, None]}
       ...     return rljax.Result(agent, "CartPole-v1", {}, {}, 3, 0, np.array([1000]), metrics)
       >>> print(rljax.compare(run("ppo", [500, 490, 480]), run("dqn", [400, 300, 450])))
-      P(ppo > dqn) = 1.00 [1.00, 1.00]
+      return: interquartile mean [95 % interval]
+             CartPole-v1
+        ppo  490 [480, 500]
+        dqn  383.3 [300, 450]
+      <BLANKLINE>
+      probability of improvement
+        P(ppo > dqn) = 1.00 [1.00, 1.00]
     """
-    sides = []
-    for side in (x, y):
-        is_one_run = isinstance(side, (Result, str, Path))
-        sides.append([_as_result(run) for run in ([side] if is_one_run else side)])
-    env_ids = [[run.env_id for run in side] for side in sides]
-    if env_ids[0] != env_ids[1]:
-        raise ValueError(
-            f"`x` ran on {env_ids[0]} and `y` on {env_ids[1]}: give runs on the same environments."
-        )
-    for run in (*sides[0], *sides[1]):
-        if run.sweep:
-            raise ValueError(
-                f"{run.title} is a sweep of {', '.join(run.sweep)}: compare runs of one setting."
-            )
-    evaluated = all(run.evaluation is not None for side in sides for run in side)
-    scores = tuple(_score_matrix(side, evaluated) for side in sides)
-    low, high = statistics.stratified_bootstrap(scores, statistics.probability_of_improvement)
-    probability = float(statistics.probability_of_improvement(*scores))
-    first = [(side[0].label, _hyperparameters(side[0])) for side in sides]
-    names = [
-        f"{name} {label}".strip()
-        for (name, _), label in zip(first, figures.labels(first), strict=True)
-    ]
-    return Comparison(names[0], names[1], probability, float(low), float(high))
+    runs = []
+    for result in results:
+        single = isinstance(result, (Result, str, Path))
+        runs += pools.load([result] if single else result)
+    return compared(pools.pooled(pools.load(runs), figures.EPISODIC_RETURN), low, high)
 
 
-def _score_matrix(runs: Sequence[Result], evaluated: bool) -> np.ndarray:
-    """Returns the scores `[seeds, environments]`, NaN where a run has fewer seeds."""
-    matrix = np.full((max(run.num_seeds for run in runs), len(runs)), np.nan)
-    for task, run in enumerate(runs):
-        matrix[: run.num_seeds, task] = run.scores(evaluated)[0]
+def compared(found: Mapping[str, Sequence[pools.Pool]], low: Bound, high: Bound) -> Comparison:
+    """Returns the comparison of pools by environment (see `compare`)."""
+    everything = [pool for of_env in found.values() for pool in of_env]
+    evaluated = all(run.evaluation is not None for pool in everything for run, _ in pool.parts)
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for env_id, of_env in found.items():
+        for pool in of_env:
+            scores.setdefault(pool.name, {})[env_id] = pool.scores(evaluated)
+    env_ids = tuple(env for env in found if all(env in by_env for by_env in scores.values()))
+    if not env_ids:
+        each = "; ".join(f"{name} ran on {', '.join(by_env)}" for name, by_env in scores.items())
+        raise ValueError(f"no environment is common to all algorithms: {each}.")
+    bounds = _bounds(env_ids, low, high)
+    normalized = bounds and {
+        name: normalize(_matrix(by_env, env_ids), bounds) for name, by_env in scores.items()
+    }
+    return Comparison(env_ids, scores, evaluated, normalized)
+
+
+def normalize(scores: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Returns `(score - low) / (high - low)`, `[..., environments]`."""
+    low, high = bounds
+    return (scores - low) / (high - low)
+
+
+def _bounds(
+    env_ids: Sequence[str], low: Bound, high: Bound
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the bounds of each environment, `[environments]` each.
+
+    Raises:
+      ValueError: only one bound is given, it lacks an environment, or `low` is not below `high`.
+    """
+    if low is None and high is None:
+        return None
+    given = {"low": low, "high": high}
+    for name, bound in given.items():
+        if bound is None:
+            raise ValueError(f"`{name}` is missing: normalized scores need both `low` and `high`.")
+        missing = [env for env in env_ids if isinstance(bound, Mapping) and env not in bound]
+        if missing:
+            raise ValueError(f"`{name}` has no value for {missing[0]}: add one.")
+    lows, highs = (
+        np.array([b[env] if isinstance(b, Mapping) else b for env in env_ids], np.float64)
+        for b in given.values()
+    )
+    for env_id, a, b in zip(env_ids, lows, highs, strict=True):
+        if not a < b:
+            raise ValueError(f"`low` is {a:g} and `high` is {b:g} for {env_id}: give low < high.")
+    return lows, highs
+
+
+def _matrix(scores: Mapping[str, np.ndarray], env_ids: Sequence[str]) -> np.ndarray:
+    """Returns the scores `[seeds, environments]`, NaN where an environment has fewer seeds."""
+    matrix = np.full((max(len(scores[env]) for env in env_ids), len(env_ids)), np.nan)
+    for task, env_id in enumerate(env_ids):
+        matrix[: len(scores[env_id]), task] = scores[env_id]
     return matrix
 
 
-def _as_result(run: Run) -> Result:
-    return run if isinstance(run, Result) else load_result(run)
+def _estimate(scores: Any, statistic: Callable[..., Any]) -> Estimate:
+    several = scores if isinstance(scores, tuple) else (scores,)
+    low, high = statistics.stratified_bootstrap(scores, statistic)
+    return Estimate(float(statistic(*several)), float(low), float(high))
 
 
-def _hyperparameters(run: Result) -> dict[str, Any]:
-    """Returns the config, sorted, without the entries that differ between equal experiments."""
-    others = ("name", "seed", "num_seeds")
-    return {k: run.config[k] for k in sorted(run.config) if k not in others}
+def _described(scores: np.ndarray | None) -> str:
+    return "-" if scores is None else statistics.describe(scores)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the rows of a table in aligned columns, indented."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

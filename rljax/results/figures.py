@@ -5,6 +5,7 @@ import, so it is imported when the first figure is drawn.
 """
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rljax.results import statistics
+from rljax.results.texts import human
 
 EPISODIC_RETURN = "charts/episodic_return"
+EVALUATION_RETURN = "eval/episodic_return"  # of the evaluations during training
+AXIS_LABELS = {EVALUATION_RETURN: "evaluation return", "eval/episodic_length": "evaluation length"}
 FORMATS = (".png", ".pdf", ".svg")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 DASHES = ("-", "--", ":", "-.")  # line styles, varied after the colorblind-safe palette is used up
+HELD = (0, (1, 2))  # line style of a curve after all its runs have stopped
 GAPS = (0, (4, 4))  # line style of a line drawn over an equal one
 MIN_SEEDS = 10  # percentile-bootstrap intervals of fewer runs are too narrow
 MAX_FAINT_SEEDS = 10  # up to this number, each seed is drawn as a faint line
 GREY = "#666666"
+LIGHT_GREY = "#C8C8C8"  # color of muted lines
 
 
 class Line(NamedTuple):
@@ -31,12 +37,29 @@ class Line(NamedTuple):
       values: metric of each seed, `[seeds, P]`.
       group: heading in the legend, such as the agent.
       label: label within the group; "" if it is the only line of the group.
+      stopped: environment steps at which each run stopped early, `[seeds]`, NaN if it did not.
+      muted: drawn thin, grey and without a band.
     """
 
     steps: np.ndarray
     values: np.ndarray
     group: str
     label: str = ""
+    stopped: np.ndarray | None = None
+    muted: bool = False
+
+    @property
+    def num_stopped(self) -> int:
+        """Number of runs that stopped early."""
+        return 0 if self.stopped is None else int((~np.isnan(self.stopped)).sum())
+
+    @property
+    def end(self) -> float:
+        """The report in which the last run stopped; infinity if a run did not stop."""
+        if self.stopped is None or np.isnan(self.stopped).any():
+            return float("inf")
+        later = self.steps[self.steps >= self.stopped.max()]
+        return float(later[0]) if len(later) else float("inf")
 
     @property
     def num_diverged(self) -> int:
@@ -45,43 +68,9 @@ class Line(NamedTuple):
         return int((known.any(axis=1) & ~known[:, -1]).sum())
 
 
-def human(number: float) -> str:
-    """Formats a number with 4 significant digits and a suffix: 497, 430k, 1.5M."""
-    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if 0.99995 * scale <= abs(number) < float("inf"):
-            return f"{number / scale:.4g}{suffix}"
-    return f"{number:.4g}"
-
-
-def labels(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Returns a label for each (agent, config): the values that differ between its agent's configs.
-
-    Equal labels are numbered.
-    """
-    texts = []
-    for agent, config in named:
-        peers = [other for name, other in named if name == agent]
-        fields = dict.fromkeys(field for other in peers for field in other)
-        differs = [f for f in fields if any(other.get(f) != config.get(f) for other in peers)]
-        texts.append(setting({f: config[f] for f in differs if f in config}))
-    rows = [(agent, text) for (agent, _), text in zip(named, texts, strict=True)]
-    return [
-        f"{text} ({rows[:i].count(row) + 1})".strip() if row in rows[:i] else text
-        for i, (row, text) in enumerate(zip(rows, texts, strict=True))
-    ]
-
-
-def setting(values: Mapping[str, Any]) -> str:
-    """Returns such as "learning_rate=0.001, gamma=0.99"."""
-    return ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in values.items()
-    )
-
-
 def learning_curves(
     panels: Mapping[str, Sequence[Line]], metric: str, *, legend_title: str = "",
-    grid: Sequence[int] = (), ax: Any = None, path: str | Path | None = None,
+    grid: Sequence[int] = (), note: str = "", ax: Any = None, path: str | Path | None = None,
 ) -> Any:  # fmt: skip
     """Draws panels of curves with one legend.
 
@@ -91,6 +80,7 @@ def learning_curves(
       legend_title: title of the legend, such as the name of a swept field.
       grid: for lines that are the settings of a sweep, the number of values of each swept field;
         the values have an order, so their colors go from dark to light.
+      note: added to the note below the figure, which describes lines and bands.
       ax: matplotlib axes to draw a single panel into; None makes a new figure.
       path: file to write; its directory is created if it does not exist.
 
@@ -100,12 +90,9 @@ def learning_curves(
     Raises:
       ValueError: `path` does not end in .png, .pdf or .svg.
     """
-    if path is not None and Path(path).suffix.lower() not in FORMATS:
-        raise ValueError(f"`path` is {str(path)!r}, but it must end in {', '.join(FORMATS)}.")
-    names = list(dict.fromkeys((line.group, line.label) for p in panels.values() for line in p))
-    groups = list(dict.fromkeys(group for group, _ in names))
-    names.sort(key=lambda name: groups.index(name[0]))  # stable: keeps the order within a group
-    style = dict(zip(names, _styles(len(names), grid), strict=True))
+    check_format(path)
+    style = _style_of_each(panels, grid)
+    names = list(style)
     widest = max(len(label or group) for group, label in names) if len(names) > 1 else 0
     figure, axes = (ax.figure, [ax]) if ax is not None else _new_figure(len(panels), widest)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
@@ -119,12 +106,42 @@ def learning_curves(
     if len(names) > 1:
         _legend(axes[0] if ax is not None else figure, style, legend_title, own=ax is None)
     if ax is None:
-        note = _note([line for lines in panels.values() for line in lines])
-        figure.supxlabel(note, x=0.99, ha="right", fontsize=7.5, color=GREY)
+        notes = _note([line for lines in panels.values() for line in lines])
+        write_note(figure, f"{notes}; {note}" if note else notes)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200)
+        from rljax.results import canvas
+
+        canvas.save(figure, path)
     return figure
+
+
+def check_format(path: str | Path | None) -> None:
+    """Checks that a figure can be written to `path`.
+
+    Raises:
+      ValueError: `path` does not end in .png, .pdf or .svg.
+    """
+    if path is not None and Path(path).suffix.lower() not in FORMATS:
+        raise ValueError(f"`path` is {str(path)!r}, but it must end in {', '.join(FORMATS)}.")
+
+
+def write_note(figure: Any, note: str) -> None:
+    """Writes a note into the lower right corner, wrapped to the width of the figure."""
+    letters = int(figure.get_figwidth() * 19)
+    lines = textwrap.wrap(note, letters, break_long_words=False)
+    figure.supxlabel("\n".join(lines), x=0.99, ha="right", fontsize=7.5, color=GREY)
+
+
+def _style_of_each(
+    panels: Mapping[str, Sequence[Line]], grid: Sequence[int]
+) -> dict[tuple[str, str], Any]:
+    """Returns `{(group, label): (color, line style)}`, by group; muted lines are last."""
+    lines = [line for panel in panels.values() for line in panel]
+    names = list(dict.fromkeys((line.group, line.label) for line in lines if not line.muted))
+    groups = list(dict.fromkeys(group for group, _ in names))
+    names.sort(key=lambda name: groups.index(name[0]))  # stable: keeps the order within a group
+    style = dict(zip(names, styles(len(names), grid), strict=True))
+    return style | {(line.group, line.label): (LIGHT_GREY, "-") for line in lines if line.muted}
 
 
 def _note(lines: Sequence[Line]) -> str:
@@ -137,6 +154,8 @@ def _note(lines: Sequence[Line]) -> str:
         seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
         note = f"interquartile mean over {seeds}, 95 % bootstrap interval"
         note += f" (too narrow below {MIN_SEEDS} seeds)" if high < MIN_SEEDS else ""
+    if stopped := sum(line.num_stopped for line in lines):
+        note += f"; {stopped} of {sum(numbers)} runs stopped early and keep their last value"
     diverged = sum(line.num_diverged for line in lines)
     return f"{note}; {diverged} of {sum(numbers)} runs diverged" if diverged else note
 
@@ -154,22 +173,21 @@ def _coincide(line: Line, other: Line) -> bool:
 
 
 def _new_figure(num_panels: int, legend_letters: int) -> tuple[Any, list[Any]]:
-    from matplotlib.figure import Figure
+    from rljax.results import canvas
 
     columns = 2 if num_panels == 4 else min(num_panels, 3)
     rows = -(-num_panels // columns)
     width, height = (6.4, 4.0) if num_panels == 1 else (4.0 * columns, 3.0 * rows)
     if legend_letters:  # room for the legend beside the panels
         width += 0.7 + 0.07 * legend_letters
-    figure = Figure((width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
+    figure = canvas.new(width, height)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[num_panels:]:
         axis.remove()
     return figure, axes[:num_panels]
 
 
-def _styles(count: int, grid: Sequence[int]) -> Iterable[tuple[Any, Any]]:
+def styles(count: int, grid: Sequence[int]) -> Iterable[tuple[Any, Any]]:
     """Returns a color and a line style for each line.
 
     In a grid of two fields, colors show the field with more values and line styles the other one.
@@ -192,28 +210,47 @@ def _styles(count: int, grid: Sequence[int]) -> Iterable[tuple[Any, Any]]:
 def _decorate(axis: Any, title: str, metric: str, lines: Sequence[Line]) -> None:
     axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axis.set_xlabel("environment steps")
-    axis.set_ylabel(metric.split("/")[-1].replace("_", " "))
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color("#999999")
-    axis.tick_params(color="#999999", labelsize=9)
-    axis.grid(True, color="#E6E6E6", linewidth=0.8)
-    axis.set_axisbelow(True)
+    axis.set_ylabel(axis_label(metric))
+    plain_axes(axis)
     axis.margins(y=0.06)
     axis.xaxis.set_major_formatter(lambda x, _: human(x))
     if any((np.abs(line.values[np.isfinite(line.values)]) >= 1e4).any() for line in lines):
         axis.yaxis.set_major_formatter(lambda y, _: human(y).replace("-", "\N{MINUS SIGN}"))
 
 
+def axis_label(metric: str) -> str:
+    """Returns the name of a metric on an axis: "episodic return", "evaluation return", "kl"."""
+    return AXIS_LABELS.get(metric) or metric.split("/")[-1].replace("_", " ")
+
+
+def plain_axes(axis: Any) -> None:
+    """Removes the upper and right borders, and draws a light grid below the data."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color("#999999")
+    axis.tick_params(color="#999999", labelsize=9)
+    axis.grid(True, color="#E6E6E6", linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
 def _draw(axis: Any, line: Line, color: Any, dashes: Any, faint: bool) -> None:
     """Draws one line, its band and, if `faint`, its seeds; missing points are interpolated."""
+    if line.muted:
+        middle = statistics.iqm(line.values.T[..., None])
+        axis.plot(line.steps, middle, color=color, linewidth=0.7, zorder=1)
+        return
     middle, low, high = statistics.iqm_curve(line.values)
     known = np.isfinite(middle)  # without reports in which no episode ended
     mark = "o" if known.sum() == 1 else ""
     name = f"{line.group} {line.label}".strip()
+    solid, held = known & (line.steps <= line.end), known & (line.steps >= line.end)
     axis.plot(
-        line.steps[known], middle[known], color=color, linestyle=dashes, linewidth=1.9, marker=mark,
+        line.steps[solid], middle[solid], color=color, linestyle=dashes, linewidth=1.9, marker=mark,
         label=name, zorder=3, solid_capstyle="round",
     )  # fmt: skip
+    if held.any():  # all runs have stopped
+        x, y = line.steps[held], middle[held]
+        axis.plot(x, y, color=color, linestyle=HELD, linewidth=1.4, zorder=3)
+        axis.plot(x[:1], y[:1], color=color, marker="D", markersize=5, zorder=4)
     if len(line.values) == 1:
         return
     band = axis.fill_between(line.steps[known], low[known], high[known], color=color, alpha=0.18)

@@ -4,33 +4,24 @@ Neither JAX nor matplotlib is imported here, so a saved result is quick to load.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rljax.results import figures, statistics, storage
-
-MAX_DIVERGED = 5  # diverged runs named in a summary
-
-
-class Best(NamedTuple):
-    """The best policy of each run by the evaluation during training (`eval_interval`).
-
-    Attributes:
-      step: environment steps after which the policy was saved, `[*sweep, seeds]`.
-      returns: returns of new episodes of this policy, played after training,
-        `[*sweep, seeds, episodes]`. The maximum over training is biased upwards; these are not.
-      lengths: steps of these episodes, `[*sweep, seeds, episodes]`.
-      state: state of the agent, `[*sweep, seeds, ...]`; None if loaded from files alone.
-    """
-
-    step: np.ndarray
-    returns: np.ndarray
-    lengths: np.ndarray
-    state: Any = None
+from rljax.results import (
+    arrays,
+    drawing,
+    figures,
+    frames,
+    statistics,
+    storage,
+    sweeps,
+    tables,
+    texts,
+)
+from rljax.results.arrays import Best
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -88,23 +79,7 @@ class Result:
     stopped: np.ndarray | None = None
 
     def __post_init__(self):
-        leading = (*(len(values) for values in self.sweep.values()), self.num_seeds)
-        shapes: dict[str, tuple] = {"steps": (np.shape(self.steps), (np.size(self.steps),))}
-        for name, values in self.metrics.items():
-            shapes[name] = (np.shape(values), (*leading, np.size(self.steps)))
-        for name, values in (self.evaluation or {}).items():
-            shapes[f"evaluation/{name}"] = (np.shape(values)[: len(leading)], leading)
-        for name, values in _arrays_of(self.best).items():
-            last = () if name == "best/step" else np.shape(values)[-1:]
-            shapes[name] = (np.shape(values), (*leading, *last))
-        if self.stopped is not None:
-            shapes["stopped"] = (np.shape(self.stopped), leading)
-        for name, (shape, expected) in shapes.items():
-            if shape != expected:
-                raise ValueError(
-                    f"`{name}` has shape {shape}, but it must be {expected} for the sweep "
-                    f"{list(self.sweep)}, {self.num_seeds} seeds and {np.size(self.steps)} reports."
-                )
+        arrays.check_shapes(self)
 
     @property
     def returns(self) -> np.ndarray:
@@ -117,20 +92,20 @@ class Result:
         return self.metric(figures.EPISODIC_RETURN)
 
     @property
+    def return_metric(self) -> str:
+        """Name of the return in figures: of the evaluation during training, if there is one."""
+        name = figures.EVALUATION_RETURN
+        return name if name in self.metrics else figures.EPISODIC_RETURN
+
+    @property
     def settings(self) -> list[dict[str, Any]]:
         """Swept values of each setting, in the order of the leading axes; `[{}]` if none."""
-        settings = []
-        for values in itertools.product(*self.sweep.values()):
-            setting = {}
-            for name, value in zip(self.sweep, values, strict=True):
-                setting |= value if isinstance(value, dict) else {name: value}
-            settings.append(setting)
-        return settings
+        return sweeps.settings(self.sweep)
 
     @property
     def title(self) -> str:
         """One line, such as "ppo · CartPole-v1 · 8 seeds"."""
-        return f"{self.label} · {self.env_id} · {count(self.num_seeds, 'seed')}"
+        return f"{self.label} · {self.env_id} · {texts.count(self.num_seeds, 'seed')}"
 
     @property
     def label(self) -> str:
@@ -173,48 +148,63 @@ class Result:
             scores = np.asarray(self.returns, np.float64)[..., -1]
         return scores.reshape(-1, self.num_seeds)
 
+    def ranking(self) -> list[int]:
+        """Returns the indices of `settings`, best first; equal ones keep their order.
+
+        The score of a setting is the interquartile mean over seeds of the final evaluation, or of
+        the return if there is none. A run that diverged counts as the lowest score, so that a
+        setting that diverges in more than a quarter of its runs is behind all that do not.
+        """
+        return sweeps.ranking(self)
+
+    def best_setting(self, path: str | Path | None = None) -> dict[str, Any]:
+        """Returns the swept values of the best setting (see `ranking`); {} without a sweep.
+
+        Args:
+          path: TOML file to write, with the complete configuration of this setting, for
+            `rljax train FILE.toml`. None writes nothing.
+
+        Raises:
+          ValueError: no run of any setting has a score.
+        """
+        return sweeps.best_setting(self, path)
+
     def summary(self) -> str:
-        """Returns a table of final scores: interquartile mean over seeds [95 % interval]."""
-        rows = [[figures.setting(setting)] for setting in self.settings]
-        if figures.EPISODIC_RETURN in self.metrics:
-            for row, scores in zip(rows, self.scores(evaluated=False), strict=True):
-                row.append(f"return {statistics.describe(scores)}")
-        if self.evaluation is not None:
-            episodes = int(np.shape(self.evaluation["returns"])[-1]) * self.num_seeds
-            unfinished = (
-                np.asarray(self.evaluation["unfinished"]).reshape(-1, self.num_seeds).sum(-1)
-            )
-            for row, scores, number in zip(rows, self.scores(True), unfinished, strict=True):
-                note = f", {number} unfinished" if number else ""
-                row.append(
-                    f"evaluation {statistics.describe(scores)} ({episodes:,} episodes{note})"
-                )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(map(str.ljust, row, widths)).strip() for row in rows]
-        steps = figures.human(float(np.max(self.steps, initial=0)))
-        time = f"{steps} steps in {self.seconds:.1f} s, compiled in {self.compile_seconds:.1f} s"
-        lines = [f"{self.title} · {time}", *(f"  {row}" for row in table if row)]
-        for run in self.diverged[:MAX_DIVERGED]:
-            lines.append(f"  diverged: {run['title']} at step {run['step']:,} ({run['name']})")
-        if (more := len(self.diverged) - MAX_DIVERGED) > 0:
-            lines.append(f"  diverged: {count(more, 'more run')}")
-        return "\n".join(lines)
+        """Returns a table of final scores: interquartile mean over seeds [95 % interval].
+
+        The table of a sweep has a row for each setting, best first.
+        """
+        return tables.summary(self)
+
+    def _repr_html_(self) -> str:
+        """Returns the table and the learning curve, which notebooks show."""
+        return tables.page(self)
+
+    def frame(self) -> Any:
+        """Returns a pandas frame with one row for each setting, seed and report.
+
+        The columns are the swept fields, "seed", "step" and the metrics.
+
+        Raises:
+          ValueError: pandas is not installed.
+        """
+        return frames.of_result(self)
 
     def __repr__(self) -> str:
-        parts = [self.title, f"{figures.human(float(np.max(self.steps, initial=0)))} steps"]
-        parts += [f"{name} x {len(values)}" for name, values in self.sweep.items()]
-        if not self.sweep and figures.EPISODIC_RETURN in self.metrics:
-            parts.append(f"return {statistics.describe(self.scores(evaluated=False)[0])}")
-        return f"<Result {' · '.join(parts)}>"
+        return tables.line(self)
 
     def plot(
-        self, path: str | Path | None = None, metric: str = figures.EPISODIC_RETURN, ax: Any = None
+        self, path: str | Path | None = None, metric: str | None = None, ax: Any = None
     ) -> Any:
         """Draws a metric: interquartile mean over seeds and 95 % bootstrap band of each setting.
 
+        After all runs of a setting have stopped early, its curve is dotted. Of more than 12
+        settings, the best 6 are in color and the others grey.
+
         Args:
           path: file to write (.png, .pdf or .svg); None writes nothing.
-          metric: a name in `metrics`.
+          metric: a name in `metrics`; None draws the return of the evaluation during training, or
+            the episodic return if there is none.
           ax: matplotlib axes to draw into; None makes a new figure.
 
         Returns:
@@ -223,18 +213,22 @@ class Result:
         Raises:
           ValueError: the metric is unknown, or `path` has another suffix.
         """
-        has_list = any(isinstance(values[0], dict) for values in self.sweep.values())
-        one_field = len(self.sweep) == 1 and not has_list  # its name is the title of the legend
-        grid = () if has_list else [len(values) for values in self.sweep.values()]
-        lines = []
-        for setting, values in zip(self.settings, self.by_setting(metric), strict=True):
-            label = figures.setting(setting)
-            label = label.partition("=")[2] if one_field else label
-            lines.append(figures.Line(self.steps, values, self.label, label))
-        return figures.learning_curves(
-            {self.title: lines}, metric, legend_title="".join(self.sweep) if one_field else "",
-            grid=grid, ax=ax, path=path,
-        )  # fmt: skip
+        return drawing.curves(self, path, metric, ax)
+
+    def heatmap(self, path: str | Path | None = None, ax: Any = None) -> Any:
+        """Draws the final scores of a sweep of two fields: interquartile mean over seeds.
+
+        Args:
+          path: file to write (.png, .pdf or .svg); None writes nothing.
+          ax: matplotlib axes to draw into; None makes a new figure.
+
+        Returns:
+          The matplotlib figure.
+
+        Raises:
+          ValueError: the run is not a sweep of two fields, or `path` has another suffix.
+        """
+        return drawing.heatmap(self, path, ax)
 
     def save(self, directory: str | Path) -> Path:
         """Writes `curves.npz` and `result.json`, without `plan` and the states and parameters.
@@ -250,65 +244,9 @@ class Result:
         Raises:
           ValueError: an array does not hold plain numbers, or the config is not JSON.
         """
-        arrays = {"steps": self.steps}
-        arrays |= {f"metrics/{name}": values for name, values in self.metrics.items()}
-        arrays |= {f"evaluation/{name}": values for name, values in (self.evaluation or {}).items()}
-        arrays |= _arrays_of(self.best)
-        arrays |= {} if self.stopped is None else {"stopped": self.stopped}
-        return storage.write(directory, {name: getattr(self, name) for name in _RECORDED}, arrays)
+        record = {name: getattr(self, name) for name in arrays.RECORDED}
+        return storage.write(directory, record, arrays.named(self))
 
     def by_setting(self, metric: str) -> np.ndarray:
         """Returns a metric by name, `[settings, seeds, P]`."""
         return np.asarray(self.metric(metric)).reshape(-1, self.num_seeds, np.size(self.steps))
-
-
-_RECORDED = (
-    "agent", "env_id", "config", "sweep", "num_seeds", "seed", "diverged", "compile_seconds",
-    "seconds",
-)  # fmt: skip
-
-
-def load_result(directory: str | Path) -> Result:
-    """Loads a result that `Result.save` wrote, bit for bit, without what it does not save.
-
-    Args:
-      directory: a run directory.
-
-    Raises:
-      ValueError: there is no result, a file is damaged, or the files are from different runs.
-
-    Example:
-      >>> import numpy as np, rljax, tempfile
-      >>> metrics = {"charts/episodic_return": np.array([[400.0, 500.0]])}
-      >>> steps = np.array([1000, 2000])
-      >>> result = rljax.Result("ppo", "CartPole-v1", {"gamma": 0.9}, {}, 1, 0, steps, metrics)
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     loaded = rljax.load_result(result.save(directory))
-      >>> loaded.returns
-      array([[400., 500.]])
-    """
-    defaults = {f.name for f in dataclasses.fields(Result) if f.default is not dataclasses.MISSING}
-    names = [name for name in _RECORDED if name not in defaults]
-    record, arrays = storage.read(directory, names, optional=defaults.intersection(_RECORDED))
-    record["diverged"] = tuple(record.get("diverged", ()))
-    parts: dict[str, dict[str, np.ndarray]] = {"metrics": {}, "evaluation": {}, "best": {}}
-    for name, values in arrays.items():
-        part, _, rest = name.partition("/")
-        if rest:
-            parts[part][rest] = values
-    return Result(
-        **record, steps=arrays["steps"], metrics=parts["metrics"],
-        evaluation=parts["evaluation"] or None, stopped=arrays.get("stopped"),
-        best=Best(**parts["best"]) if parts["best"] else None,
-    )  # fmt: skip
-
-
-def _arrays_of(best: Best | None) -> dict[str, np.ndarray]:
-    """Returns the arrays that are saved, by name: `{"best/step": ...}`."""
-    fields = {} if best is None else best._asdict()
-    return {f"best/{name}": array for name, array in fields.items() if name != "state"}
-
-
-def count(number: int, noun: str) -> str:
-    """Returns such as "1 seed" or "2 seeds"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -161,6 +161,19 @@ def iqm_curve(
     return iqm(ranked.T[..., None]), low, high
 
 
+def ranking(scores: ArrayLike) -> list[int]:
+    """Returns the indices of settings by interquartile mean, best first. `[settings, runs]`.
+
+    A NaN counts as the lowest score, so a setting without a score in more than a quarter of its
+    runs is behind all others; among such settings the known scores decide. Equal ones keep their
+    order.
+    """
+    scores = np.asarray(scores, np.float64)
+    robust = iqm(np.where(np.isnan(scores), -np.inf, scores)[..., None])
+    known = np.nan_to_num(iqm(scores[..., None]), nan=-np.inf)
+    return sorted(range(len(scores)), key=lambda i: (-robust[i], -known[i]))
+
+
 def describe(scores: ArrayLike) -> str:
     """Returns the interquartile mean of `[runs]` and its interval as text: "497 [481, 500]".
 

@@ -7,7 +7,8 @@ import pytest
 from result_helpers import POINTS, make, with_best
 
 from rljax.results import storage
-from rljax.results.result import Best, load_result
+from rljax.results.arrays import Best
+from rljax.results.files import load_result
 
 SETTINGS = {"setting": [{"learning_rate": 1e-3, "clip_eps": 0.1}, {"learning_rate": 3e-4}]}
 BOTH = {**SETTINGS, "gamma": [0.9, 0.99, 1.0]}

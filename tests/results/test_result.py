@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from result_helpers import GRID, POINTS, SWEEP, make, with_returns
 
 from rljax.results import figures, statistics, storage
-from rljax.results.comparison import Comparison, compare, plot_results
-from rljax.results.result import load_result
+from rljax.results.comparison import compare, plot_results
+from rljax.results.files import load_result
 
 
 def legend_of(figure):
@@ -74,11 +74,14 @@ def test_the_summary_of_one_setting():
 
 def test_the_summary_of_a_sweep_has_one_row_per_setting():
     result = make(sweep=SWEEP)
-    rows = result.summary().splitlines()[1:]
-    assert [row.split()[0] for row in rows] == [
-        f"learning_rate={x:g}" for x in SWEEP["learning_rate"]
-    ]
-    assert len({row.index("return") for row in rows}) == 1  # a table
+    _, head, *rows, note = result.summary().splitlines()
+    assert head.split() == ["learning_rate", "return", "evaluation"]
+    order = np.argsort([-statistics.iqm(scores) for scores in result.scores(True)])
+    rates = [f"{SWEEP['learning_rate'][i]:g}" for i in order]
+    assert [row.split()[0] for row in rows] == rates
+    interval = statistics.describe(result.scores(True)[order[0]])
+    assert rows[0].index(interval) == head.index("evaluation")  # a table
+    assert note == "  interquartile mean over 4 seeds [95 % interval], best setting first"
     assert repr(result) == "<Result ppo · CartPole-v1 · 4 seeds · 120k steps · learning_rate x 3>"
 
 
@@ -290,8 +293,8 @@ def test_the_plot_of_sweeps():
 
 
 def test_many_lines_differ_in_color_or_line_style():
-    lines = main_lines(make(sweep={"a": [*range(5)], "b": [*range(5)]}).plot().axes[0])
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 25
+    assert len(set(figures.styles(25, [5, 5]))) == len(set(figures.styles(25, []))) == 25
+    assert len(set(figures.styles(12, [3, 4]))) == 12
 
 
 def test_a_grid_of_two_fields_has_ordered_colors_and_line_styles():
@@ -415,8 +418,8 @@ def test_runs_that_a_configuration_does_not_tell_apart_need_names(tmp_path):
     named = [own_optimizer(x, name=name) for x, name in ((100.0, "sgd"), (400.0, "adam"))]
     assert legend_of(plot_results(named))[1] == ["sgd", "adam"]
     assert repr(named[0]).startswith("<Result sgd · CartPole-v1")
-    comparison = compare(*named)
-    assert (comparison.x, comparison.y, comparison.probability) == ("sgd", "adam", 0.0)
+    (pair,) = compare(*named).improvements
+    assert (pair.x, pair.y, pair.probability) == ("sgd", "adam", 0.0)
     pooled = plot_results([named[0], own_optimizer(100.0, seed=1, name="sgd")])
     assert pooled.axes[0].get_title(loc="left") == "sgd · CartPole-v1 · 8 seeds"
 
@@ -424,34 +427,6 @@ def test_runs_that_a_configuration_does_not_tell_apart_need_names(tmp_path):
 def test_plot_results_needs_results():
     with pytest.raises(ValueError, match="`results` is empty"):
         plot_results([])
-
-
-def test_compare(tmp_path):
-    better, worse = make(level=450.0, num_seeds=6), make("dqn")
-    comparison = compare(better, worse.save(tmp_path))
-    assert comparison == Comparison("ppo", "dqn", 1.0, 1.0, 1.0)
-    assert str(comparison) == "P(ppo > dqn) = 1.00 [1.00, 1.00]"
-    assert compare(worse, better).probability == 0.0
-    same = compare(make(gamma=0.9), make(gamma=0.99))
-    assert (same.x, same.y, same.probability) == ("ppo gamma=0.9", "ppo gamma=0.99", 0.5)
-    assert same.low < 0.5 < same.high
-
-
-def test_compare_averages_over_environments_and_uses_training_if_not_evaluated():
-    x = [make(level=450.0, num_seeds=6), make(env_id="Acrobot-v1")]
-    y = [make("dqn"), dataclasses.replace(make("dqn", "Acrobot-v1", level=500.0), evaluation=None)]
-    assert compare(x, y).probability == 0.5  # better on one, worse on the other
-    returns = np.broadcast_to(
-        -1.0, (4, POINTS)
-    )  # of training, which is used because one run was not evaluated
-    assert compare([with_returns(make(), returns), x[1]], y).probability == 0.0
-
-
-def test_compare_refuses_other_environments_and_sweeps():
-    with pytest.raises(ValueError, match=r"ran on .*CartPole-v1.* and `y` on .*Acrobot-v1"):
-        compare(make(), make(env_id="Acrobot-v1"))
-    with pytest.raises(ValueError, match="is a sweep of learning_rate"):
-        compare(make(), make(sweep=SWEEP))
 
 
 def test_matplotlib_is_imported_when_a_figure_is_drawn():
