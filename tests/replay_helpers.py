@@ -8,7 +8,7 @@ import numpy as np
 
 from rljax import replay
 from rljax.replay import ring
-from rljax.training import runs
+from rljax.training import batching, runs
 from rljax.types import Transition, sample_one
 
 
@@ -94,9 +94,9 @@ def sizes_in_programs(plan, num_runs):
     def advance(run):
         return runs.advance_run(make, plan.config, run, jnp.int32(5), jnp.bool_(False))
 
-    states = jax.eval_shape(runs.over_runs(init, num_runs), inits)
-    new = runs.over_runs(lambda x: advance(init(x)), num_runs)
-    for program, argument in ((new, inits), (runs.over_runs(advance, num_runs), states)):
+    states = jax.eval_shape(batching.over_runs(init, num_runs), inits)
+    new = batching.over_runs(lambda x: advance(init(x)), num_runs)
+    for program, argument in ((new, inits), (batching.over_runs(advance, num_runs), states)):
         yield [
             (equation.primitive.name, max((np.size(x.aval) for x in equation.outvars), default=0))
             for equation in equations(jax.make_jaxpr(program)(argument).jaxpr)

@@ -110,7 +110,7 @@ def test_a_closed_pipe_is_no_error():
 @pytest.fixture
 def planned(monkeypatch, tmp_path):
     """`words -> plan` of `rljax train`, without training."""
-    from rljax.experiment import run
+    from rljax.experiment import run_plan
 
     plans = []
 
@@ -119,7 +119,7 @@ def planned(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "run_plan", record_plan)
+    monkeypatch.setattr(run_plan, "run_plan", record_plan)
 
     def plan(*words):
         assert main(["train", *words]) == 130

@@ -38,7 +38,7 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
     is_first = devices.set_up(options, options.get("devices", record.get("devices")))
     how = _resumable_options(options)
 
-    from rljax.experiment import directory, plan, run
+    from rljax.experiment import directory, plan, run_plan
 
     if params := env_params(options):
         record["env_params"] = record.get("env_params", {}) | params
@@ -50,9 +50,9 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
     planned = plan.plan_from_record(record)
     if note and is_first:
         print(note, file=sys.stderr)
-    run.check_options(run_dir or "runs", **how)
+    run_plan.check_options(run_dir or "runs", **how)
     run_dir = run_dir or directory.new_directory(planned.agent, planned.env_id)
-    result = run.run_plan(planned, run_dir, **how)
+    result = run_plan.run_plan(planned, run_dir, **how)
     if is_first:
         with signals.interruptible(signals.complete_hint(Path(run_dir))):
             _print_result(result, run_dir)

@@ -1,31 +1,27 @@
 """The directory of a run: its config, checkpoints and results, which make it resumable."""
 
 import contextlib
-import dataclasses
 import itertools
-import json
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from rljax import config as configs
 from rljax.envs import host
-from rljax.experiment import checkpoint
-from rljax.experiment.checkpoint_file import DamagedCheckpoint
-from rljax.experiment.json_lines import Rows
+from rljax.experiment import checkpoint, saved
 from rljax.experiment.lock import Lock
-from rljax.experiment.options import RUN_OPTIONS
 from rljax.experiment.plan import Plan
 from rljax.experiment.provenance import Provenance
+from rljax.experiment.saved import Saved, SavedTree, saved_from_json, saved_template
 from rljax.results.storage import replace_file
 from rljax.training import distributed
 from rljax.training.parallel import Placement
-from rljax.training.runs import Runs, RunState
+from rljax.training.runs import Runs
+from rljax.types import PyTree
 
 README = """{title}
 
@@ -88,13 +84,11 @@ class RunDirectory:
         """Training time of earlier processes."""
         return self._provenance.earlier_seconds
 
-    def load(self, like: RunState) -> tuple[RunState | None, "Saved"]:
-        """Returns the state and the metadata of the last undamaged checkpoint."""
-        parse = partial(parse_meta, self._plan)
-        found = checkpoint.restore(self.path / "checkpoint", like, parse)
-        state, saved = found[:2] if found else (None, Saved([], 0))
-        self._saved_shards = saved.num_shards
-        return state, saved
+    def load(self, like: SavedTree) -> tuple[SavedTree, Saved] | None:
+        """Returns the last undamaged checkpoint and its metadata, or None if there is none."""
+        found = saved.load(self.path / "checkpoint", self._plan, like)
+        self._saved_shards = found[1].num_shards if found else None
+        return found
 
     def start(self, placement: Placement, num_updates: int, one_thread: bool) -> None:
         """Records the versions and the placement of the part of the run that starts.
@@ -112,13 +106,12 @@ class RunDirectory:
         with storing(self.path):
             self._provenance.start(placement, num_updates, one_thread)
 
-    def save(self, state: RunState, rows: Rows, num_updates: int, seconds: float) -> None:
+    def save(self, tree: SavedTree, meta: Saved, seconds: float) -> None:
         """Writes a checkpoint of the complete state; `seconds` is the time since `start`."""
-        meta = {"config": self._plan.record(), "num_shards": self._num_shards}
-        meta |= {"rows": rows_to_json(rows), "num_updates": num_updates}
+        meta = meta._replace(num_shards=self._num_shards)
         with storing(self.path):
-            checkpoint.save(self.path / "checkpoint", state, meta, num_updates)
-            self._provenance.update(num_updates, seconds)
+            saved.save(self.path / "checkpoint", self._plan, tree, meta)
+            self._provenance.update(meta.num_updates, seconds)
 
     def write_readme(self, title: str) -> None:
         """Writes README.txt, which lists the files and the commands that use them."""
@@ -148,57 +141,13 @@ class RunDirectory:
             replace_file(file, content)
 
 
-class Saved(NamedTuple):
-    """The metadata of a checkpoint.
-
-    Attributes:
-      rows: rows of metrics up to the checkpoint.
-      num_updates: updates done by each run.
-      num_shards: number of groups that the runs were placed in; None if it is not known.
-    """
-
-    rows: Rows
-    num_updates: int
-    num_shards: int | None = None
-
-
 def check_config(file: Path, plan: Plan) -> None:
     """Compares the config.toml of a run with a plan.
 
     Raises:
       ValueError: they differ; each different key is named.
     """
-    checkpoint.check_config(file, configs.load(file), plan.record(), default_values(plan))
-
-
-def default_values(plan: Plan) -> dict[str, Any]:
-    """Returns the default values of the options of a plan, by name."""
-    fields = dataclasses.fields(plan.config)
-    values = {x.name: x.default for x in fields if x.default is not dataclasses.MISSING}
-    return values | {option.name: option.default for option in RUN_OPTIONS.values()}
-
-
-def parse_meta(plan: Plan, path: Path, meta: Any) -> Saved:
-    """Returns the metadata of a checkpoint of a plan.
-
-    Raises:
-      DamagedCheckpoint: the metadata is malformed.
-      ValueError: the checkpoint is of a run with other options; each is named.
-    """
-    try:
-        config, rows = dict(meta["config"]), rows_from_json(meta["rows"])
-        num_updates, num_shards = meta["num_updates"], meta.get("num_shards")
-        shapes = {values.shape for _, metrics in rows for values in metrics.values()}
-        names = {tuple(metrics) for _, metrics in rows}
-        counts = [num_updates, *(step for step, _ in rows), *({num_shards} - {None})]
-        if shapes - {(plan.num_runs,)} or len(names) > 1 or {*map(type, counts)} != {int}:
-            raise ValueError("the rows differ, or a number is no integer")
-        if not 0 <= num_updates <= plan.config.num_updates:
-            raise ValueError("the number of updates is out of range")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        raise DamagedCheckpoint(f"{path} has malformed metadata: use another file.") from None
-    checkpoint.check_config(path, config, plan.record(), default_values(plan))
-    return Saved(rows, num_updates, num_shards)
+    checkpoint.check_config(file, configs.load(file), plan.record(), saved.default_values(plan))
 
 
 @contextlib.contextmanager
@@ -233,44 +182,33 @@ def storing(path: Path | None) -> Iterator[None]:
         ) from None
 
 
-def restore(directory: RunDirectory | None, runs: Runs) -> tuple[Rows, int]:
+def restore(directory: RunDirectory | None, plan: Plan, runs: Runs) -> tuple[PyTree, Saved]:
     """Restores the last checkpoint, if there is one; process 0 reads it for all processes.
 
     Args:
       directory: the run directory; None in other processes, and for runs without a directory.
+      plan: the experiment.
       runs: the runs to restore.
 
     Returns:
-      The rows and the number of updates up to the checkpoint.
+      The best policies of `saved.SavedTree`, and the metadata of the checkpoint.
     """
     if directory is None and jax.process_count() == 1:
-        return [], 0
-    like = runs.snapshot()
-    state, saved = directory.load(like) if directory else (None, Saved([], 0))
-    text = json.dumps([saved.num_updates, rows_to_json(saved.rows)]) if state is not None else None
-    text = distributed.broadcast_text(text)
+        return None, Saved([], 0)
+    like = saved_template(plan, runs.snapshot())
+    found = directory.load(like) if directory else None
+    text = distributed.broadcast_text(found and found[1].to_json())
     if text is None:
-        return [], 0
-    runs.restore(distributed.broadcast(like if state is None else state))
-    host.close(like.state.env)
-    num_updates, listed = json.loads(text)
-    return rows_from_json(listed), num_updates
+        return None, Saved([], 0)
+    tree = distributed.broadcast(found[0] if found else _zeros(like))
+    runs.restore(tree.runs)
+    host.close(like.runs.state.env)
+    return tree.best, saved_from_json(text)
 
 
-def rows_to_json(rows: Rows) -> list[Any]:
-    """Returns rows as lists and plain numbers."""
-    return [
-        [step, {name: values.tolist() for name, values in metrics.items()}]
-        for step, metrics in rows
-    ]
-
-
-def rows_from_json(listed: list[Any]) -> Rows:
-    """Returns the rows that `rows_to_json` was given."""
-    return [
-        (step, {name: np.asarray(values, np.float32) for name, values in metrics.items()})
-        for step, metrics in listed
-    ]
+def _zeros(like: SavedTree) -> SavedTree:
+    """Returns arrays of the shapes of a checkpoint."""
+    return like._replace(best=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like.best))
 
 
 def new_directory(agent: str, env_id: str, parent: str | Path = "runs") -> Path:

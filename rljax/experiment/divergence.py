@@ -1,12 +1,12 @@
 """Detection of NaN and infinite values in the metrics and parameters of runs."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rljax.experiment.directory import RunDirectory
 from rljax.experiment.plan import Plan
 from rljax.training.learner import Report
 from rljax.training.runs import first_nonfinite
@@ -53,7 +53,7 @@ def in_params(plan: Plan, agent_states: PyTree, num_updates: int) -> dict[int, D
     return found
 
 
-def check(plan: Plan, found: Mapping[int, Divergence], directory: RunDirectory | None) -> None:
+def check(plan: Plan, found: Mapping[int, Divergence], directory: Path | None) -> None:
     """Checks that at least one run is finite. Finite runs continue without the diverged ones.
 
     Raises:
@@ -63,14 +63,14 @@ def check(plan: Plan, found: Mapping[int, Divergence], directory: RunDirectory |
         raise _error(plan, min(found.values(), key=lambda x: (x.update, x.run)), directory)
 
 
-def _error(plan: Plan, first: Divergence, directory: RunDirectory | None) -> FloatingPointError:
+def _error(plan: Plan, first: Divergence, directory: Path | None) -> FloatingPointError:
     where = f"update {first.update}, {plan.run_name(first.run)}"
     step = f"step {first.update * plan.steps_per_update} ({where})"
     saved = "Nothing was saved."
     if directory:
-        saved = f"The last checkpoint in {directory.path} is finite."
+        saved = f"The last checkpoint in {directory} is finite."
         if plan.num_runs > 1:
-            saved = f"The last checkpoint is in {directory.path}."
+            saved = f"The last checkpoint is in {directory}."
     if first.name == "charts/legal_actions":
         return FloatingPointError(
             f"{plan.env_id} reached a state without a legal action at {step}: end the episode, "

@@ -1,7 +1,6 @@
 """Evaluation of the policies of a run, from its `Result` or from its directory."""
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,14 @@ import numpy as np
 
 from rljax import config as configs
 from rljax import envs
-from rljax.envs import host
-from rljax.envs.opponents import against
-from rljax.experiment import checkpoint, divergence
-from rljax.experiment.directory import parse_meta
+from rljax.experiment import saved
+from rljax.experiment.evaluator import Evaluator
 from rljax.experiment.options import read_record
 from rljax.experiment.plan import Plan, as_observed, plan_from_record
+from rljax.experiment.saved import Saved, SavedTree
 from rljax.ops.precision import in_32_bits
-from rljax.ops.random import checked_seed
 from rljax.results.result import Result
-from rljax.training import parallel, runs
-from rljax.training.evaluate import evaluate as evaluate_agent
-from rljax.types import Env, PyTree
-
-EVALUATION_STREAM = 1_000_003  # folded into the key of a run, so evaluation has its own stream
+from rljax.types import PyTree
 
 
 @in_32_bits
@@ -84,26 +77,6 @@ def evaluate(
     return evaluate_states(plan, states, num_episodes, seed, greedy, opponent)
 
 
-def evaluation_env(plan: Plan, opponent: Any = None) -> Env:
-    """Returns one copy of the environment that a plan is evaluated in.
-
-    It is that of training; of a game of two players, the game against an opponent.
-
-    Raises:
-      ValueError: an opponent in an environment of one player, or an unknown opponent.
-    """
-    if plan.env.spec.num_players == 2:
-        return against(plan.env, "random" if opponent is None else opponent)
-    if opponent is None:
-        return plan.env
-    if "opponent" not in plan.env_params:
-        raise ValueError(
-            f"`opponent` is {opponent}, but {plan.env_id} has one player: leave it out."
-        )
-    env = envs.make(plan.env_id, **plan.env_params | {"opponent": opponent})
-    return as_observed(plan.row, plan.config, env)
-
-
 def in_suite(plan: Plan, suite: str) -> Plan:
     """Returns the plan with the environment of the same name in another suite.
 
@@ -148,43 +121,13 @@ def with_simulations(plan: Plan, num_simulations: Any) -> Plan:
     return plan._replace(config=dataclasses.replace(plan.config, num_simulations=number))
 
 
-@in_32_bits
 def evaluate_states(
     plan: Plan, states: PyTree, num_episodes: int = 100, seed: int | None = None,
-    greedy: bool = True, opponent: Any = None, num_shards: int | None = None,
+    greedy: bool = True, opponent: Any = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Evaluates agent states `[R, ...]` of a plan; arguments and results are as in `evaluate`.
-
-    `num_shards` is the number of groups that the runs are placed in; None takes one per core.
-    """
-    env = envs.batched(evaluation_env(plan, opponent), num_episodes)
-    spec = plan.env.spec._replace(num_envs=num_episodes)  # a planner's is that of the game
-    placement = parallel.place(plan.num_runs, num_shards)
-    seed = plan.seed if seed is None else checked_seed(seed)
-    inits = plan._replace(seed=seed).run_inits()
-    keys = jax.vmap(jax.random.fold_in, (0, None))(inits.key, EVALUATION_STREAM)
-
-    def evaluate_one(run, config):
-        state, key, swept = run
-        agent = plan.make_agent(dataclasses.replace(config, **swept), env._replace(spec=spec))
-        return evaluate_agent(agent, env, state, key, greedy=greedy, close=host.close)
-
-    shards = placement.split((states, keys, inits.swept))
-    program = runs.over_runs(evaluate_one, placement.width)
-    is_named = opponent is None or isinstance(opponent, str)
-    key = plan.cache_key() if is_named else None
-    if key is not None:
-        key = "evaluate", key, num_episodes, greedy, opponent, placement.num_shards
-    call = runs.cached_program(key, lambda: placement.compile(program, shards, plan.config))
-    episodes = jax.device_get(placement.join(call(shards, plan.config)))
-    returns = np.array(episodes.returns)
-    returns[list(divergence.in_params(plan, states, 0))] = np.nan
-    shape = plan.leading_shape
-    return {
-        "returns": returns.reshape(*shape, -1),
-        "lengths": episodes.lengths.reshape(*shape, -1),
-        "unfinished": (~episodes.finished).sum(axis=(-1, -2)).reshape(shape),
-    }
+    """Evaluates agent states `[R, ...]` of a plan; arguments and results are as in `evaluate`."""
+    evaluation = Evaluator(plan, num_episodes, greedy, opponent)(states, seed)
+    return {name: plan.by_setting(values) for name, values in evaluation.items()}
 
 
 @in_32_bits
@@ -215,11 +158,38 @@ def load_states(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Pl
       ('q_learning', [400])
     """
     plan = plan_from_record(read_record(run_dir), env, **pieces)
-    like = runs.template(plan.make_learner(), plan.config, plan.worker_inits())
-    found = checkpoint.restore(Path(run_dir) / "checkpoint", like, partial(parse_meta, plan))
+    tree, _ = _load(run_dir, plan)
+    return plan, plan.first_workers(tree.runs.state)
+
+
+@in_32_bits
+def load_best(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Plan, PyTree]:
+    """Loads the best policies of a run by its evaluations during training.
+
+    Args:
+      run_dir, env, pieces: as those of `load_states`.
+
+    Returns:
+      The plan and the acting part (see `training.acting`) of the agent states, `[R, ...]`.
+
+    Raises:
+      ValueError: the run was not evaluated during training, or see `load_states`.
+    """
+    plan = plan_from_record(read_record(run_dir), env, **pieces)
+    if not plan.eval_interval:
+        raise ValueError(
+            f"{run_dir} has no best policies, because it was not evaluated during training: train "
+            "with `eval_interval`, or take the final policies."
+        )
+    tree, _ = _load(run_dir, plan)
+    return plan, tree.best
+
+
+def _load(run_dir: str | Path, plan: Plan) -> tuple[SavedTree, Saved]:
+    found = saved.load(Path(run_dir) / "checkpoint", plan)
     if found is None:
         raise ValueError(f"there is no checkpoint in {run_dir} yet: resume the run first.")
-    return plan, plan.first_workers(found[0].state)
+    return found
 
 
 def load_run(

@@ -42,6 +42,17 @@ _ALL = (
         "eval_episodes", "evaluation episodes of each final policy; 0 for none", 100,
         resumable=True,
     ),
+    RunOption(
+        "eval_interval", "environment steps between evaluations in training; 0: none", 0,
+        recorded=True,
+    ),
+    RunOption(
+        "stop_at", "return of an evaluation at which training stops early", recorded=True
+    ),
+    RunOption(
+        "stop_by", "what reaches stop_at: median of all seeds, or each seed",
+        "median", recorded=True,
+    ),
     RunOption("progress", "progress bar on standard error; --no-progress to hide", resumable=True),
     RunOption(
         "writers", "writers of metrics: jsonl, tensorboard, wandb", ("jsonl",), resumable=True

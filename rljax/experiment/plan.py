@@ -20,12 +20,14 @@ from rljax.experiment.hyperparameters import split_hyperparameters
 from rljax.experiment.options import RECORDED
 from rljax.experiment.plan_checks import (
     check_effect,
+    check_evaluations,
     check_rollout_memory,
     checked_name,
     worker_part,
 )
 from rljax.ops import random
 from rljax.ops.precision import in_32_bits
+from rljax.training import compile_cache
 from rljax.training.learner import make_learner
 from rljax.training.parallel import WORKERS
 from rljax.training.runs import MakeLearner, RunInit
@@ -54,6 +56,10 @@ class Plan(NamedTuple):
       num_reports: number of points of the learning curves.
       workers: number of devices that train each run together.
       name: label of the runs in figures and tables; "" shows the name of the agent.
+      eval_interval: environment steps between two evaluations during training; 0 for none.
+      stop_at: mean return of an evaluation at which training stops; None for none.
+      stop_by: "median" stops all seeds of a setting when their median reaches `stop_at`, "seed"
+        each seed by itself.
     """
 
     agent: str
@@ -70,6 +76,9 @@ class Plan(NamedTuple):
     num_reports: int
     workers: int = 1
     name: str = ""
+    eval_interval: int = 0
+    stop_at: float | None = None
+    stop_by: str = "median"
 
     @property
     def leading_shape(self) -> tuple[int, ...]:
@@ -85,6 +94,11 @@ class Plan(NamedTuple):
     def steps_per_update(self) -> int:
         """Environment steps that one update of one run takes."""
         return self.config.num_envs * self.config.num_steps
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of one complete run."""
+        return self.config.num_updates * self.steps_per_update
 
     @property
     def title(self) -> str:
@@ -158,6 +172,10 @@ class Plan(NamedTuple):
         """Returns the entries of the first worker of each run: `[R * W, ...] -> [R, ...]`."""
         return jax.tree.map(lambda x: x[:: self.workers], tree)
 
+    def by_setting(self, tree: PyTree) -> PyTree:
+        """Returns a tree with the axes `[*sweep, seeds]` for its axis of runs `[R]`."""
+        return jax.tree.map(lambda x: x.reshape(*self.leading_shape, *x.shape[1:]), tree)
+
     def cache_key(self) -> Any:
         """Returns a key that is equal for plans with the same compiled program.
 
@@ -181,6 +199,10 @@ class Plan(NamedTuple):
         own = {*self.pieces, *(["env"] if self.custom_env else [])}
         own |= {"agent"} if AGENTS.get(self.agent) != self.row else set()
         tail: dict[str, Any] = {"pieces": sorted(own)} if own else {}
+        if self.eval_interval:
+            tail["eval_interval"] = self.eval_interval
+        if self.stop_at is not None:
+            tail |= {"stop_at": self.stop_at, "stop_by": self.stop_by}
         if self.workers > 1:
             tail["devices"] = self.workers
         if self.env_params:
@@ -191,13 +213,15 @@ class Plan(NamedTuple):
 @in_32_bits
 def make_plan(
     agent: Any, env: Any, *, num_seeds: Any = 1, seed: Any = 0, num_reports: Any = 50,
-    env_params: Any = None, devices: Any = None, name: Any = None, **hyperparameters: Any,
+    env_params: Any = None, devices: Any = None, name: Any = None, eval_interval: Any = 0,
+    stop_at: Any = None, stop_by: Any = "median", **hyperparameters: Any,
 ) -> Plan:  # fmt: skip
     """Checks the arguments of `rljax.train` and builds the environment.
 
     Raises:
       ValueError: an argument is wrong; one sentence says which.
     """
+    compile_cache.enable()
     agent, row = _agent_row(agent)
     num_seeds = configs.at_least("num_seeds", num_seeds, 1, MAX_SEEDS)
     num_reports = configs.at_least("num_reports", num_reports, 1, MAX_REPORTS)
@@ -221,12 +245,14 @@ def make_plan(
             f"`devices` is {workers}, but the maker of `{agent}` has no argument `average`, which "
             "averages gradients over devices: add it, or leave `devices` out."
         )
+    num_reports = min(num_reports, config.num_updates)
+    evaluations = check_evaluations(config, num_reports, eval_interval, stop_at, stop_by)
     plan = Plan(
         agent=agent, env_id=single.spec.env_id if custom_env else env, row=row,
         env=as_observed(row, config, single), env_params=params,
         custom_env=custom_env, config=config, sweep=sweep, pieces=pieces, num_seeds=num_seeds,
-        seed=seed, num_reports=min(num_reports, config.num_updates), workers=workers,
-        name=checked_name(name),
+        seed=seed, num_reports=num_reports, workers=workers, name=checked_name(name),
+        eval_interval=evaluations[0], stop_at=evaluations[1], stop_by=evaluations[2],
     )  # fmt: skip
     part = worker_part(config, workers)
     plan.make_agent(part, plan.build_env(part.num_envs))  # the maker checks its arguments

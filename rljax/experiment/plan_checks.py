@@ -1,6 +1,7 @@
 """Checks of a plan as a whole, after those of its single options."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,11 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from rljax import config as configs
+from rljax.config.fields import MAX_STEPS
 from rljax.ops.memory import device_bytes, readable, tree_bytes
 from rljax.ops.observations import obs_structs
 from rljax.types import EnvSpec, Learner
 
 MAX_NAME = 60  # characters of a label
+STOP_BY = ("median", "seed")  # what has to reach `stop_at`: the median over seeds, or each seed
 
 
 def worker_part(config: Any, workers: int) -> Any:
@@ -77,6 +80,45 @@ def check_rollout_memory(config: Any, spec: EnvSpec) -> None:
             f"one rollout of num_envs x num_steps = {batch:,} steps needs {readable(needed)} of "
             f"memory, but this machine has {readable(limit)}: lower `num_envs` or `num_steps`."
         )
+
+
+def check_evaluations(
+    config: Any, num_reports: int, eval_interval: Any, stop_at: Any, stop_by: Any
+) -> tuple[int, float | None, str]:
+    """Returns the options of evaluation during training in their types.
+
+    Args:
+      config: config of the runs.
+      num_reports: number of reports; evaluations are made at reports.
+      eval_interval: environment steps between two evaluations; 0 or None for none.
+      stop_at: return at which training stops; None for none.
+      stop_by: a name in `STOP_BY`.
+
+    Raises:
+      ValueError: an option is out of range, or has no effect without another one.
+    """
+    eval_interval = configs.at_least("eval_interval", eval_interval or 0, 0, MAX_STEPS)
+    per_report = config.num_updates / num_reports * config.num_envs * config.num_steps
+    if 0 < eval_interval < math.floor(per_report):
+        raise ValueError(
+            f"`eval_interval` is {eval_interval}, but evaluations are made at reports, which are "
+            f"{math.ceil(per_report)} steps apart: raise it, or raise `num_reports`."
+        )
+    if stop_by not in STOP_BY:
+        raise ValueError(f"`stop_by` is {stop_by!r}, but it must be one of {', '.join(STOP_BY)}.")
+    if stop_at is None:
+        if stop_by != STOP_BY[0]:
+            raise ValueError(f"`stop_by` is {stop_by!r}, but `stop_at` is not set: set it.")
+        return eval_interval, None, stop_by
+    stop_at = configs.convert("stop_at", stop_at, float)
+    if not math.isfinite(stop_at):
+        raise ValueError(f"`stop_at` is {stop_at}, but it must be a finite return.")
+    if not eval_interval:
+        raise ValueError(
+            f"`stop_at` is {stop_at:g}, but training is not evaluated: set `eval_interval`, such "
+            f"as {math.ceil(per_report)}."
+        )
+    return eval_interval, stop_at, stop_by
 
 
 def checked_name(name: Any) -> str:

@@ -4,6 +4,7 @@ ppo CartPole-v1 · 8 seeds · cpu             compiled in 4.1 s, 12 MiB of memor
 ━━━━━━━━━━━━━━━━━━━━ 500k/500k  0:00:09  total SPS 430k  return 497 [481, 500]
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -89,10 +90,8 @@ class Progress:
         self._compile_seconds = (self._compile_seconds or 0.0) + seconds
         if self._done == self._start:
             self._started = self._updated = self._clock()
-        else:  # a later compilation: its time is left out
-            self._started, self._updated = self._started + seconds, self._updated + seconds
-            if self._first is not None:
-                self._first = self._first[0], self._first[1] + seconds
+        else:
+            self._leave_out(seconds)  # a later compilation
         self._num_bytes = num_bytes
         self._print(self._compilation())
 
@@ -113,6 +112,21 @@ class Progress:
         if self._updated - self._printed >= SECONDS_BETWEEN_LINES and self._done < self._total:
             self._printed = self._updated
             self._print_figures()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time in this context out of the SPS: an evaluation, or a user's function."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._leave_out(self._clock() - start)
+
+    def _leave_out(self, seconds: float) -> None:
+        """Moves the start of training forward."""
+        self._started, self._updated = self._started + seconds, self._updated + seconds
+        if self._first is not None:
+            self._first = self._first[0], self._first[1] + seconds
 
     def close(self) -> None:
         """Shows the final figures and restores the terminal. A second call has no effect."""

@@ -1,40 +1,16 @@
-"""Training of a plan from start to end: `train`, `resume`, and `run_plan` for the command line."""
+"""`rljax.train` and `rljax.resume`."""
 
-import dataclasses
-import sys
-import time
-import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from rljax import config as configs
-from rljax.envs import host
-from rljax.experiment import checkpoint
-from rljax.experiment.directory import RunDirectory, check_config, parse_meta, restore, storing
-from rljax.experiment.evaluation import evaluate_states
-from rljax.experiment.loop import TrainingLoop
 from rljax.experiment.options import RESUMABLE, read_record
-from rljax.experiment.plan import Plan, make_plan, plan_from_record
-from rljax.experiment.progress import Progress
+from rljax.experiment.plan import make_plan, plan_from_record
 from rljax.experiment.provenance import recorded_options
-from rljax.experiment.signals import complete_hint, interruptible, resume_hint
-from rljax.experiment.writers import Writer, check_writers, open_writers
-from rljax.ops.precision import in_32_bits
-from rljax.results.files import load_result
+from rljax.experiment.report import OnReport
+from rljax.experiment.run_plan import run_plan
+from rljax.experiment.writers import Writer
 from rljax.results.result import Result
-from rljax.results.storage import RECORD
-from rljax.training import distributed, parallel
-from rljax.training.runs import Runs, over_runs, template
-from rljax.types import params_of
-
-MAX_EVAL_EPISODES = 10**6  # of each policy
-SMALL_UPDATE = 2048  # steps of an update up to which matrix products are faster on one core
 
 
 def train(
@@ -42,7 +18,8 @@ def train(
     run_dir: str | Path | None = None, num_reports: int = 50, eval_episodes: int = 100,
     progress: bool | None = None, writers: Sequence[str | Writer] = ("jsonl",),
     save_seconds: float = 30.0, env_params: Any = None, resume: bool = False,
-    devices: int | None = None, **hyperparameters: Any,
+    devices: int | None = None, eval_interval: int = 0, stop_at: float | None = None,
+    stop_by: str = "median", on_report: OnReport | None = None, **hyperparameters: Any,
 ) -> Result:  # fmt: skip
     """Trains an agent with many seeds and settings at once, in one compiled program.
 
@@ -67,6 +44,14 @@ def train(
       resume: continue from the last checkpoint in `run_dir` (see `rljax.resume`).
       devices: number of devices that train each run together, each with a part of `num_envs`;
         gradients are averaged. None places whole runs on the available devices.
+      eval_interval: environment steps between two evaluations during training, each of
+        `eval_episodes` greedy episodes in new environments, at the first report after the interval;
+        0 for none. The best policy of each run is kept. Training itself does not change.
+      stop_at: mean return of an evaluation at which training stops early; None for none.
+      stop_by: "median" stops all seeds of a setting when their median reaches `stop_at`, "seed"
+        each seed by itself.
+      on_report: function of a `RunReport`, called after each report. If it returns True, all runs
+        stop; a dict of numbers, or of arrays `[*sweep, seeds]`, is added to the metrics.
       hyperparameters: fields of the agent's config, and pieces of the agent, such as `network=` or
         `optimizer=`. A list for a float field is a sweep, one leading axis of the result.
 
@@ -88,15 +73,19 @@ def train(
     """
     plan = make_plan(
         agent, env, num_seeds=num_seeds, seed=seed, name=name, num_reports=num_reports,
-        env_params=env_params, devices=devices, **hyperparameters,
+        env_params=env_params, devices=devices, eval_interval=eval_interval, stop_at=stop_at,
+        stop_by=stop_by, **hyperparameters,
     )  # fmt: skip
     return run_plan(
         plan, run_dir, eval_episodes=eval_episodes, progress=progress, writers=writers,
-        save_seconds=save_seconds, resume=resume,
+        save_seconds=save_seconds, resume=resume, on_report=on_report,
     )  # fmt: skip
 
 
-def resume(run_dir: str | Path, env: Any = None, agent: Any = None, **options: Any) -> Result:
+def resume(
+    run_dir: str | Path, env: Any = None, agent: Any = None, *, on_report: OnReport | None = None,
+    **options: Any,
+) -> Result:  # fmt: skip
     """Continues an interrupted run to its end, with the same bits as an uninterrupted run.
 
     A run that is complete is loaded: nothing is trained, evaluated or compiled.
@@ -107,6 +96,7 @@ def resume(run_dir: str | Path, env: Any = None, agent: Any = None, **options: A
       run_dir: the run directory.
       env: the environment, if it is your own object.
       agent: `(config class, maker)`, if it is your own agent.
+      on_report: as in `rljax.train`.
       options: the pieces that the run was made with, such as `network=`, and `eval_episodes`,
         `progress`, `writers` and `save_seconds` as in `rljax.train`. Those that are not given keep
         the values of the run, and `progress` its default.
@@ -133,168 +123,4 @@ def resume(run_dir: str | Path, env: Any = None, agent: Any = None, **options: A
     record = read_record(run_dir)
     plan = plan_from_record(record, env, agent, **options)
     how = recorded_options(Path(run_dir), how) | how
-    return run_plan(plan, run_dir, resume=True, **how)
-
-
-@in_32_bits
-def run_plan(
-    plan: Plan, run_dir: str | Path | None = None, *, eval_episodes: int = 100,
-    progress: bool | None = None, writers: Any = ("jsonl",), save_seconds: float = 30.0,
-    resume: bool = False,
-) -> Result:  # fmt: skip
-    """Trains, evaluates and saves a plan; arguments and errors are those of `train`."""
-    eval_episodes, progress, writers, save_seconds = check_options(
-        run_dir, eval_episodes, progress, writers, save_seconds
-    )
-    run_dir = None if run_dir is None else Path(run_dir)
-    if resume and run_dir is None:
-        raise ValueError("`resume` is True, but `run_dir` is None: pass the directory of the run.")
-    if resume and run_dir and (result := _complete_result(plan, run_dir, progress)):
-        return result
-    how: dict[str, Any] = {"eval_episodes": eval_episodes, "save_seconds": save_seconds}
-    how["writers"] = [x if isinstance(x, str) else type(x).__name__ for x in writers]
-    with distributed.monitored(resume_hint(run_dir)), ExitStack() as on_exit:
-        is_first = distributed.is_first()
-        directory = None
-        if run_dir and is_first:
-            directory = on_exit.enter_context(RunDirectory(run_dir, plan, how, resume))
-        bar = on_exit.enter_context(_progress_bar(plan, progress if is_first else False))
-        together = jax.process_count() > 1  # the processes agree on signals between chunks
-        interrupt = on_exit.enter_context(interruptible(resume_hint(run_dir), waits=together))
-        groups = directory.num_shards if directory else None  # as before: they affect last bits
-        placement = parallel.place(plan.num_runs, groups, plan.workers)
-        runs = _compile(plan, placement)
-        rows, num_updates = restore(directory, runs)
-        if plan.env.batch is not None:
-            if 0 < num_updates < plan.config.num_updates:
-                _reset_environments(plan, runs)
-            on_exit.callback(host.close, runs.snapshot().state.env)
-        bar.compiled(runs.compile_seconds, num_updates * plan.steps_per_update, runs.num_bytes)
-        with storing(run_dir):
-            if directory:
-                directory.start(placement, num_updates, _one_thread(plan))
-            path = directory.path if directory else None
-            opened = open_writers(writers if is_first else (), path, rows, plan.record())
-        for writer in opened:
-            on_exit.callback(writer.close)
-        loop = TrainingLoop(
-            plan, runs, run_dir, directory, opened, bar, interrupt, save_seconds, list(rows),
-            num_updates,
-        )  # fmt: skip
-        with interrupt.waiting():
-            loop.run()
-        result = _result(loop, eval_episodes, None if plan.workers > 1 else placement.num_shards)
-        if directory:
-            with interrupt.waiting(), storing(run_dir):
-                result.save(directory.path)
-                result.plot(directory.path / "curve.png")
-                directory.write_readme(plan.title)
-                interrupt.saved = complete_hint(run_dir)
-        return result
-
-
-def check_options(
-    run_dir: Any, eval_episodes: Any = 100, progress: Any = None, writers: Any = ("jsonl",),
-    save_seconds: Any = 30.0,
-) -> tuple[int, bool | None, Any, float]:  # fmt: skip
-    """Returns the options of `run_plan` in their types, checked before anything is written.
-
-    Raises:
-      ValueError: an option is wrong.
-    """
-    eval_episodes = configs.at_least("eval_episodes", eval_episodes, 0, MAX_EVAL_EPISODES)
-    save_seconds = configs.convert("save_seconds", save_seconds, float)
-    configs.check_range("save_seconds", save_seconds, low=0)
-    progress = None if progress is None else configs.convert("progress", progress, bool)
-    if run_dir is not None and not str(run_dir).strip():
-        raise ValueError("`run_dir` is empty: give the path of a directory, or leave it out.")
-    return eval_episodes, progress, check_writers(writers, run_dir), save_seconds
-
-
-def _complete_result(plan: Plan, run_dir: Path, progress: bool | None) -> Result | None:
-    """Returns the saved result of a complete run, with its final states; None if it is not."""
-    files = run_dir / "config.toml", run_dir / RECORD
-    if jax.process_count() > 1 or not all(file.is_file() for file in files):
-        return None
-    check_config(files[0], plan)
-    try:
-        result = load_result(run_dir)
-    except ValueError as damage:
-        warnings.warn(f"the result is made again from the checkpoint: {damage}", stacklevel=3)
-        return None
-    if progress is not False:
-        print(f"{run_dir} is already finished.", file=sys.stderr)
-    like = template(plan.make_learner(), plan.config, plan.worker_inits())
-    found = checkpoint.restore(run_dir / "checkpoint", like, partial(parse_meta, plan))
-    if not found or found[1].num_updates < plan.config.num_updates:
-        return result
-    state = _by_setting(plan, plan.first_workers(found[0].state))
-    return dataclasses.replace(result, state=state, params=params_of(state.agent))
-
-
-def _progress_bar(plan: Plan, enabled: bool | None) -> Progress:
-    total_steps = plan.config.num_updates * plan.steps_per_update
-    return Progress(
-        plan.title, total_steps, enabled, num_runs=plan.num_runs,
-        num_settings=plan.num_runs // plan.num_seeds,
-    )  # fmt: skip
-
-
-def _one_thread(plan: Plan) -> bool:
-    """Whether matrix products on a CPU are computed on one core, because updates are small."""
-    return jax.default_backend() != "cpu" or plan.steps_per_update <= SMALL_UPDATE
-
-
-def _compile(plan: Plan, placement: parallel.Placement) -> Runs:
-    """Compiles and initializes the runs; plans of one program are compiled once."""
-    cache_key = plan.cache_key() and (plan.cache_key(), placement.num_shards)
-    return Runs(
-        plan.make_learner(), plan.config, plan.worker_inits(), placement, cache_key,
-        one_thread=_one_thread(plan),
-    )  # fmt: skip
-
-
-def _reset_environments(plan: Plan, runs: Runs) -> None:
-    """Resets the environments of restored runs, whose state on the host is lost."""
-    warnings.warn(
-        f"{plan.env_id} runs on the host and cannot be restored: the run continues from a reset of "
-        "its environments, and its results differ from those of an uninterrupted run.",
-        stacklevel=3,
-    )  # fmt: skip
-    snapshot = runs.snapshot()
-    keys = jax.vmap(jax.random.split)(snapshot.state.key)
-    env = plan.build_env(plan.config.num_envs // plan.workers)
-    env_state, obs = jax.jit(over_runs(env.reset, len(keys)))(keys[:, 0])
-    episodes = jax.tree.map(np.zeros_like, snapshot.state.episodes)
-    state = snapshot.state._replace(env=env_state, obs=obs, key=keys[:, 1], episodes=episodes)
-    runs.restore(snapshot._replace(state=state))
-
-
-def _result(loop: TrainingLoop, eval_episodes: int, num_shards: int | None) -> Result:
-    """Returns the result of complete runs, in the axes `[*sweep, seeds]`, and evaluates them."""
-    plan, rows, earlier = loop.plan, loop.rows, 0.0
-    if loop.directory:
-        earlier = loop.directory.earlier_seconds
-    seconds = earlier + time.perf_counter() - loop.started
-    snapshot = loop.snapshot()
-    names = rows[0][1] if rows else ()
-    metrics = {name: np.stack([metrics[name] for _, metrics in rows], axis=-1) for name in names}
-    states = plan.first_workers(snapshot.state)
-    evaluation = None
-    if eval_episodes:
-        evaluation = evaluate_states(plan, states.agent, eval_episodes, num_shards=num_shards)
-    state = _by_setting(plan, states)
-    return Result(
-        agent=plan.agent, env_id=plan.env_id, config=plan.record(), sweep=plan.sweep,
-        num_seeds=plan.num_seeds, seed=plan.seed,
-        steps=np.array([step for step, _ in rows], np.int64),
-        metrics=_by_setting(plan, metrics), evaluation=evaluation,
-        state=state, params=params_of(state.agent),
-        diverged=tuple(run.record(plan) for _, run in sorted(loop.diverged.items())),
-        compile_seconds=loop.runs.compile_seconds, seconds=seconds,
-    )  # fmt: skip
-
-
-def _by_setting(plan: Plan, tree: Any) -> Any:
-    """Returns a tree with the axes `[*sweep, seeds]` for its axis of runs."""
-    return jax.tree.map(lambda x: x.reshape(*plan.leading_shape, *x.shape[1:]), tree)
+    return run_plan(plan, run_dir, resume=True, on_report=on_report, **how)

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.training.batching import choose, over_runs
 from rljax.training.learner import NEVER, Report, advance, empty_report
 from rljax.training.parallel import WORKERS, Placement
 from rljax.training.programs import FAST_PROGRAM, ONE_THREAD, QUICK_COMPILE, Program
-from rljax.types import Array, Key, Learner, PyTree, Shared, params_of
+from rljax.types import Array, Key, Learner, PyTree, params_of
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
 
@@ -117,37 +118,6 @@ def template(make_learner: MakeLearner, config: Any, inits: RunInit) -> RunState
     return jax.eval_shape(init, inits)
 
 
-def over_runs(function: Callable[..., PyTree], width: int) -> Callable[..., PyTree]:
-    """Maps a function over the leading axis of its first argument; the others are shared.
-
-    A single run is not batched by `vmap`: matrix products without a batch axis are faster.
-    `types.Shared` numbers enter the function without a batch axis and return with one.
-
-    Args:
-      function: of one run.
-      width: number of runs.
-
-    Returns:
-      The function of `width` runs.
-    """
-
-    def is_shared(x):
-        return isinstance(x, Shared)
-
-    def mapped(tree, *shared):
-        if width > 1:
-            axes = jax.tree.map(lambda x: None if is_shared(x) else 0, tree, is_leaf=is_shared)
-            tree = jax.tree.map(
-                lambda x: jax.tree.map(lambda y: y[0], x) if is_shared(x) else x, tree,
-                is_leaf=is_shared,
-            )  # fmt: skip
-            return jax.vmap(lambda run: function(run, *shared), in_axes=(axes,))(tree)
-        out = function(jax.tree.map(lambda x: x[0], tree), *shared)
-        return jax.tree.map(lambda x: x[None], out)
-
-    return mapped
-
-
 class Runs:
     """`R` runs of the learner that `make_learner(config)` builds, side by side.
 
@@ -188,6 +158,8 @@ class Runs:
             cache_key and ("chunk", cache_key),
             lambda: _compile_chunk(make_learner, placement, self._runs, config, options),
         )
+        self._part: Program | None = None
+        self._held: tuple[np.ndarray, RunState] | None = None
         self.num_bytes = self._chunk.num_bytes
         self.compile_seconds = time.perf_counter() - start
 
@@ -214,13 +186,36 @@ class Runs:
         """Lets the next `advance` start a new report."""
         self._clear = True
 
+    def part(self, take: Callable[[PyTree], PyTree]) -> PyTree:
+        """Returns a part of the agent states, `[E, ...]`; every process has to call it.
+
+        Args:
+          take: `(agent state of one run) -> tree`, the same function in all calls.
+        """
+        if self._part is None:
+            program = over_runs(lambda run: take(run.state.agent), self._placement.width)
+            self._part = self._placement.compile(program, self._runs, options=QUICK_COMPILE)
+        return self._placement.join(self._part(self._runs))
+
     def snapshot(self) -> RunState:
         """Returns the state of all runs, `[E, ...]`; every process has to call it."""
         runs = self._placement.join(self._runs)
-        if not self._clear:
-            return runs
-        totals = jax.tree.map(np.zeros_like, runs.report.totals)
-        return runs._replace(report=runs.report._replace(totals=totals))
+        if self._clear:
+            totals = jax.tree.map(np.zeros_like, runs.report.totals)
+            runs = runs._replace(report=runs.report._replace(totals=totals))
+        return runs if self._held is None else choose(*self._held, runs)
+
+    def hold(self, is_held: np.ndarray) -> None:
+        """Lets later snapshots show some runs as they are now; every process has to call it.
+
+        The runs are advanced further with the others, but nothing shows it. They need the memory
+        of a second state of all runs.
+
+        Args:
+          is_held: `[E]` bool; runs that are held already remain so.
+        """
+        held = self._held[0] if self._held else np.zeros_like(is_held)
+        self._held = held | is_held, self.snapshot()
 
     def restore(self, snapshot: RunState) -> None:
         """Continues from a snapshot."""

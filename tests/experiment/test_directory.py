@@ -16,7 +16,7 @@ from probes import DRIFT, bits
 
 import rljax
 from rljax.__main__ import main
-from rljax.experiment import checkpoint, directory, evaluation, lock, provenance, run
+from rljax.experiment import checkpoint, directory, evaluator, lock, provenance, run, run_plan
 from rljax.experiment.plan import make_plan
 from rljax.results import storage
 from rljax.results.result import Result
@@ -245,7 +245,7 @@ def test_a_resumed_run_keeps_its_options_unless_they_are_given(interrupted, monk
 
 def test_options_given_to_resume_are_kept_from_then_on(interrupted, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "_compile", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(run_plan, "_compile", lambda *args: os.kill(os.getpid(), signal.SIGINT))
         resume(interrupted, eval_episodes=5)
     assert resume(interrupted).evaluation["returns"].shape == (4, 5)
 
@@ -353,7 +353,7 @@ def test_another_grouping_that_cannot_be_kept_is_said(interrupted, monkeypatch):
 
 
 def test_another_number_of_cores_for_large_updates_is_said(interrupted, monkeypatch):
-    monkeypatch.setattr(run, "SMALL_UPDATE", 1)
+    monkeypatch.setattr(run_plan, "SMALL_UPDATE", 1)
     monkeypatch.setattr(provenance, "num_cores", lambda: 99)
     with pytest.warns(UserWarning, match=r"num_cores \d+ \(now 99\): its results may differ"):
         resume(interrupted)
@@ -410,7 +410,7 @@ def test_a_complete_run_is_loaded_without_compiling(complete, monkeypatch, capsy
     result, run_dir = complete
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
     monkeypatch.setattr(runs.Runs, "__init__", lambda *args, **kwargs: pytest.fail("it compiles"))
-    monkeypatch.setattr(evaluation, "evaluate_agent", lambda *args: pytest.fail("it evaluates"))
+    monkeypatch.setattr(evaluator, "evaluate_agent", lambda *args: pytest.fail("it evaluates"))
     again = rljax.resume(run_dir, agent=DRIFT)
     assert capsys.readouterr().err == f"{run_dir} is already finished.\n"
     assert same(again, result)
@@ -458,8 +458,8 @@ def test_a_signal_at_any_time_exits_with_what_is_saved(
 ):
     path = tmp_path / "run"
     target, name = {
-        "compile": (run, "_compile"),
-        "evaluation": (run, "evaluate_states"),
+        "compile": (run_plan, "_compile"),
+        "evaluation": (run_plan, "Evaluator"),
         "writes": (Result, "plot"),
     }[when]
     original = getattr(target, name)

@@ -12,7 +12,7 @@ from replay_helpers import jitted_samples
 
 from rljax import replay
 from rljax.replay import ring
-from rljax.training import runs
+from rljax.training import batching
 from rljax.types import Shared, Transition
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -196,7 +196,7 @@ def test_gamma_may_be_a_tracer_in_a_program_of_many_runs():
 
     init = make("uniform", 40, 3, 0.5, 2).init(example(steps))
     start = jax.tree.map(lambda x: jnp.stack([x, x]), init), jnp.array([0.5, 0.9])
-    state, _ = jax.jit(runs.over_runs(run, 2))(start)
+    state, _ = jax.jit(batching.over_runs(run, 2))(start)
     assert isinstance(state.num_empty, Shared) and state.num_empty.value.tolist() == [0, 0]
     for i in range(2):
         data = jax.tree.map(

@@ -11,7 +11,7 @@ from probes import bits
 from replay_helpers import KINDS, equations, item, items, kinds, sampler
 
 from rljax.experiment import checkpoint
-from rljax.training import runs
+from rljax.training import batching
 from rljax.types import Shared
 
 
@@ -42,7 +42,7 @@ def test_jit_vmap_and_scan(kind):
 
 
 def three_runs(buffer, num_steps=3):
-    """The initial states of `training.runs.over_runs` over add, sample and reprioritize; and it."""
+    """Returns initial states, and `over_runs` of add, sample and reprioritize."""
 
     def advance(run):
         def step(carry, _):
@@ -59,7 +59,7 @@ def three_runs(buffer, num_steps=3):
     def init(key):
         return buffer.init(item(0)), key, jnp.float32(0)
 
-    return jax.vmap(init)(jax.random.split(jax.random.key(0), 3)), runs.over_runs(advance, 3)
+    return jax.vmap(init)(jax.random.split(jax.random.key(0), 3)), batching.over_runs(advance, 3)
 
 
 def is_shared(x):
