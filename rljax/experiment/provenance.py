@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from rljax.experiment.checkpoint_file import FORMAT
-from rljax.experiment.writers import WRITERS
+from rljax.experiment.writers import writer_from_record
 from rljax.results import storage
 from rljax.training.parallel import Placement, num_cores
 
@@ -54,18 +54,21 @@ def read_entries(directory: Path) -> list[dict[str, Any]]:
 def recorded_options(directory: Path, given: Container[str]) -> dict[str, Any]:
     """Returns the options that the last process of a run had, without those in `given`.
 
-    Of the writers, only those with a name can be used again; a warning names another one.
+    Of the writers, only those of rljax can be used again; a warning names another one.
     """
     entries = read_entries(directory)
     options = dict(entries[-1]["options"]) if entries else {}
     options = {name: value for name, value in options.items() if name not in given}
-    if own := [name for name in options.get("writers", ()) if name not in WRITERS]:
+    if "writers" not in options:
+        return options
+    writers = {str(value): writer_from_record(value) for value in options["writers"]}
+    options["writers"] = [writer for writer in writers.values() if writer is not None]
+    if own := [name for name, writer in writers.items() if writer is None]:
         warnings.warn(
             f"the run had its own writer `{own[0]}`, which cannot be recorded: pass `writers=` "
             "again to write with it.",
             stacklevel=3,
         )
-        options["writers"] = [name for name in options["writers"] if name in WRITERS]
     return options
 
 

@@ -366,17 +366,19 @@ def test_a_custom_writer_gets_each_row_once(tmp_path, monkeypatch, four):
     assert [step for step, _ in rows] == four.steps.tolist()
 
 
-def test_a_writer_by_name_gets_the_config(tmp_path, monkeypatch):
-    settings = {}
+def test_writers_get_the_plan_and_earlier_rows(tmp_path, monkeypatch):
+    opened = []
 
-    def init(**given):
-        settings.update(given)
-        return SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
+    class Opening(Collector):
+        def open(self, directory, rows, plan):
+            opened.append((directory, [step for step, _ in rows], plan.num_runs))
 
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    run = train(run_dir=tmp_path / "run", writers="wandb", learning_rate=[0.1, 0.2])
-    assert settings["config"] == run.config
-    assert settings["config"]["learning_rate"] == [0.1, 0.2]
+    with monkeypatch.context() as patch:
+        interrupted(patch, signal.SIGINT, at_chunk=4)
+        with pytest.raises(KeyboardInterrupt):
+            train(num_seeds=4, run_dir=tmp_path / "run", writers=(first := Opening()))
+    rljax.resume(tmp_path / "run", agent=DRIFT, writers=Opening(), **QUIET)
+    assert opened == [(tmp_path / "run", [], 4), (tmp_path / "run", first.steps, 4)]
 
 
 def test_the_table_of_options_agrees_with_the_arguments_of_train():

@@ -1,7 +1,6 @@
-"""Writers: the bytes of their files, for new and resumed runs, and errors for missing packages."""
+"""Writers: the bytes of JSON lines, for new and resumed runs; the user's own; missing packages."""
 
 import json
-import struct
 import sys
 from types import SimpleNamespace
 
@@ -9,7 +8,14 @@ import numpy as np
 import pytest
 
 from rljax.experiment.json_lines import JsonLines, read_json_lines
-from rljax.experiment.writers import TensorBoard, WandB, check_writers, open_writers
+from rljax.experiment.writers import (
+    TensorBoard,
+    WandB,
+    check_writers,
+    open_writers,
+    writer_from_record,
+    writer_record,
+)
 from rljax.results.result import Result
 
 
@@ -41,11 +47,6 @@ BYTES = checked(
     b'{"global_step": 2048, "charts/episodic_return": [30.0, 0.33333334], "losses/value": 1e-05}',
     b'{"global_step": 3072, "charts/episodic_return": [-0.0, 7.0], "losses/value": 1e999}',
 )
-
-
-def open_one(name, directory, rows=()):
-    (writer,) = open_writers([name], directory, rows, {"agent": "ppo", "gamma": 0.9})
-    return writer
 
 
 def write_all(target, rows):
@@ -190,105 +191,80 @@ def test_metrics_with_two_axes_are_refused_by_name(tmp_path):
 
 
 def test_writers_by_name(tmp_path):
-    write_all(open_one("jsonl", tmp_path, ROWS[:2]), ROWS[2:])
+    with open_writers(["jsonl"], tmp_path, ROWS[:2], None) as (writer,):
+        writer.write(*ROWS[2])
     assert (tmp_path / "metrics.jsonl").read_bytes() == BYTES
     with pytest.raises(ValueError, match="no writer 'tensorbord': did you mean `tensorboard`"):
         check_writers(["tensorbord"])
-    with pytest.raises(ValueError, match="use one of jsonl, tensorboard, wandb"):
+    with pytest.raises(ValueError, match="use one of jsonl, tensorboard, wandb, trackio"):
         check_writers("?")
     assert check_writers("jsonl") == ("jsonl",)
-    assert open_writers(["jsonl"], None, [], {}) == []  # there is no directory to write to
+    with open_writers(["jsonl"], None, [], None) as opened:
+        assert opened == []  # there is no directory to write to
 
 
-def test_custom_writers():
-    custom = SimpleNamespace(write=print, close=print)
-    assert check_writers(custom) == (custom,)
-    assert check_writers(["jsonl", custom]) == ("jsonl", custom)
-    assert open_writers(["jsonl", custom], None, ROWS, {}) == [custom]
-    for wrong in (3, SimpleNamespace(write=print), JsonLines):
+class Recorder:
+    """A writer with both optional methods."""
+
+    def __init__(self, fails=False):
+        self.calls, self.fails = [], fails
+
+    def open(self, *arguments):
+        self.calls.append(("open", *arguments))
+        if self.fails:
+            raise OSError("no connection")
+
+    def write(self, *row):
+        self.calls.append(("write", *row))
+
+    def close(self):
+        self.calls.append("close")
+
+
+def test_own_writers_need_only_write(tmp_path):
+    rows = []
+    minimal, full = SimpleNamespace(write=lambda *row: rows.append(row)), Recorder()
+    assert check_writers(minimal) == (minimal,)
+    given = check_writers(["jsonl", minimal, full])
+    with open_writers(given, tmp_path, ROWS[:1], "the plan") as opened:
+        assert isinstance(opened[0], JsonLines) and opened[1:] == [minimal, full]
+        for writer in opened:
+            writer.write(*ROWS[1])
+    assert rows == [ROWS[1]]
+    opening = ("open", tmp_path, ROWS[:1], "the plan")
+    assert full.calls == [opening, ("write", *ROWS[1]), "close"]
+    for wrong in (3, SimpleNamespace(close=print), JsonLines):
         with pytest.raises(ValueError, match="must be a name .* or an object with `write"):
             check_writers([wrong])
 
 
-@pytest.mark.parametrize(("name", "module"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
-def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, name, module):
+def test_writers_are_closed_after_an_error(tmp_path):
+    first, second = Recorder(), Recorder(fails=True)
+    with pytest.raises(OSError, match="no connection"), open_writers([first, second], None, [], 0):
+        pytest.fail("the second writer could not be opened")
+    assert first.calls[-1] == "close" == second.calls[-1]
+    with pytest.raises(KeyError), open_writers([first], None, [], 0):
+        raise KeyError
+    assert first.calls[-1] == "close" and first.calls.count("close") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("tensorboard", "tensorboardX"), ("wandb", "wandb"), ("trackio", "trackio")],
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)  # an import of it fails
     with pytest.raises(ValueError, match=rf'pip install "rljax-research\[{name}\]"'):
-        open_one(name, tmp_path)
+        check_writers(name)
 
 
-def fake_tensorboard(monkeypatch, log):
-    def summary_writer(directory, purge_step):
-        log.append((directory, purge_step))
-        return SimpleNamespace(
-            add_scalar=lambda *point: log.append(point),
-            add_text=lambda *text: log.append(text),
-            close=lambda: log.append("closed"),
-        )
-
-    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=summary_writer))
-
-
-def test_tensorboard_curves(tmp_path, monkeypatch):
-    fake_tensorboard(monkeypatch, log := [])
-    rows = [
-        (1, {"b": floats([1, 3]), "a": np.float32(0.5)}),
-        (2, {"b": floats([np.nan, 3]), "a": floats([np.nan])}),
-    ]
-    write_all(open_one("tensorboard", tmp_path, rows[:1]), rows[1:])
-    assert log == [
-        (str(tmp_path / "tensorboard"), 0),
-        ("config", '```\nagent = "ppo"\ngamma = 0.9\n```', 0),
-        *[("a", 0.5, 1), ("b", 2.0, 1), ("b/run_0", 1.0, 1), ("b/run_1", 3.0, 1)],
-        *[("b", 3.0, 2), ("b/run_1", 3.0, 2)],
-        "closed",
-    ]
-
-
-def test_tensorboard_event_files(tmp_path):
-    pytest.importorskip("tensorboardX")
-    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
-
-    write_all(TensorBoard(tmp_path, config={"gamma": 0.9}), ROWS[:2])
-    (path,) = tmp_path.iterdir()
-    data, points, texts = path.read_bytes(), [], []
-    while data:  # a record: its length, the checksum of the length, the event, its checksum
-        (length,) = struct.unpack("<Q", data[:8])
-        event = Event.FromString(data[12 : 12 + length])
-        points += [
-            (value.tag, event.step, value.simple_value)
-            for value in event.summary.value
-            if not value.tag.startswith("config")
-        ]
-        texts += [x for value in event.summary.value for x in value.tensor.string_val]
-        data = data[16 + length :]
-    assert ("charts/episodic_return", 1024, 21.5) in points
-    assert ("charts/episodic_return/run_1", 2048, np.float32(1 / 3)) in points
-    assert len(points) == 3 + 4  # in the first row one run completed no episode
-    assert texts == [b"```\ngamma = 0.9\n```"]
-
-
-@pytest.mark.parametrize(("variable", "mode"), [(None, "offline"), ("disabled", "disabled")])
-def test_wandb_is_offline_unless_wandb_mode_is_set(tmp_path, monkeypatch, variable, mode):
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    if variable:
-        monkeypatch.setenv("WANDB_MODE", variable)
-    log, settings = [], {}
-
-    def init(**given):
-        settings.update(given)
-        return SimpleNamespace(
-            log=lambda values, step: log.append((step, values)), finish=lambda: log.append("done")
-        )
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    rows = [(5, {"a": floats([1, 3])}), (9, {"a": floats([2, 2])})]
-    write_all(WandB(tmp_path / "ppo-1", rows[:1], {"gamma": 0.9}, group="sweep"), rows[1:])
-    assert settings["mode"] == mode and settings["name"] == "ppo-1"
-    assert settings["config"] == {"gamma": 0.9} and settings["group"] == "sweep"
-    assert settings["dir"] == str(tmp_path / "ppo-1")
-    assert log == [
-        (5, {"global_step": 5, "a": 2.0, "a/run_0": 1.0, "a/run_1": 3.0}),
-        (9, {"global_step": 9, "a": 2.0, "a/run_0": 2.0, "a/run_1": 2.0}),
-        "done",
-    ]
+def test_a_writer_with_options_is_recorded_for_a_resumed_run():
+    writer = WandB(project="p", tags=["a"], runs="each")
+    assert writer_record(writer) == {"wandb": {"runs": "each", "project": "p", "tags": ["a"]}}
+    made = writer_from_record(writer_record(writer))
+    assert isinstance(made, WandB) and repr(made) == repr(writer)
+    assert writer_record("wandb") == "wandb" == writer_from_record("wandb")
+    assert writer_from_record(writer_record(TensorBoard())) == "tensorboard"
+    own = Recorder(), WandB(settings=object())  # neither can be written into a file
+    assert [writer_record(x) for x in own] == ["Recorder", "WandB"]
+    assert [writer_from_record(x) for x in ("Recorder", "WandB", {"other": {}})] == [None] * 3
