@@ -105,9 +105,13 @@ from rljax.envs import environment_ids as environment_ids
 from rljax.envs import make as make
 from rljax.experiment.evaluation import evaluate as evaluate
 from rljax.experiment.evaluation import load_states as load_states
+from rljax.experiment.export import export as export
+from rljax.experiment.load import load as load
+from rljax.experiment.policy import Policy as Policy
 from rljax.experiment.run import resume as resume
 from rljax.experiment.run import train as train
 from rljax.experiment.tuned import tuned as tuned
+from rljax.rendering.watch import watch as watch
 from rljax.results.arrays import Best as Best
 from rljax.results.comparison import compare as compare
 from rljax.results.comparison import plot_results as plot_results

@@ -158,7 +158,7 @@ def load_states(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Pl
       ('q_learning', [400])
     """
     plan = plan_from_record(read_record(run_dir), env, **pieces)
-    tree, _ = _load(run_dir, plan)
+    tree, _ = load_checkpoint(run_dir, plan)
     return plan, plan.first_workers(tree.runs.state)
 
 
@@ -181,11 +181,16 @@ def load_best(run_dir: str | Path, env: Any = None, **pieces: Any) -> tuple[Plan
             f"{run_dir} has no best policies, because it was not evaluated during training: train "
             "with `eval_interval`, or take the final policies."
         )
-    tree, _ = _load(run_dir, plan)
+    tree, _ = load_checkpoint(run_dir, plan)
     return plan, tree.best
 
 
-def _load(run_dir: str | Path, plan: Plan) -> tuple[SavedTree, Saved]:
+def load_checkpoint(run_dir: str | Path, plan: Plan) -> tuple[SavedTree, Saved]:
+    """Returns the last undamaged checkpoint of a plan: its arrays and its metadata.
+
+    Raises:
+      ValueError: there is no checkpoint, or only damaged ones.
+    """
     found = saved.load(Path(run_dir) / "checkpoint", plan)
     if found is None:
         raise ValueError(f"there is no checkpoint in {run_dir} yet: resume the run first.")

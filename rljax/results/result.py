@@ -4,6 +4,7 @@ Neither JAX nor matplotlib is imported here, so a saved result is quick to load.
 """
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,41 @@ class Result:
           ValueError: the run is not a sweep of two fields, or `path` has another suffix.
         """
         return drawing.heatmap(self, path, ax)
+
+    def policy(
+        self, setting: int = 0, seed: int = 0, *, best: bool = False, greedy: bool = True,
+        random_seed: int = 0,
+    ) -> Any:  # fmt: skip
+        """Returns one of the trained policies as a function of NumPy observations.
+
+        Args:
+          setting: index of the setting in `settings`.
+          seed: index of the seed.
+          best: the best policy by the evaluation during training (`eval_interval`); False takes
+            the final one.
+          greedy: take the greedy action; False samples from the policy.
+          random_seed: random seed of sampling.
+
+        Returns:
+          A `rljax.experiment.policy.Policy`.
+
+        Raises:
+          ValueError: there is no such run, it diverged, the states were not loaded, there is no
+            best policy, or the agent plans with the state of the environment (`alphazero`).
+
+        Example:
+          >>> import numpy as np, rljax
+          >>> run = rljax.train(
+          ...     "q_learning", "rljax/Maze", num_seeds=2, total_timesteps=400, eval_episodes=0,
+          ...     progress=False,
+          ... )
+          >>> policy = run.policy(seed=1)
+          >>> policy(0), policy(np.array([0, 1, 2])).shape
+          (0, (3,))
+        """
+        # results import nothing of the experiments until then
+        policy_of = importlib.import_module("rljax.experiment.policy").policy_of
+        return policy_of(self, setting, seed, best, greedy, random_seed)
 
     def save(self, directory: str | Path) -> Path:
         """Writes `curves.npz` and `result.json`, without `plan` and the states and parameters.

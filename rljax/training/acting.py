@@ -3,6 +3,7 @@
 A policy is kept without the replay buffer, the optimizer, and networks that only learning needs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,11 +53,30 @@ def acting_leaves(agent: Agent, state: PyTree, obs: PyTree, greedy: bool = True)
             return agent.greedy(state, obs, key)
         return agent.act(state, obs, sample_one(agent.sample_noise, key))[0]
 
-    structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, obs))
-    program = jax.make_jaxpr(actions)(*structs, jax.eval_shape(lambda: jax.random.key(0)))
-    used = _used_inputs(program.jaxpr, [True] * len(program.jaxpr.outvars))
-    leaves, structure = jax.tree.flatten(state)
-    return jax.tree.unflatten(structure, used[: len(leaves)])
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return used_leaves(actions, state, obs, key)[0]
+
+
+def used_leaves(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[PyTree, ...]:
+    """Returns for each leaf of the arguments whether the result of a function depends on it.
+
+    Args:
+      function: it is traced, not called.
+      arguments: trees of arrays, or of their shapes and dtypes.
+
+    Returns:
+      A tree of bools for each argument.
+
+    Example:
+      >>> used_leaves(lambda x, y: x["a"] + 0 * y.shape[0], {"a": 1.0, "b": 2.0}, jnp.zeros(3))
+      ({'a': True, 'b': False}, False)
+    """
+    structs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), arguments
+    )
+    jaxpr = jax.make_jaxpr(function)(*structs).jaxpr
+    used = _used_inputs(jaxpr, [True] * len(jaxpr.outvars))
+    return jax.tree.unflatten(jax.tree.structure(arguments), used)
 
 
 def keep(state: PyTree, leaves: PyTree, num_axes: int = 0) -> PyTree:
