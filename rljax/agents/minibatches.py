@@ -6,6 +6,10 @@ from rljax.ops import shuffling
 from rljax.types import Array, Key
 
 
+# what a config counts, in the error about a run that takes too many
+GRADIENT_STEPS = "gradient steps (`update_epochs` x `num_minibatches` in each update)"
+
+
 def check_minibatches(config: Any) -> None:
     """Checks that a rollout divides into equal minibatches of steps, or of whole sequences.
 

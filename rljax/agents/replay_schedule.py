@@ -84,7 +84,7 @@ class ReplayConfig(RunConfig):
         gradient_steps = -(-self.total_timesteps * self.gradient_steps // self.train_frequency)
         return super().counts() | {
             "environment steps": self.total_timesteps,
-            "gradient steps": gradient_steps,
+            "gradient steps (`gradient_steps` every `train_frequency` steps)": gradient_steps,
         }
 
 

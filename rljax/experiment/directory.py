@@ -13,11 +13,12 @@ import numpy as np
 from rljax import config as configs
 from rljax.envs import host
 from rljax.experiment import checkpoint, saved
+from rljax.experiment.lengthen import lengthened
 from rljax.experiment.lock import Lock
 from rljax.experiment.plan import Plan
 from rljax.experiment.provenance import Provenance
 from rljax.experiment.saved import Saved, SavedTree, saved_from_json, saved_template
-from rljax.results.storage import replace_file
+from rljax.results.storage import RECORD, replace_file
 from rljax.training import distributed
 from rljax.training.parallel import Placement
 from rljax.training.runs import Runs
@@ -64,7 +65,7 @@ class RunDirectory:
         self.path, self._plan = Path(path), plan
         if resume and not (self.path / "config.toml").is_file():
             raise ValueError(f"there is no run in {path} to resume: it has no config.toml.")
-        with _writable(self.path):
+        with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(self.path)
             try:
@@ -137,6 +138,7 @@ class RunDirectory:
         self._provenance = Provenance(self.path, options, resume)
         content = configs.dump(self._plan.record()).encode()
         if not resume or content != file.read_bytes():
+            (self.path / RECORD).unlink(missing_ok=True)  # a longer run is not complete
             # atomically, and last: a run with an incomplete config.toml could not be resumed
             replace_file(file, content)
 
@@ -147,11 +149,12 @@ def check_config(file: Path, plan: Plan) -> None:
     Raises:
       ValueError: they differ; each different key is named.
     """
-    checkpoint.check_config(file, configs.load(file), plan.record(), saved.default_values(plan))
+    config = lengthened(configs.load(file), plan)
+    checkpoint.check_config(file, config, plan.record(), saved.default_values(plan))
 
 
 @contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def writable(path: Path) -> Iterator[None]:
     """Turns an `OSError` into the sentence that a directory cannot be written."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"`run_dir` is {path}, which is a file: give a directory.")
@@ -223,7 +226,7 @@ def new_directory(agent: str, env_id: str, parent: str | Path = "runs") -> Path:
     stem, path = f"{agent}-{env_id.replace('/', '-')}", None
     for number in itertools.count(1) if distributed.is_first() else ():
         path = Path(parent) / f"{stem}-{number}"
-        with _writable(path), contextlib.suppress(FileExistsError):
+        with writable(path), contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
             break
     return Path(distributed.broadcast_text(str(path)) or "")

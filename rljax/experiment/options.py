@@ -59,6 +59,7 @@ _ALL = (
     ),
     RunOption("save_seconds", "minimum seconds between two checkpoints", 30.0, resumable=True),
     RunOption("env_params", "parameters of the environment, by name", recorded=True),
+    RunOption("settings", "a list of settings to train, of any options", recorded=True),
     RunOption("resume", "continue from the last checkpoint in run_dir", False),
     RunOption(
         "devices", "devices that train each run together by averaging", recorded=True

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import itertools
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,8 +24,10 @@ from rljax.experiment.plan_checks import (
     checked_name,
     worker_part,
 )
+from rljax.experiment.settings import AXIS, checked_settings, groups
 from rljax.ops import random
 from rljax.ops.precision import in_32_bits
+from rljax.results import sweeps, texts
 from rljax.training import compile_cache
 from rljax.training.learner import make_learner
 from rljax.training.parallel import WORKERS
@@ -49,7 +50,7 @@ class Plan(NamedTuple):
       env_params: parameters the environment was made with.
       custom_env: the environment is the user's own object, which config.toml cannot hold.
       config: config of the agent; swept fields hold their first value.
-      sweep: values of the swept fields.
+      sweep: values of the swept fields; of a list of settings, "setting" with a list of dicts.
       pieces: arguments of the maker: network, optimizer, ...
       num_seeds: number of runs of each setting of the sweep.
       seed: random seed.
@@ -69,7 +70,7 @@ class Plan(NamedTuple):
     env_params: dict[str, Any]
     custom_env: bool
     config: Any
-    sweep: dict[str, list[float]]
+    sweep: dict[str, list[Any]]
     pieces: dict[str, Any]
     num_seeds: int
     seed: int
@@ -111,11 +112,16 @@ class Plan(NamedTuple):
     def run_name(self, index: int) -> str:
         """Returns the swept values and the seed of a run: "learning_rate 0.01, seed 3"."""
         *setting, seed = np.unravel_index(index, self.leading_shape)
-        swept = [
-            f"{name} {values[i]:g}"
-            for (name, values), i in zip(self.sweep.items(), setting, strict=True)
-        ]
-        return ", ".join([*swept, f"seed {seed}"])
+        number = np.ravel_multi_index(setting, self.leading_shape[:-1]) if setting else 0
+        swept = sweeps.settings(self.sweep)[number]
+        return ", ".join([*(f"{k} {texts.value(v)}" for k, v in swept.items()), f"seed {seed}"])
+
+    @property
+    def swept(self) -> dict[str, np.ndarray]:
+        """Values of the fields that differ between the settings, `[settings]` float32."""
+        settings, types = sweeps.settings(self.sweep), configs.field_types(self.row.config)
+        names = [name for name in settings[0] if types.get(name) is float]
+        return {name: np.array([x[name] for x in settings], np.float32) for name in names}
 
     def config_of(self, index: int) -> Any:
         """Returns the config of one run, with its values of the swept fields."""
@@ -156,9 +162,9 @@ class Plan(NamedTuple):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(
             random.seed_key(self.seed), np.arange(self.num_seeds, dtype=np.uint32)
         )
-        settings = np.array(list(itertools.product(*self.sweep.values())), np.float32)
-        repeated = settings.repeat(self.num_seeds, axis=0)
-        swept = {name: jnp.asarray(repeated[:, i]) for i, name in enumerate(self.sweep)}
+        swept = {
+            name: jnp.asarray(values.repeat(self.num_seeds)) for name, values in self.swept.items()
+        }
         keys = keys[np.tile(np.arange(self.num_seeds), self.num_runs // self.num_seeds)]
         return RunInit(keys, swept, jnp.zeros(self.num_runs, jnp.int32))
 
@@ -186,7 +192,7 @@ class Plan(NamedTuple):
         params = tuple(sorted(self.env_params.items()))
         structure = jax.tree.structure(self.config)
         runs = self.num_runs, self.workers
-        return self.row.make, self.env_id, params, structure, tuple(self.sweep), runs
+        return self.row.make, self.env_id, params, structure, tuple(self.swept), runs
 
     def record(self) -> dict[str, Any]:
         """Returns the plan as plain values: the content of config.toml."""
@@ -195,7 +201,9 @@ class Plan(NamedTuple):
             head["name"] = self.name
         head |= {"num_seeds": self.num_seeds, "seed": self.seed, "num_reports": self.num_reports}
         fields = configs.to_mapping(self.config)
-        body = {name: value for name, value in fields.items() if name not in self.pieces}
+        listed = self.sweep.get(AXIS, [{}])[0]
+        replaced = {*self.pieces, *listed}
+        body = {name: value for name, value in fields.items() if name not in replaced}
         own = {*self.pieces, *(["env"] if self.custom_env else [])}
         own |= {"agent"} if AGENTS.get(self.agent) != self.row else set()
         tail: dict[str, Any] = {"pieces": sorted(own)} if own else {}
@@ -207,14 +215,15 @@ class Plan(NamedTuple):
             tail["devices"] = self.workers
         if self.env_params:
             tail["env_params"] = dict(self.env_params)
-        return head | body | self.sweep | tail
+        sweep = {"settings" if name == AXIS else name: x for name, x in self.sweep.items()}
+        return head | body | sweep | tail
 
 
 @in_32_bits
 def make_plan(
     agent: Any, env: Any, *, num_seeds: Any = 1, seed: Any = 0, num_reports: Any = 50,
     env_params: Any = None, devices: Any = None, name: Any = None, eval_interval: Any = 0,
-    stop_at: Any = None, stop_by: Any = "median", **hyperparameters: Any,
+    stop_at: Any = None, stop_by: Any = "median", settings: Any = None, **hyperparameters: Any,
 ) -> Plan:  # fmt: skip
     """Checks the arguments of `rljax.train` and builds the environment.
 
@@ -222,17 +231,22 @@ def make_plan(
       ValueError: an argument is wrong; one sentence says which.
     """
     compile_cache.enable()
-    agent, row = _agent_row(agent)
+    agent, row = agent_row(agent)
     num_seeds = configs.at_least("num_seeds", num_seeds, 1, MAX_SEEDS)
     num_reports = configs.at_least("num_reports", num_reports, 1, MAX_REPORTS)
     seed = random.checked_seed(seed)
     env, params = envs.with_params(env, env_params)
     values, sweep, pieces = split_hyperparameters(agent, row, hyperparameters)
+    if settings is not None:
+        values, sweep, pieces = _with_settings(agent, row, settings, values, sweep, pieces)
     # each swept value has been checked; the extremes are checked together with the other options
-    extremes = ({min(swept), max(swept)} for swept in sweep.values())
-    for setting in itertools.product(*extremes):
-        configs.from_mapping(row.config, values | dict(zip(sweep, setting, strict=True)))
-    config = configs.from_mapping(row.config, values | {k: v[0] for k, v in sweep.items()})
+    extremes = {
+        name: options if name == AXIS else [*{min(options), max(options)}]
+        for name, options in sweep.items()
+    }
+    for setting in sweeps.settings(extremes):
+        configs.from_mapping(row.config, values | _fields(row, setting))
+    config = configs.from_mapping(row.config, values | _fields(row, sweeps.settings(sweep)[0]))
     custom_env = not isinstance(env, str)
     single = envs.make(env, **params)
     if custom_env:
@@ -257,8 +271,29 @@ def make_plan(
     part = worker_part(config, workers)
     plan.make_agent(part, plan.build_env(part.num_envs))  # the maker checks its arguments
     if sweep and workers == 1:
-        check_effect(plan.make_learner(), config, sweep)
+        check_effect(plan.make_learner(), config, plan.swept)
     return plan
+
+
+def _with_settings(
+    agent: str, row: AgentRow, settings: Any, values: Any, sweep: Any, pieces: Any
+) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str, Any]]:
+    """Returns values, sweep and pieces with a list of settings that share one program."""
+    checked = checked_settings(agent, row, settings, values, {*values, *sweep, *pieces})
+    if len(groups(checked)) > 1:
+        static = [x for x in checked[0].shown if x not in checked[0].floats]
+        raise ValueError(
+            f"the settings of the run differ in {' and '.join(static)}, so that each compiled "
+            "program has a directory of its own in that of the run: give one of those."
+        )
+    sweep = {AXIS: [setting.shown for setting in checked], **sweep}
+    return values | checked[0].static, sweep, pieces | checked[0].pieces
+
+
+def _fields(row: AgentRow, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a setting that are float fields of a config."""
+    types = configs.field_types(row.config)
+    return {name: value for name, value in setting.items() if types.get(name) is float}
 
 
 def as_observed(row: AgentRow, config: Any, env: Env) -> Env:
@@ -273,6 +308,17 @@ def plan_from_record(
     record: Mapping[str, Any], env: Any = None, agent: Any = None, **pieces: Any
 ) -> Plan:
     """Rebuilds a plan from its record (`Plan.record`, config.toml).
+
+    The arguments and errors are those of `from_record`, and a `ValueError` if the settings of the
+    run have several compiled programs.
+    """
+    return make_plan(**from_record(record, env, agent, **pieces))
+
+
+def from_record(
+    record: Mapping[str, Any], env: Any = None, agent: Any = None, **pieces: Any
+) -> dict[str, Any]:
+    """Returns the arguments of `make_plan` that a record was made with.
 
     Args:
       record: plain values.
@@ -291,19 +337,26 @@ def plan_from_record(
     own_agent = agent is not None
     agent = agent if own_agent else name
     given = {*pieces, *(["env"] if env is not None else []), *(["agent"] if own_agent else [])}
+    given |= {name for setting in pieces.get("settings") or () for name in setting}
     if missing := sorted(set(values.pop("pieces", [])) - given):
         raise ValueError(
             f"the run was made with its own `{missing[0]}`, which config.toml cannot hold: pass "
             f"`{missing[0]}=` again, in Python."
         )
-    known = [*configs.field_types(_agent_row(agent)[1].config), *RECORDED]
+    known = [*configs.field_types(agent_row(agent)[1].config), *RECORDED]
     for key in values:
         if key not in known:
             raise configs.unknown_key(key, known, f"`{name}`")
-    return make_plan(agent, env_id if env is None else env, **(values | pieces))
+    values |= pieces
+    return {"agent": agent, "env": env_id if env is None else env, **values}
 
 
-def _agent_row(agent: Any) -> tuple[str, AgentRow]:
+def agent_row(agent: Any) -> tuple[str, AgentRow]:
+    """Returns the name and the row of an agent, given by name or as a config class and a maker.
+
+    Raises:
+      ValueError: there is no such agent.
+    """
     if isinstance(agent, str):
         if agent not in AGENTS:
             raise ValueError(f"there is no agent `{agent}`: {configs.suggestion(agent, AGENTS)}")

@@ -1,14 +1,19 @@
 """`rljax.train` and `rljax.resume`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rljax.experiment.groups import (
+    directory_of,
+    groups_from_record,
+    make_groups,
+    run_groups,
+)
+from rljax.experiment.lengthen import lengthened_record
 from rljax.experiment.options import RESUMABLE, read_record
-from rljax.experiment.plan import make_plan, plan_from_record
 from rljax.experiment.provenance import recorded_options
 from rljax.experiment.report import OnReport
-from rljax.experiment.run_plan import run_plan
 from rljax.experiment.writers import Writer
 from rljax.results.result import Result
 
@@ -19,7 +24,9 @@ def train(
     progress: bool | None = None, writers: Sequence[str | Writer] = ("jsonl",),
     save_seconds: float = 30.0, env_params: Any = None, resume: bool = False,
     devices: int | None = None, eval_interval: int = 0, stop_at: float | None = None,
-    stop_by: str = "median", on_report: OnReport | None = None, **hyperparameters: Any,
+    stop_by: str = "median", on_report: OnReport | None = None,
+    settings: Sequence[Mapping[str, Any]] | None = None, initial_params: Any = None,
+    **hyperparameters: Any,
 ) -> Result:  # fmt: skip
     """Trains an agent with many seeds and settings at once, in one compiled program.
 
@@ -52,6 +59,12 @@ def train(
         each seed by itself.
       on_report: function of a `RunReport`, called after each report. If it returns True, all runs
         stop; a dict of numbers, or of arrays `[*sweep, seeds]`, is added to the metrics.
+      settings: a list of dicts of hyperparameters, one axis of the result. Settings that differ in
+        floats are trained in one compiled program; others, such as `num_envs` or `network`, one
+        program after another.
+      initial_params: parameters to start from: a `Result` or the directory of a run of the same
+        networks, with the moments of its observations, or a tree of parameters. It has one run,
+        or as many as this one.
       hyperparameters: fields of the agent's config, and pieces of the agent, such as `network=` or
         `optimizer=`. A list for a float field is a sweep, one leading axis of the result.
 
@@ -71,14 +84,15 @@ def train(
       >>> run.returns.shape  # [learning_rate, seed, report]
       (2, 3, 4)
     """
-    plan = make_plan(
-        agent, env, num_seeds=num_seeds, seed=seed, name=name, num_reports=num_reports,
+    groups = make_groups(
+        agent, env, settings, num_seeds=num_seeds, seed=seed, name=name, num_reports=num_reports,
         env_params=env_params, devices=devices, eval_interval=eval_interval, stop_at=stop_at,
         stop_by=stop_by, **hyperparameters,
     )  # fmt: skip
-    return run_plan(
-        plan, run_dir, eval_episodes=eval_episodes, progress=progress, writers=writers,
+    return run_groups(
+        groups, run_dir, eval_episodes=eval_episodes, progress=progress, writers=writers,
         save_seconds=save_seconds, resume=resume, on_report=on_report,
+        initial_params=initial_params,
     )  # fmt: skip
 
 
@@ -89,6 +103,7 @@ def resume(
     """Continues an interrupted run to its end, with the same bits as an uninterrupted run.
 
     A run that is complete is loaded: nothing is trained, evaluated or compiled.
+    With `total_timesteps` it is trained for more steps; a warning names the schedules that change.
     Environments on the host, such as those of gymnasium, cannot be restored: such a run continues
     from a reset, and says so in a warning.
 
@@ -120,7 +135,7 @@ def resume(
       (1, 4)
     """
     how = {name: options.pop(name) for name in RESUMABLE if name in options}
-    record = read_record(run_dir)
-    plan = plan_from_record(record, env, agent, **options)
-    how = recorded_options(Path(run_dir), how) | how
-    return run_plan(plan, run_dir, resume=True, on_report=on_report, **how)
+    record = lengthened_record(read_record(run_dir), options)
+    groups = groups_from_record(record, env, agent, **options)
+    how = recorded_options(directory_of(groups, run_dir, 0), how) | how
+    return run_groups(groups, run_dir, resume=True, on_report=on_report, **how)

@@ -16,6 +16,8 @@ from rljax.envs import host
 from rljax.experiment import saved as saved_files
 from rljax.experiment.directory import RunDirectory, check_config, restore, storing
 from rljax.experiment.evaluator import Evaluator
+from rljax.experiment.initial_params import checked_agent_states, start_from
+from rljax.experiment.lengthen import warn_of_schedules
 from rljax.experiment.loop import TrainingLoop
 from rljax.experiment.plan import Plan
 from rljax.experiment.progress import Progress
@@ -41,7 +43,7 @@ SMALL_UPDATE = 2048  # steps of an update up to which matrix products are faster
 def run_plan(
     plan: Plan, run_dir: str | Path | None = None, *, eval_episodes: int = 100,
     progress: bool | None = None, writers: Any = ("jsonl",), save_seconds: float = 30.0,
-    resume: bool = False, on_report: OnReport | None = None,
+    resume: bool = False, on_report: OnReport | None = None, initial_params: Any = None,
 ) -> Result:  # fmt: skip
     """Trains, evaluates and saves a plan; arguments and errors are those of `train`."""
     eval_episodes, progress, writers, save_seconds = check_options(
@@ -58,6 +60,13 @@ def run_plan(
         raise ValueError("`resume` is True, but `run_dir` is None: pass the directory of the run.")
     if resume and run_dir and (result := _complete_result(plan, run_dir, progress)):
         return result
+    if resume and run_dir and (run_dir / "config.toml").is_file():
+        old_steps = int(configs.load(run_dir / "config.toml").get("total_timesteps", 0))
+        if 0 < old_steps < plan.config.total_timesteps:
+            warn_of_schedules(plan, old_steps)
+    start = None
+    if initial_params is not None and not resume:
+        start = checked_agent_states(plan, initial_params)
     how: dict[str, Any] = {"eval_episodes": eval_episodes, "save_seconds": save_seconds}
     how["writers"] = [writer_record(writer) for writer in writers]
     with distributed.monitored(resume_hint(run_dir)), ExitStack() as on_exit:
@@ -72,12 +81,14 @@ def run_plan(
         placement = parallel.place(plan.num_runs, groups, plan.workers)
         runs = _compile(plan, placement)
         best, saved = restore(directory, plan, runs)
+        if start is not None:
+            start_from(plan, runs, *start)
         if plan.env.batch is not None:
             if 0 < saved.num_updates < plan.config.num_updates:
                 _reset_environments(plan, runs)
             on_exit.callback(host.close, runs.snapshot().state.env)
-        start = saved.num_updates * plan.steps_per_update
-        bar.compiled(runs.compile_seconds, start, runs.num_bytes)
+        first_step = saved.num_updates * plan.steps_per_update
+        bar.compiled(runs.compile_seconds, first_step, runs.num_bytes)
         with storing(run_dir):
             if directory:
                 directory.start(placement, saved.num_updates, _one_thread(plan))
@@ -132,6 +143,8 @@ def _complete_result(plan: Plan, run_dir: Path, progress: bool | None) -> Result
         result = load_result(run_dir)
     except ValueError as damage:
         warnings.warn(f"the result is made again from the checkpoint: {damage}", stacklevel=3)
+        return None
+    if result.config["total_timesteps"] < plan.config.total_timesteps:
         return None
     if progress is not False:
         print(f"{run_dir} is already finished.", file=sys.stderr)

@@ -13,6 +13,7 @@ from rljax.experiment import checkpoint
 from rljax.experiment.checkpoint_file import DamagedCheckpoint
 from rljax.experiment.evaluator import acting_part
 from rljax.experiment.json_lines import Rows
+from rljax.experiment.lengthen import lengthened
 from rljax.experiment.options import RUN_OPTIONS
 from rljax.experiment.plan import Plan
 from rljax.training import acting
@@ -138,8 +139,9 @@ def parse(plan: Plan, path: Path, meta: Any) -> Saved:
             raise ValueError("the best evaluations are incomplete")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise DamagedCheckpoint(f"{path} has malformed metadata: use another file.") from None
-    checkpoint.check_config(path, config, plan.record(), default_values(plan))
-    return saved
+    new = lengthened(config, plan)
+    checkpoint.check_config(path, new, plan.record(), default_values(plan))
+    return saved if new == config else saved._replace(stopped=None)
 
 
 def default_values(plan: Plan) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class PrioritizedSweepingConfig(PlanningStepsConfig):
     )
 
     def counts(self) -> dict[str, int]:
-        return super().counts() | {"planning steps": self.total_timesteps * self.planning_steps}
+        name = "planning steps (`planning_steps` after each step)"
+        return super().counts() | {name: self.total_timesteps * self.planning_steps}
 
 
 class PriorityQueue(NamedTuple):
