@@ -116,6 +116,7 @@ from rljax.results.arrays import Best as Best
 from rljax.results.comparison import compare as compare
 from rljax.results.comparison import plot_results as plot_results
 from rljax.results.files import load_result as load_result
+from rljax.results.report import report as report
 from rljax.results.result import Result as Result
 from rljax.training.learner import make_learner as make_learner
 from rljax.types import Agent as Agent

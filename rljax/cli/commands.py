@@ -7,8 +7,6 @@ from rljax.cli.help import wrap
 from rljax.cli.parser import Command, expect
 from rljax.config import at_least, convert
 
-RETURN = "charts/episodic_return"
-
 
 def evaluate(positionals: list[str], options: dict[str, str]) -> None:
     """`rljax evaluate RUN_DIR`: the returns of each policy over fresh episodes."""
@@ -50,7 +48,7 @@ def plot(positionals: list[str], options: dict[str, str]) -> None:
 
     from rljax import results
 
-    results.plot_results(positionals, output, options.get("metric", RETURN))
+    results.plot_results(positionals, output, options.get("metric"))
     print(output)
 
 
@@ -125,7 +123,7 @@ COMMANDS = {
     "plot": Command(
         plot, "RUN_DIR ...", "draw the learning curves of runs into one figure",
         {
-            "metric": f"metric on the vertical axis ({RETURN})",
+            "metric": "metric on the vertical axis (return of the evaluation, or else of training)",
             "output": "figure file: .png, .pdf or .svg; also -o (RUN_DIR/curve.png)",
         },
     ),

@@ -20,10 +20,10 @@ class Canvas(Figure):
         return buffer.getvalue()
 
 
-def new(width: float, height: float) -> Canvas:
-    """Returns an empty figure, size in inches, which keeps texts inside its borders."""
+def new(width: float, height: float, pad: float = 0.08) -> Canvas:
+    """Returns an empty figure, sizes in inches, which keeps texts inside its borders."""
     figure = Canvas((width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(w_pad=pad, h_pad=pad)  # type: ignore[union-attr]
     return figure
 
 

@@ -214,7 +214,7 @@ def compared(found: Mapping[str, Sequence[pools.Pool]], low: Bound, high: Bound)
     if not env_ids:
         each = "; ".join(f"{name} ran on {', '.join(by_env)}" for name, by_env in scores.items())
         raise ValueError(f"no environment is common to all algorithms: {each}.")
-    bounds = _bounds(env_ids, low, high)
+    bounds = bounds_of(env_ids, low, high)
     normalized = bounds and {
         name: normalize(_matrix(by_env, env_ids), bounds) for name, by_env in scores.items()
     }
@@ -227,7 +227,7 @@ def normalize(scores: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]) -> np.n
     return (scores - low) / (high - low)
 
 
-def _bounds(
+def bounds_of(
     env_ids: Sequence[str], low: Bound, high: Bound
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns the bounds of each environment, `[environments]` each.

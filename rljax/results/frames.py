@@ -6,7 +6,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from rljax.results.pools import Runs
     from rljax.results.result import Result
+
+
+def frame(results: "Runs") -> Any:
+    """Returns the frames of several results in one, `Result.frame` below each other.
+
+    The columns "name" and "env_id" come first. A field or metric that a result lacks is NaN.
+
+    Args:
+      results: results, or the directories they were saved in; or a mapping of a name for each.
+
+    Raises:
+      ValueError: pandas is not installed, there are no results, or one cannot be loaded.
+    """
+    from rljax.results import pools
+
+    frames = []
+    for result in pools.load(results):
+        one = of_result(result)
+        one.insert(0, "name", result.label)
+        one.insert(1, "env_id", result.env_id)
+        frames.append(one)
+    return _pandas().concat(frames, ignore_index=True)
 
 
 def of_result(result: "Result") -> Any:

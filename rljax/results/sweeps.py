@@ -44,7 +44,8 @@ def best_setting(result: "Result", path: str | Path | None) -> dict[str, Any]:
     best = result.settings[ranking(result)[0]]
     if path is not None:
         swept = ("setting", "settings", *result.sweep)
-        config = {name: value for name, value in result.config.items() if name not in swept}
+        config = {"agent": result.agent, "env_id": result.env_id, **result.config}
+        config = {name: value for name, value in config.items() if name not in swept}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(dump(config | best), encoding="utf-8")
     return best

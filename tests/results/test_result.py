@@ -48,8 +48,10 @@ def test_scores_are_those_of_the_last_report_and_diverged_runs_are_named():
     assert "(3 of 4 runs)" in lines[1]
     assert lines[2] == "  diverged: seed 1 at step 70,000 (losses/kl)"
     figure = result.plot()
-    assert figure.get_supxlabel().endswith(
-        "bootstrap interval (too narrow below 10 seeds); 1 of 4 runs diverged"
+    assert (
+        figure.get_supxlabel()
+        .replace("\n", " ")
+        .endswith("bootstrap interval (too narrow below 10 seeds); 1 of 4 runs diverged")
     )
 
 
