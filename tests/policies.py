@@ -20,9 +20,11 @@ def random_state(plan, seed=0):
             return jax.lax.full_like(x, 0)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return jnp.ones(x.shape, x.dtype)
-        normal = rng.normal(size=x.shape) / np.sqrt(max(x.shape[0] if x.ndim > 1 else 1, 1))
-        is_positive = getattr(path[-1], "name", "") in ("variance", "std")
-        return jnp.asarray(np.abs(normal) + 0.1 if is_positive else normal, x.dtype)
+        normal = rng.normal(size=x.shape)
+        if getattr(path[-1], "name", "") in ("variance", "std"):
+            return jnp.asarray(np.abs(normal) + 0.1, x.dtype)
+        scale = 1 / np.sqrt(x.shape[0]) if x.ndim > 1 else 0.1  # small biases
+        return jnp.asarray(scale * normal, x.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 

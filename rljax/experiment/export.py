@@ -177,31 +177,30 @@ def _described(tree: PyTree) -> Any:
 def _readme(policy: Policy) -> str:
     """Returns README.txt, whose lines load and call the policy."""
     program = policy.program
-    inputs, outputs, notes = ["obs"], "action", []
-    shape = "a tree of arrays"
-    if hasattr(program.obs, "dtype"):
-        sizes = "".join(f", {size}" for size in program.obs.shape)
-        shape = f"{program.obs.dtype.name} [B{sizes}]"
-    notes.append(f"obs: {shape}, B observations of {policy.plan.env_id}; see policy.json")
-    notes.append("action: [B, ...], the actions in the bounds of the environment")
-    code = ["import jax"]
-    load_line = f'policy = jax.export.deserialize(open("{FUNCTION}", "rb").read())'
-    memory_line = ""
+    code = [f'policy = jax.export.deserialize(open("{FUNCTION}", "rb").read())']
+    notes = [f"obs: {_shown(_plain(program.obs))}, B observations of {policy.plan.env_id}"]
+    inputs, outputs, memory = ["obs"], "action", ""
     if program.memory is not None:
-        inputs.append("memory")
-        outputs = "action, memory"
-        size = "".join(f", {size}" for size in program.memory.shape)
-        notes.append(
-            f"memory: float32 [B{size}]; at the start of an episode each row is that of {MEMORY}:"
-            f'\n        memory = numpy.load("{MEMORY}")[None].repeat(B, axis=0)'
-        )
-        memory_line = f"{MEMORY:<17} memory at the start of an episode\n"
+        inputs, outputs = ["obs", "memory"], "action, memory"
+        first = f'numpy.load("{MEMORY}")[None].repeat(len(obs), axis=0)'
+        code = ["import numpy", *code, f"memory = {first}  # at the start of episodes"]
+        memory = f"{MEMORY:<17} memory at the start of an episode\n"
     if program.is_random:
         inputs.append("seed")
         notes.append("seed: numpy.uint32, another one for each call")
-    code += [load_line, f"{outputs} = policy.call({', '.join(inputs)})"]
+    notes.append("action: [B, ...], within the bounds in policy.json")
+    code = ["import jax", *code, f"{outputs} = policy.call({', '.join(inputs)})"]
     return README.format(
         title=f"{policy.plan.agent} on {policy.plan.env_id}, {policy.name}", function=FUNCTION,
-        params=PARAMS, memory=memory_line, description=DESCRIPTION,
+        params=PARAMS, memory=memory, description=DESCRIPTION,
         code="\n".join("    " + line for line in code), use="\n".join(notes),
     )  # fmt: skip
+
+
+def _shown(tree: PyTree) -> str:
+    """Returns the dtypes and shapes of a batch of observations as text."""
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f'"{name}": {_shown(x)}' for name, x in tree.items()) + "}"
+    if isinstance(tree, tuple | list):
+        return "(" + ", ".join(map(_shown, tree)) + ")"
+    return f"{tree.dtype.name} [{', '.join(['B', *map(str, tree.shape)])}]"
