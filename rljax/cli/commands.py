@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rljax.cli import listing, training
+from rljax.cli import comparing, listing, training
 from rljax.cli.help import wrap
 from rljax.cli.parser import Command, expect
 from rljax.config import at_least, convert
@@ -88,9 +88,11 @@ def check_env(positionals: list[str], options: dict[str, str]) -> int:
 
 
 def list_all(positionals: list[str], options: dict[str, str]) -> None:
-    """`rljax list`: all agents and environments, or the environments of one suite."""
+    """`rljax list`: all agents and environments, those of one suite, or the runs in a directory."""
+    if any(map(listing.holds_runs, positionals)):
+        return print(listing.runs(positionals))
     if positionals:
-        (suite,) = expect(positionals, 1, "list", "SUITE")
+        (suite,) = expect(positionals, 1, "list", "SUITE or RUNS_DIR")
         return print(listing.environments(suite))
     about = convert("about", options.get("about", "false"), bool)
     print(listing.properties() if about else listing.agents_and_environments())
@@ -127,6 +129,11 @@ COMMANDS = {
             "output": "figure file: .png, .pdf or .svg; also -o (RUN_DIR/curve.png)",
         },
     ),
+    "compare": Command(
+        comparing.compare, "RUN_DIR ...",
+        "compare algorithms: intervals, normalized scores, probability of improvement",
+        comparing.OPTIONS,
+    ),
     "watch": Command(
         watch, "RUN_DIR", "show an episode of a trained policy: a GIF, or text for a grid",
         {
@@ -150,7 +157,8 @@ COMMANDS = {
         {"env_params.NAME": "parameter NAME of the environment"},
     ),
     "list": Command(
-        list_all, "[SUITE]", "list all agents and environments, or those of one suite",
+        list_all, "[SUITE | RUNS_DIR]",
+        "list all agents and environments, those of one suite, or the runs in a directory",
         {"about": "table of properties: on-policy, model-free, what is learned (false)"},
     ),
 }  # fmt: skip
