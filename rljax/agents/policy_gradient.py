@@ -11,6 +11,7 @@ from rljax.agents.acting import Acting
 from rljax.agents.minibatches import gradient_steps_per_update
 from rljax.config import RunConfig, config, option
 from rljax.networks import actor_critic, policies, recurrent
+from rljax.networks.cells import MEMORIES
 from rljax.networks.layers import ACTIVATIONS
 from rljax.networks.masking import masked
 from rljax.ops import optimizers, returns
@@ -18,7 +19,7 @@ from rljax.types import Array, EnvSpec, Metrics, PyTree, Transition, identity
 
 STD_HELP = "std of a Gaussian policy: a free parameter or a softplus head"
 TORSO_HELP = "feature network: auto uses a convolution for images"
-MEMORY_HELP = "recurrent memory of the policy and value network"
+MEMORY_HELP = "recurrent layer of the policy and value network"
 
 
 @config
@@ -49,13 +50,14 @@ class GAEConfig(PolicyGradientConfig):
 
     gae_lambda: float = option(0.95, "lambda of generalized advantage estimation", low=0, high=1)
     vf_coef: float = option(0.5, "value loss coefficient", low=0)
-    memory: str = option("none", MEMORY_HELP, choices=("none", "gru"))
-    memory_size: int = option(64, "size of the hidden state of the recurrent network", low=1)
+    memory: str = option("none", MEMORY_HELP, choices=MEMORIES)
+    memory_size: int = option(64, "units of the recurrent layer", low=1)
 
 
 def memory_size(config: Any) -> int:
-    """Returns the size of the hidden state that a config asks for, 0 without a memory."""
-    return 0 if getattr(config, "memory", "none") == "none" else config.memory_size
+    """Returns the size of the memory that an agent carries, 0 without a memory."""
+    cell = MEMORIES[getattr(config, "memory", "none")]
+    return cell(config.memory_size).memory_size if cell else 0
 
 
 def initial_memory(config: Any, spec: EnvSpec) -> Array | None:
@@ -69,7 +71,7 @@ def default_network(config: Any, spec: EnvSpec, share: bool = True) -> Any:
     if memory_size(config):
         return recurrent.recurrent_actor_critic_network(
             spec, config.hidden_sizes, config.activation, config.torso, config.std,
-            config.memory_size,
+            config.memory_size, config.memory,
         )  # fmt: skip
     return actor_critic.actor_critic_network(
         spec, config.hidden_sizes, config.activation, config.torso, config.std, share

@@ -6,7 +6,7 @@ once for all learning rates and again for another `num_envs`, and `jax.vmap` swe
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
 import numpy as np
@@ -20,7 +20,7 @@ MAX_STEPS = 2**53  # the integers up to here are exact as floats, such as the ax
 
 def option(
     default: Any, help: str, *, low: float | None = None, high: float | None = None,
-    above: float | None = None, choices: tuple[str, ...] = (),
+    above: float | None = None, choices: Collection[str] = (),
 ) -> Any:  # fmt: skip
     """Returns a config field with a default value, a help text and a range.
 

@@ -7,9 +7,11 @@ from rljax.networks.actor_critic import (
     actor_critic_network,
     check_actor_critic,
 )
+from rljax.networks.cells import GRU, LSTM, MEMORIES, S5, MemoryCell
 from rljax.networks.convolutions import MinAtarConvolution, NatureConvolution
 from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
 from rljax.networks.layers import ACTIVATIONS, MLP, orthogonal
+from rljax.networks.nnx_modules import from_nnx
 from rljax.networks.policies import (
     MultiCategorical,
     from_box,
@@ -20,12 +22,13 @@ from rljax.networks.policies import (
     sample,
     to_box,
 )
-from rljax.networks.recurrent import GRU, RecurrentActorCritic, recurrent_actor_critic_network
+from rljax.networks.recurrent import RecurrentActorCritic, recurrent_actor_critic_network
 
 __all__ = [
-    "ACTIVATIONS", "GRU", "MLP", "STDS", "ActorCritic", "Encoder", "Inputs", "MinAtarConvolution",
-    "MultiCategorical", "NatureConvolution", "NoisyDense", "QNetwork", "RecurrentActorCritic",
-    "actor_critic_network", "check_actor_critic", "check_q_network", "example_obs", "from_box",
-    "inputs_of", "like", "normal", "orthogonal", "parameters", "policy_noise", "q_network",
-    "recurrent_actor_critic_network", "sample", "to_box",
+    "ACTIVATIONS", "GRU", "LSTM", "MEMORIES", "MLP", "S5", "STDS", "ActorCritic", "Encoder",
+    "Inputs", "MemoryCell", "MinAtarConvolution", "MultiCategorical", "NatureConvolution",
+    "NoisyDense", "QNetwork", "RecurrentActorCritic", "actor_critic_network", "check_actor_critic",
+    "check_q_network", "example_obs", "from_box", "from_nnx", "inputs_of", "like", "normal",
+    "orthogonal", "parameters", "policy_noise", "q_network", "recurrent_actor_critic_network",
+    "sample", "to_box",
 ]  # fmt: skip

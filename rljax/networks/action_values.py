@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
 from rljax.networks.layers import ACTIVATIONS, orthogonal
+from rljax.networks.nnx_modules import nnx_cure
 from rljax.types import EnvSpec
 
 
@@ -162,7 +163,10 @@ def check_q_network(network: Any, spec: EnvSpec, num_outputs: int = 0) -> None:
     wanted = f"a Q-network maps obs{shapes} to an array {list(shape)}"
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
-        raise ValueError(f"`network` is a {kind}, but it must be a flax linen module: {wanted}.")
+        raise ValueError(
+            f"`network` is a {kind}, but it must be a flax linen module: {wanted}"
+            f"{nnx_cure(network)}."
+        )
     outputs = jax.eval_shape(lambda key: network.init_with_output(key, obs)[0], jax.random.key(0))
     if not isinstance(outputs, jax.ShapeDtypeStruct):
         raise ValueError(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
 from rljax.networks.layers import MLP, orthogonal
+from rljax.networks.nnx_modules import nnx_cure
 from rljax.networks.policies import MultiCategorical, normal, parameters
 from rljax.ops.observations import choices, num_logits, split_actions
 from rljax.types import EnvSpec
@@ -111,7 +112,7 @@ def actor_critic_network(
 
 
 def memory_size_of(network: Any) -> int:
-    """Returns the size of the hidden state of a network, 0 for a memoryless network.
+    """Returns the size of the memory of a network, 0 for a memoryless network.
 
     A network is recurrent if it has an attribute `memory_size` above 0; see `networks.recurrent`.
     """
@@ -134,7 +135,7 @@ def check_actor_critic(network: Any, spec: EnvSpec) -> None:
         given = f"the class {network.__name__}" if is_class else f"a {type(network).__name__}"
         raise ValueError(
             f"`network` is {given}, but it must be an instance of a flax.linen.Module that maps "
-            "observations to (policy, value); wrap an nnx module with flax.nnx.bridge.to_linen."
+            f"observations to (policy, value){nnx_cure(network)}."
         )
     batch_shape = (2, 3)  # [T, B]: networks are applied to batches and to whole trajectories
     obs = example_obs(spec, batch_shape, memory_size_of(network))

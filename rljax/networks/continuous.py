@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from rljax.config import kind_of
 from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
 from rljax.networks.layers import MLP, orthogonal
+from rljax.networks.nnx_modules import nnx_cure
 from rljax.types import Array, EnvSpec
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # as in the code of Haarnoja et al. 2018
@@ -114,7 +115,7 @@ def check_network(
     shapes = ", ".join(str(list(x.shape)) for x in jax.tree.leaves(inputs))
     wanted = f"it must be a flax linen module that maps {shapes} to {_show(outputs)}"
     if not isinstance(network, nn.Module):
-        raise ValueError(f"`{name}` is {kind_of(network)}, but {wanted}.")
+        raise ValueError(f"`{name}` is {kind_of(network)}, but {wanted}{nnx_cure(network)}.")
 
     def run(key):
         return network.init_with_output(key, *inputs)[0]

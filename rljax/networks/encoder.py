@@ -99,7 +99,7 @@ def example_obs(spec: EnvSpec, batch_shape: tuple[int, ...] = (1,), memory_size:
     Args:
       spec: description of the environment.
       batch_shape: leading axes.
-      memory_size: size of the hidden state of a recurrent network, which takes a `RecurrentObs`.
+      memory_size: size of the memory of a recurrent network, which takes a `RecurrentObs`.
 
     Example:
       >>> example_obs(EnvSpec(obs_shape=(3,)), batch_shape=(2,)).shape

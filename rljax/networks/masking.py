@@ -20,7 +20,7 @@ class Masked(nn.Module):
     Attributes:
       network: `obs -> (policy, value)`.
       action_mask: field of the observation with the legal actions.
-      memory_size: size of the hidden state of a recurrent network, else 0.
+      memory_size: size of the memory of a recurrent network, else 0.
     """
 
     network: nn.Module
@@ -36,7 +36,7 @@ class Masked(nn.Module):
         return with_legal_actions(policy, field(obs, self.action_mask)), value
 
     def next_memory(self, obs):
-        """Returns the hidden state after an observation, `[..., H]`."""
+        """Returns the memory after an observation, `[..., H]`."""
         return self.network.next_memory(obs)
 
 

@@ -1,9 +1,9 @@
 """Recurrent actor-critics, and how agents act and train with or without a memory.
 
-A network is recurrent if it has an attribute `memory_size` above 0, the size H of its hidden
-state. It maps a `RecurrentObs` `[..., *]` and an `Unrolled` `[T, B, *]` to `(policy, value)`, and
-has a method `next_memory(RecurrentObs) -> [..., H]`. Training is backpropagation through time over
-the rollout, from the hidden states stored when acting, so no burn-in is needed.
+A network is recurrent if it has an attribute `memory_size` above 0, the size H of its memory. It
+maps a `RecurrentObs` `[..., *]` and an `Unrolled` `[T, B, *]` to `(policy, value)`, and has a
+method `next_memory(RecurrentObs) -> [..., H]`. Training is backpropagation through time over the
+rollout, from the memories stored when acting, so no burn-in is needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from rljax.networks.actor_critic import ActorCritic, memory_size_of
+from rljax.networks.cells import MEMORIES, MemoryCell
 from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
-from rljax.networks.layers import MLP, orthogonal
+from rljax.networks.layers import MLP
 from rljax.types import Array, EnvSpec, PyTree, RecurrentObs, Transition
 
 
@@ -24,8 +25,8 @@ class Unrolled(NamedTuple):
 
     Attributes:
       obs: observations of the environment, `[T, B, *obs_shape]`.
-      memory: hidden state stored when acting, `[T, B, H]`.
-      start: the hidden state is reset to `memory` at this step, `[T, B]` bool.
+      memory: memory before each step, stored when acting, `[T, B, H]`.
+      start: the step starts from `memory`, not from the previous step, `[T, B]` bool.
     """
 
     obs: PyTree
@@ -33,119 +34,90 @@ class Unrolled(NamedTuple):
     start: Array
 
 
-class GRU(nn.Module):
-    """Gated recurrent unit, https://arxiv.org/abs/1406.1078, with hidden state h `[..., H]`.
-
-    r, z = sigmoid(x W + h U + b),  n = tanh(x W_n + b_n + r (h U_n + c)),  h' = (1-z) n + z h
-    """
-
-    size: int
-
-    def setup(self):
-        self.of_input = nn.Dense(3 * self.size, kernel_init=orthogonal())
-        kernels = [orthogonal()] * 3  # U is orthogonal for each of the three gates
-
-        def init(key, shape):
-            keys = jax.random.split(key, 3)
-            parts = [
-                kernel(k, (shape[0], shape[0])) for kernel, k in zip(kernels, keys, strict=True)
-            ]
-            return jnp.concatenate(parts, axis=-1)
-
-        self.of_memory = self.param("of_memory", init, (self.size, 3 * self.size))
-        self.bias = self.param("bias", nn.initializers.zeros, (self.size,))
-
-    def gates(self, x: Array) -> Array:
-        """Returns the part of the gates that depends on the input only, for all steps at once."""
-        return self.of_input(x)
-
-    def step(self, memory: Array, gates: Array) -> Array:
-        """Returns the next hidden state, `[..., H], [..., 3 H] -> [..., H]`."""
-        recurrent = jnp.split(memory @ self.of_memory, 3, axis=-1)
-        reset, update, new = jnp.split(gates, 3, axis=-1)
-        reset, update = nn.sigmoid(reset + recurrent[0]), nn.sigmoid(update + recurrent[1])
-        bias = jnp.broadcast_to(self.bias, recurrent[2].shape)
-        new = nn.tanh(new + reset * (recurrent[2] + bias))
-        return (1.0 - update) * new + update * memory
-
-
 class RecurrentActorCritic(nn.Module):
-    """Policy and value from a GRU that both share, behind an encoder of the observation.
+    """Policy and value from a memory cell that both share, behind an encoder of the observation.
 
     `RecurrentObs [..., *] -> (policy, value[...])` is one step. `Unrolled [T, B, *]` unrolls the
-    network: hidden states are computed from the previous step except where `start` is set.
+    network: memories are computed from the previous step except where `start` is set.
 
     Attributes:
-      head: policy and value as a function of the hidden state.
-      memory_size: size H of the hidden state.
-      encoder_sizes: units of each hidden layer before the GRU.
+      head: policy and value as a function of the output of the cell.
+      cell: the memory cell.
+      encoder_sizes: units of each hidden layer before the cell.
       activation: a name in `ACTIVATIONS`.
       inputs: the observations; images go through a convolution first.
     """
 
     head: ActorCritic
-    memory_size: int
+    cell: MemoryCell
     encoder_sizes: Sequence[int] = (64,)
     activation: str = "tanh"
     inputs: Inputs = Inputs()
+    preserve_adopted_names = True  # the parameters of the cell are under its name, such as "gru"
+
+    @property
+    def memory_size(self) -> int:
+        """Size H of the memory."""
+        return self.cell.memory_size
 
     def setup(self):
         self.features = Encoder(self.inputs, self.activation)
         self.encoder = MLP(hidden_sizes=self.encoder_sizes, activation=self.activation)
-        self.gru = GRU(self.memory_size)
 
     def __call__(self, inputs):
-        is_rollout = isinstance(inputs, Unrolled)
-        return self.head(self.unroll(inputs) if is_rollout else self.next_memory(inputs))
+        of_obs = self._inputs(inputs.obs)
+        if isinstance(inputs, Unrolled):
+            memory = self.cell.unroll(of_obs, inputs.memory, inputs.start)
+        else:
+            memory = self.cell.step(inputs.memory, of_obs)
+        return self.head(self.cell.output(memory, of_obs))
 
     def next_memory(self, obs: RecurrentObs) -> Array:
-        """Returns the hidden state after an observation, `[..., H]`."""
-        return self.gru.step(obs.memory, self._gates(obs.obs))
+        """Returns the memory after an observation, `[..., H]`."""
+        return self.cell.step(obs.memory, self._inputs(obs.obs))
 
-    def unroll(self, inputs: Unrolled) -> Array:
-        """Returns the hidden state after each observation of a rollout, `[T, B, H]`."""
-
-        def one_step(memory, step):
-            gates, stored, start = step
-            memory = self.gru.step(jnp.where(start[:, None], stored, memory), gates)
-            return memory, memory
-
-        steps = self._gates(inputs.obs), inputs.memory, inputs.start
-        return jax.lax.scan(one_step, inputs.memory[0], steps)[1]
-
-    def _gates(self, obs):
-        return self.gru.gates(self.encoder(self.features(obs)))
+    def _inputs(self, obs):
+        return self.cell.inputs(self.encoder(self.features(obs)))
 
 
 def recurrent_actor_critic_network(
     spec: EnvSpec, hidden_sizes: Sequence[int] = (64,), activation: str = "tanh",
-    torso: str = "auto", std: str = "free", memory_size: int = 64,
+    torso: str = "auto", std: str = "free", memory_size: int = 64, memory: str = "gru",
 ) -> RecurrentActorCritic:  # fmt: skip
     """Returns a recurrent actor-critic for the observations and actions of an environment.
 
     Args:
       spec: description of the environment.
-      hidden_sizes: units of each hidden layer before the GRU.
+      hidden_sizes: units of each hidden layer before the memory cell.
       activation, torso, std: as in `actor_critic_network`.
-      memory_size: size of the hidden state.
+      memory_size: number of units of the memory cell.
+      memory: name of the memory cell in `MEMORIES`.
+
+    Raises:
+      ValueError: there is no such memory cell.
 
     Example:
       >>> spec = EnvSpec(obs_shape=(3,), num_actions=2)
-      >>> network = recurrent_actor_critic_network(spec, memory_size=8)
-      >>> obs = RecurrentObs(jnp.zeros((1, 3)), jnp.zeros((1, 8)))
+      >>> network = recurrent_actor_critic_network(spec, memory_size=8, memory="lstm")
+      >>> network.memory_size  # hidden state and cell state
+      16
+      >>> obs = RecurrentObs(jnp.zeros((1, 3)), jnp.zeros((1, 16)))
       >>> params = jax.eval_shape(network.init, jax.random.key(0), obs)
       >>> sorted(params["params"])
-      ['encoder', 'gru', 'head']
+      ['encoder', 'head', 'lstm']
     """
+    cell_type = MEMORIES.get(memory)
+    if cell_type is None:
+        names = ", ".join(name for name in MEMORIES if MEMORIES[name])
+        raise ValueError(f"`memory` is {memory!r}, but it must be one of {names}.")
     head = ActorCritic(spec.num_actions, spec.action_shape, (), activation, std=std)
-    return RecurrentActorCritic(
-        head, memory_size, tuple(hidden_sizes), activation, inputs_of(spec, torso)
-    )
+    cell = cell_type(memory_size, name=memory)
+    return RecurrentActorCritic(head, cell, tuple(hidden_sizes), activation, inputs_of(spec, torso))
 
 
 class WithMemory(Protocol):
     def __call__(self, params: PyTree, obs: PyTree, action: Array, /) -> PyTree:
-        """Returns the action for the environment, with the next hidden state if there is one."""
+        """Returns the action for the environment, with the next memory if there is one."""
         ...
 
 
