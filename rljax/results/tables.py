@@ -62,7 +62,7 @@ def _image(result: "Result") -> str:
     figure.savefig(buffer, format="png", dpi=144)
     data = base64.b64encode(buffer.getvalue()).decode()
     width = round(96 * figure.get_figwidth())
-    return f'<img alt="learning curve" style="width:{width}px" src="data:image/png;base64,{data}">'
+    return f'<img alt="learning curve" style="width:{width}px; max-width:100%" src="data:image/png;base64,{data}">'
 
 
 def _title(result: "Result") -> str:
