@@ -61,8 +61,8 @@ def _image(result: "Result") -> str:
     figure, buffer = result.plot(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144)
     data = base64.b64encode(buffer.getvalue()).decode()
-    width = round(96 * figure.get_figwidth())
-    return f'<img alt="learning curve" style="width:{width}px; max-width:100%" src="data:image/png;base64,{data}">'
+    style = f"width:{round(96 * figure.get_figwidth())}px; max-width:100%"
+    return f'<img alt="learning curve" style="{style}" src="data:image/png;base64,{data}">'
 
 
 def _title(result: "Result") -> str:
