@@ -24,7 +24,7 @@ ALLOWED = {
     "training": ("types", "config", "ops"),
     "results": ("config",),
     "experiment": ("types", "config", "ops", "envs", "agents", "training", "results"),
-    "rendering": ("types", "config", "ops", "envs", "experiment"),
+    "rendering": ("types", "config", "ops", "envs", "training", "results", "experiment"),
     "cli": ("config", "envs", "agents", "training", "results", "experiment", "rendering"),
     "__main__": ("__init__", "cli", "experiment"),
 }

@@ -15,19 +15,23 @@ def evaluate(positionals: list[str], options: dict[str, str]) -> None:
     seed = convert("seed", options["seed"], int) if "seed" in options else None
     greedy = not convert("sample", options.get("sample", "false"), bool)
 
+    best = _flag(options, "best")
+
     from rljax.experiment.evaluation import (
         evaluate_states,
         in_suite,
-        load_states,
+        states_of,
         with_simulations,
     )
 
-    plan, states = load_states(run_dir)
+    if best and not greedy:
+        raise ValueError("the best policies are kept for greedy actions: leave `--sample` out.")
+    plan, states = states_of(run_dir, best=best)
     if "in" in options:
         plan = in_suite(plan, options["in"])
     plan = with_simulations(plan, options.get("num_simulations"))
     opponent = options.get("opponent")
-    evaluation = evaluate_states(plan, states.agent, num_episodes, seed, greedy, opponent)
+    evaluation = evaluate_states(plan, states, num_episodes, seed, greedy, opponent)
     returns = evaluation["returns"].reshape(plan.num_runs, -1)
     unfinished = evaluation["unfinished"].reshape(-1)
     for i, scores in enumerate(returns):
@@ -59,8 +63,9 @@ def watch(positionals: list[str], options: dict[str, str]) -> None:
     from rljax.rendering import watch
 
     watch.watch(
-        run_dir, run=options.get("run", 0), seed=options.get("seed", 0),
-        max_steps=options.get("max_steps", 1000), output=options.get("output"),
+        run_dir, run=options.get("run", 0), best=_flag(options, "best"),
+        seed=options.get("seed", 0), max_steps=options.get("max_steps", 1000),
+        output=options.get("output"),
     )  # fmt: skip
 
 
@@ -71,8 +76,29 @@ def play(positionals: list[str], options: dict[str, str]) -> None:
     from rljax.experiment import play as games
 
     first, run, seed = options.get("first", True), options.get("run", 0), options.get("seed", 0)
-    simulations = options.get("num_simulations")
-    games.play(run_dir, run=run, first=first, seed=seed, num_simulations=simulations)
+    games.play(
+        run_dir, run=run, best=_flag(options, "best"), first=first, seed=seed,
+        num_simulations=options.get("num_simulations"),
+    )  # fmt: skip
+
+
+def export(positionals: list[str], options: dict[str, str]) -> None:
+    """`rljax export RUN_DIR`: a policy in files that another program can use."""
+    (run_dir,) = expect(positionals, 1, "export", "RUN_DIR")
+    setting, seed = (at_least(name, options.get(name, 0), 0) for name in ("setting", "seed"))
+
+    from rljax.experiment import export as exporting
+
+    directory = exporting.export(
+        run_dir, options.get("output") or Path(run_dir) / "policy", setting=setting, seed=seed,
+        best=_flag(options, "best"),
+    )  # fmt: skip
+    print((directory / "README.txt").read_text(encoding="utf-8"))
+    print(directory)
+
+
+def _flag(options: dict[str, str], name: str) -> bool:
+    return convert(name, options.get(name, "false"), bool)
 
 
 def check_env(positionals: list[str], options: dict[str, str]) -> int:
@@ -98,6 +124,7 @@ def list_all(positionals: list[str], options: dict[str, str]) -> None:
     print(listing.properties() if about else listing.agents_and_environments())
 
 
+_BEST_HELP = "the best policy by the evaluation during training, not the final one (false)"
 _SIMULATIONS_HELP = "simulations of each search of alphazero and muzero (as in training)"
 
 COMMANDS = {
@@ -117,6 +144,7 @@ COMMANDS = {
             "num_episodes": "number of episodes of each policy (100)",
             "seed": "random seed of the environments (the seed of the run)",
             "sample": "sample actions instead of taking the most probable (false)",
+            "best": _BEST_HELP,
             "in": "evaluate in the same environment of another suite: gymnasium",
             "opponent": "opponent in a game: random, minimax, mcts or mcts:N (random)",
             "num_simulations": _SIMULATIONS_HELP,
@@ -135,21 +163,32 @@ COMMANDS = {
         comparing.OPTIONS,
     ),
     "watch": Command(
-        watch, "RUN_DIR", "show an episode of a trained policy: a GIF, or text for a grid",
+        watch, "RUN_DIR", "show an episode of a trained policy: a GIF or video, or text for a grid",
         {
             "run": "index of the run to show; seeds vary fastest (0)",
+            "best": _BEST_HELP,
             "seed": "random seed of the environment (0)",
             "max_steps": "maximum number of steps of the episode (1000)",
-            "output": "animation file, a .gif; also -o (RUN_DIR/watch.gif)",
+            "output": "animation file, .gif or .mp4; also -o (RUN_DIR/watch.gif)",
         },
     ),
     "play": Command(
         play, "RUN_DIR", "play a game of two players against a trained policy",
         {
             "run": "index of the run to play against; seeds vary fastest (0)",
+            "best": _BEST_HELP,
             "first": "you move first; --no-first lets the policy move first (true)",
             "seed": "random seed of the policy (0)",
             "num_simulations": _SIMULATIONS_HELP,
+        },
+    ),
+    "export": Command(
+        export, "RUN_DIR", "write a policy into files that another program can use, without rljax",
+        {
+            "setting": "index of the setting of a sweep (0)",
+            "seed": "index of the seed (0)",
+            "best": _BEST_HELP,
+            "output": "directory to write; also -o (RUN_DIR/policy)",
         },
     ),
     "check-env": Command(

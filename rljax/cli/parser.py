@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rljax.config import suggestion
 
-FLAGS = ("progress", "sample", "first", "about", "distributed")  # options without a value
+FLAGS = ("progress", "sample", "best", "first", "about", "distributed")  # options without a value
 SHORT = {"-h": "--help", "-o": "--output"}
 
 

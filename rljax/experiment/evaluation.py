@@ -22,8 +22,8 @@ from rljax.types import PyTree
 @in_32_bits
 def evaluate(
     run: Result | str | Path, num_episodes: int = 100, *, seed: int | None = None,
-    greedy: bool = True, env: Any = None, suite: str | None = None, opponent: Any = None,
-    num_simulations: int | None = None, **pieces: Any,
+    greedy: bool = True, best: bool = False, env: Any = None, suite: str | None = None,
+    opponent: Any = None, num_simulations: int | None = None, **pieces: Any,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Evaluates the policies of a run on the first episode of each of many new environments.
 
@@ -34,6 +34,8 @@ def evaluate(
       num_episodes: number of episodes of each policy.
       seed: random seed of the environments; None uses that of the run.
       greedy: act greedily; False samples from the policy.
+      best: evaluate the best policies by the evaluation during training (`eval_interval`); False
+        takes the final ones.
       env: the environment, if it is your own object.
       suite: evaluate in the environment of the same name in another suite, such as "gymnasium".
       opponent: "random", "minimax" (tic-tac-toe), "mcts", "mcts:N", or a function (see
@@ -62,15 +64,9 @@ def evaluate(
       (2, 5)
     """
     num_episodes = configs.at_least("num_episodes", num_episodes, 1)
-    if isinstance(run, Result):
-        if run.state is None:
-            raise ValueError("this result was loaded from files: pass its run directory instead.")
-        plan = plan_from_record(run.config, env, **pieces)
-        num_axes = len(plan.leading_shape)
-        states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), run.state.agent)
-    else:
-        plan, train_states = load_states(run, env, **pieces)
-        states = train_states.agent
+    if best and not greedy:
+        raise ValueError("the best policies are kept for greedy actions alone: set greedy=True.")
+    plan, states = states_of(run, env, best, **pieces)
     if suite is not None:
         plan = in_suite(plan, suite)
     plan = with_simulations(plan, num_simulations)
@@ -197,23 +193,58 @@ def load_checkpoint(run_dir: str | Path, plan: Plan) -> tuple[SavedTree, Saved]:
     return found
 
 
-def load_run(
-    run_dir: str | Path, run: Any, env: Any = None, **pieces: Any
-) -> tuple[Plan, int, PyTree]:
-    """Loads one of the runs of a directory: the plan, the checked index, the agent's state.
+def states_of(
+    run: Result | str | Path, env: Any = None, best: bool = False, **pieces: Any
+) -> tuple[Plan, PyTree]:
+    """Returns the plan and the agent states `[R, ...]` of a result, or of a run directory.
 
     Args:
-      run_dir, env, pieces: as those of `load_states`.
-      run: index of the run among settings and seeds; seeds vary fastest.
+      run: a result with its states, or a run directory.
+      env, pieces: as those of `load_states`; a result knows its own.
+      best: the acting part of the best policies; False takes the final states.
 
     Raises:
-      ValueError: there is no run of this index, or see `load_states`.
+      ValueError: there are no states, no best policies, or see `load_states`.
+    """
+    if not isinstance(run, Result):
+        if best:
+            return load_best(run, env, **pieces)
+        plan, train_states = load_states(run, env, **pieces)
+        return plan, train_states.agent
+    if run.state is None:
+        raise ValueError("this result was loaded from files: pass its run directory instead.")
+    if best and run.best is None:
+        raise ValueError(
+            "`best` is True, but the run has no best policies: train with `eval_interval`, or "
+            "leave `best` out for the final ones."
+        )
+    plan = run.plan
+    if plan is None or env is not None or pieces:
+        plan = plan_from_record(run.config, env, **pieces)
+    states = run.best.state if run.best is not None and best else run.state.agent
+    num_axes = len(plan.leading_shape)
+    return plan, jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), states)
+
+
+def load_run(
+    source: Result | str | Path, run: Any, env: Any = None, best: bool = False, **pieces: Any
+) -> tuple[Plan, int, PyTree]:
+    """Loads one of the runs of a result or directory: plan, checked index, agent's state.
+
+    Args:
+      source: a result with its states, or a run directory.
+      run: index of the run among settings and seeds; seeds vary fastest.
+      env, best, pieces: as those of `states_of`.
+
+    Raises:
+      ValueError: there is no run of this index, or see `states_of`.
     """
     index = configs.at_least("run", run, 0)
-    plan, states = load_states(run_dir, env, **pieces)
+    plan, states = states_of(source, env, best, **pieces)
     if index >= plan.num_runs:
+        where = "the result" if isinstance(source, Result) else source
         raise ValueError(
-            f"`run` is {index}, but {run_dir} has {plan.num_runs} runs. Choose one from 0 to "
+            f"`run` is {index}, but {where} has {plan.num_runs} runs. Choose one from 0 to "
             f"{plan.num_runs - 1}."
         )
-    return plan, index, jax.tree.map(lambda x: x[index], states.agent)
+    return plan, index, jax.tree.map(lambda x: x[index], states)

@@ -13,9 +13,11 @@ from rljax import envs
 from rljax.config import convert
 from rljax.envs.mcts import legal_actions
 from rljax.experiment.evaluation import load_run, with_simulations
+from rljax.experiment.evaluator import acting_part
 from rljax.experiment.plan import Plan
 from rljax.ops.precision import in_32_bits
 from rljax.ops.random import checked_seed, seed_key
+from rljax.training import acting
 from rljax.types import Env, EnvSpec, Key, PyTree, RecurrentObs, StateObs, sample_one
 
 NUM_SHOWN = 9  # moves in the table of a search
@@ -41,7 +43,7 @@ class Turn(NamedTuple):
 
 @in_32_bits
 def play(
-    run_dir: str | Path, *, run: Any = 0, first: Any = True, seed: Any = 0,
+    run_dir: str | Path, *, run: Any = 0, best: Any = False, first: Any = True, seed: Any = 0,
     num_simulations: Any = None, env: Any = None, read: Callable[[str], str] = input,
     write: Callable[[str], Any] = print, **pieces: Any,
 ) -> int | None:  # fmt: skip
@@ -54,6 +56,7 @@ def play(
     Args:
       run_dir: run directory of `rljax.train`.
       run: index of the run among settings and seeds; seeds vary fastest.
+      best: play against the best policy by the evaluation during training (`eval_interval`).
       first: the person moves first.
       seed: random seed of the policy.
       num_simulations: simulations of each search of the policy; None takes as many as in training.
@@ -81,7 +84,8 @@ def play(
       >>> play(run_dir, read=lambda question: "q", write=lambda text: None)
     """
     seed, first = checked_seed(seed), convert("first", first, bool)
-    plan, index, state = load_run(run_dir, run, env, **pieces)
+    best = convert("best", best, bool)
+    plan, index, state = load_run(run_dir, run, env, best, **pieces)
     plan = with_simulations(plan, num_simulations)
     key = seed_key(seed)
     return _play(game_of(plan, env), policy(plan, index, state), key, first, read, write)
@@ -116,9 +120,12 @@ def policy(plan: Plan, index: int, state: PyTree) -> Callable[[Turn, Any, Key], 
     """
     initial = plan.row.initial_memory(plan.config, plan.env.spec)
     agent = plan.make_agent(plan.config_of(index), plan.env)
+    part = acting_part(plan)
+    kept = acting.keep(state, part.leaves)
 
     @jax.jit
     def choose(turn, memory, key):
+        state = acting.restore(kept, *part)
         obs = StateObs(turn.obs, turn.state) if plan.row.plans_ahead else turn.obs
         if initial is not None:
             obs = RecurrentObs(obs, initial if memory is None else memory)

@@ -1,4 +1,4 @@
-"""`rljax watch`: one episode of a trained policy as a GIF, and as text if the environment has one.
+"""`rljax.watch`: one episode of a trained policy as a GIF or video, and as text if there is one.
 
 Tabular agents in gridworlds also show their value table, in the terminal and as a figure.
 """
@@ -13,16 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.config import at_least
+from rljax.config import at_least, convert
 from rljax.envs import SUITES, worlds
 from rljax.envs.wrapped import replace_innermost
 from rljax.envs.wrappers import batched
 from rljax.experiment.evaluation import load_run
+from rljax.experiment.evaluator import acting_part
 from rljax.experiment.plan import Plan, as_observed
 from rljax.ops.precision import in_32_bits
 from rljax.ops.random import checked_seed, seed_key
-from rljax.rendering import frames, tables
+from rljax.rendering import frames, tables, videos
 from rljax.rendering.gymnax_tasks import maze_text
+from rljax.results.result import Result
+from rljax.training import acting
 from rljax.types import (
     Env,
     PyTree,
@@ -55,56 +58,58 @@ class Episode(NamedTuple):
 
 @in_32_bits
 def watch(
-    run_dir: str | Path, *, run: Any = 0, seed: Any = 0, max_steps: Any = 1000,
-    output: str | Path | None = None, env: Any = None, show_text: bool | None = None,
-    **pieces: Any,
-) -> Path:  # fmt: skip
-    """Plays one episode with the greedy policy of a run and writes it as a GIF.
+    source: Result | str | Path, *, run: Any = 0, best: Any = False, seed: Any = 0,
+    max_steps: Any = 1000, output: str | Path | None = None, env: Any = None,
+    show_text: bool | None = None, **pieces: Any,
+) -> Path | list[np.ndarray]:  # fmt: skip
+    """Plays one episode with the greedy policy of a run, as a GIF, a video or frames.
 
-    Prints the return and the path of the GIF. For a tabular agent in a gridworld, the value table
-    is written next to the GIF, as a `.png` of the same name.
+    Prints the return and the path of the file. For a tabular agent in a gridworld, the value table
+    is written next to it, as a `.png` of the same name.
 
     Args:
-      run_dir: run directory of `rljax.train`.
+      source: result of `rljax.train` or `rljax.load`, or a run directory.
       run: index of the run among settings and seeds; seeds vary fastest.
+      best: the best policy by the evaluation during training (`eval_interval`); False takes the
+        final one.
       seed: random seed of the environment.
       max_steps: largest number of steps to play.
-      output: path of the GIF; None writes `watch.gif` into the run directory.
+      output: path of a .gif, or of an .mp4 with `pip install "rljax-research[video]"`. None writes
+        `watch.gif` into the run directory; of a result it writes no file.
       env: the environment, if it is your own object.
       show_text: print the episode as text; None prints it if stdout is a terminal.
       pieces: the pieces that the run was made with, such as `network=`, and `agent=` if it is
-        your own.
+        your own; a result knows its own.
 
     Returns:
-      The path of the GIF.
+      The path of the file; or the frames, uint8 `[H, W, 3]` each, if no file is written.
 
     Raises:
-      ValueError: there is no such run or no checkpoint yet.
+      ValueError: there is no such run, no checkpoint yet or no best policy, or the suffix of
+        `output` is another one.
 
     Example:
-      >>> import rljax, tempfile
-      >>> run_dir = tempfile.mkdtemp() + "/run"
+      >>> import rljax
       >>> result = rljax.train(
-      ...     "value_iteration", "rljax/Treasure", run_dir=run_dir, total_timesteps=320,
-      ...     eval_episodes=0, progress=False,
+      ...     "value_iteration", "rljax/Treasure", total_timesteps=320, eval_episodes=0,
+      ...     progress=False,
       ... )
-      >>> path = watch(run_dir, show_text=False)  # doctest: +ELLIPSIS
+      >>> frames = rljax.watch(result, show_text=False)
       seed 0: return 1, episode ended after 5 steps
-      ...
-      >>> path.name
-      'watch.gif'
+      >>> len(frames), frames[0].shape
+      (6, (96, 432, 3))
     """
-    seed = checked_seed(seed)
+    seed, best = checked_seed(seed), convert("best", best, bool)
     max_steps = at_least("max_steps", max_steps, 1)
-    plan, index, state = load_run(run_dir, run, env, **pieces)
+    if output is not None:
+        videos.check_animation(output)
+    plan, index, state = load_run(source, run, env, best, **pieces)
     if sys.stderr.isatty():  # compiling takes some seconds
         print(f"{plan.title}: playing one episode", file=sys.stderr)
     episode = _play(plan, state, index, seed, max_steps)
-    path = Path(output) if output else Path(run_dir) / "watch.gif"
     env_id = plan.env_id if not plan.custom_env else plan.env_id.rpartition("/")[2]
     renderer = frames.renderer_of(env_id, episode.scenes, plan.env_params)
     drawn = frames.draw_frames(env_id, episode.scenes, renderer=renderer)
-    frames.write_gif(drawn, path, renderer.fps)
     print_text = sys.stdout.isatty() if show_text is None else show_text
     if print_text:
         _print_scenes(plan.env_id, episode, renderer.fps)
@@ -113,6 +118,10 @@ def watch(
         f"{plan.run_name(index)}: return {episode.total_reward:g}, {outcome} after "
         f"{episode.length} steps"
     )
+    if output is None and isinstance(source, Result):
+        return drawn
+    path = Path(output) if output else Path(source) / "watch.gif"  # type: ignore[arg-type]
+    videos.write_animation(drawn, path, renderer.fps)
     print(path)
     _show_values(plan, state, path.with_suffix(".png"), print_text)
     return path
@@ -128,8 +137,10 @@ def _play(plan: Plan, state: PyTree, index: int, seed: int, max_steps: int) -> E
     """Plays one episode with the greedy policy of the agent's `state`."""
     env, render = _single_episode(plan)
     agent = plan.make_agent(plan.config_of(index), env)
+    part = acting_part(plan)
 
-    def play(state, key):
+    def play(kept, key):
+        state = acting.restore(kept, *part)
         reset_key, act_key, env_key = jax.random.split(key, 3)
         env_state, obs = env.reset(reset_key)
 
@@ -155,7 +166,7 @@ def _play(plan: Plan, state: PyTree, index: int, seed: int, max_steps: int) -> E
         first = jax.tree.map(lambda x: x[None], (env_state, obs))
         return first, outputs, ended
 
-    first, outputs, ended = jax.jit(play)(state, seed_key(seed))
+    first, outputs, ended = jax.jit(play)(acting.keep(state, part.leaves), seed_key(seed))
     *after, action, reward, is_known, is_over = outputs
     length = int((~is_over).sum())
     scenes = frames.scenes(*first, copy=0, render=render)

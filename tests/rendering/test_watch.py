@@ -1,6 +1,8 @@
 """`rljax watch`: text in the terminal, the GIF, the value table and its figure."""
 
+import dataclasses
 import re
+import subprocess
 import sys
 
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from PIL import Image
 import rljax
 from rljax import envs
 from rljax.experiment.plan import make_plan
-from rljax.rendering import watch
+from rljax.rendering import videos, watch
 from rljax.types import Env, EnvSpec, Step
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -142,3 +144,44 @@ def test_the_users_own_environment_is_drawn_as_bars_without_its_last_state(tmp_p
 def test_wrong_options_are_refused(treasure, options, message):
     with pytest.raises(ValueError, match=message):
         watch.watch(treasure, **options)
+
+
+def test_a_result_gives_frames_or_a_file_of_the_best_policy(tmp_path, monkeypatch, capsys):
+    """The policy that is shown is the best one, which always goes left and never arrives."""
+    run = rljax.train(
+        "q_learning", "rljax/Treasure", total_timesteps=400, eval_interval=200, eval_episodes=2,
+        num_reports=2, progress=False, run_dir=tmp_path / "run",
+    )  # fmt: skip
+    left = jnp.broadcast_to(jnp.array([1.0, 0.0]), run.params.q.shape)
+    state = run.best.state._replace(params=run.params._replace(q=left))
+    worse = dataclasses.replace(run, best=run.best._replace(state=state))
+    frames = watch.watch(worse, best=True, max_steps=9, show_text=False)
+    assert "return 0, episode not finished after 9 steps" in capsys.readouterr().out
+    assert len(frames) == 10 and frames[0].dtype == np.uint8
+    path = watch.watch(tmp_path / "run", best=True, max_steps=9, show_text=False)
+    assert path == tmp_path / "run" / "watch.gif"
+    with pytest.raises(ValueError, match=r"must end in \.gif or \.mp4"):
+        watch.watch(run, output=tmp_path / "a.avi")
+    with pytest.raises(ValueError, match="does not exist"):
+        watch.watch(run, output=tmp_path / "folder" / "a.gif")
+    with pytest.raises(ValueError, match="no best policies: train with `eval_interval`"):
+        watch.watch(dataclasses.replace(run, best=None), best=True)
+
+
+def test_mp4_videos_hold_the_frames(tmp_path, monkeypatch):
+    """ffmpeg reads as many frames of the even size, in the colors that were written."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = [np.full((31, 40, 3), 60 * i, np.uint8) for i in range(5)]
+    path = tmp_path / "a.mp4"
+    videos.write_animation(frames, path, fps=10)
+    command = [ffmpeg.get_ffmpeg_exe(), "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert b"h264" in done.stderr and b"40x32" in done.stderr and b"10 fps" in done.stderr
+    read = np.frombuffer(done.stdout, np.uint8).reshape(5, 32, 40, 3)
+    for frame, written in zip(read, frames, strict=True):
+        assert abs(frame.mean() - written.mean()) < 4
+    with pytest.raises(ValueError, match="ffmpeg could not write"):
+        videos.write_animation([np.zeros((0, 2, 3), np.uint8)], path)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(ValueError, match=r'pip install "rljax-research\[video\]"'):
+        videos.check_animation(path)
