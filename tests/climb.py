@@ -29,12 +29,12 @@ class ClimbState(NamedTuple):
     memory: Any  # which acting does not use
 
 
-def climb(config, spec, *, start=-1.0) -> Agent:
-    """The action is `x`, which starts at random in [start, 0] and increases in each update."""
+def climb(config, spec, *, start=None) -> Agent:
+    """The action is `x`, which starts at `start(key)`, in [-1, 0], and increases in each update."""
+    start = start or (lambda key: jax.random.uniform(key, minval=-1.0, maxval=0.0))
 
     def init(key):
-        x = jax.random.uniform(key, minval=start, maxval=0.0)
-        params = {"x": x, "unused": jnp.zeros(config.copies)}
+        params = {"x": start(key), "unused": jnp.zeros(config.copies)}
         return ClimbState(params, params, jnp.zeros((1000,)))
 
     def greedy(state, obs, key):

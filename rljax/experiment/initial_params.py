@@ -9,6 +9,7 @@ import numpy as np
 
 from rljax.experiment.evaluator import acting_part
 from rljax.experiment.plan import Plan
+from rljax.ops.moments import Moments
 from rljax.results.result import Result
 from rljax.training.runs import Runs
 from rljax.types import PyTree, Shared, params_of
@@ -90,9 +91,15 @@ def start_from(plan: Plan, runs: Runs, params: PyTree, states: PyTree) -> None:
 
     new = replace_params(agent, jax.tree.map(for_all, params))
     if states is not None and jax.tree.structure(states) == jax.tree.structure(agent):
+
+        def take(own, given, is_used):
+            if isinstance(own, Shared) or not any(jax.tree.leaves(is_used)):
+                return own
+            return jax.tree.map(for_all, given)  # of moments also the number of samples
+
         new = jax.tree.map(
-            lambda x, y, is_used: x if isinstance(x, Shared) or not is_used else for_all(y),
-            new, states, acting_part(plan).leaves, is_leaf=lambda x: isinstance(x, Shared),
+            take, new, states, acting_part(plan).leaves,
+            is_leaf=lambda x: isinstance(x, (Shared, Moments)),
         )  # fmt: skip
     runs.restore(snapshot._replace(state=snapshot.state._replace(agent=new)))
 
