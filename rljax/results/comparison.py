@@ -91,9 +91,9 @@ class Improvement(NamedTuple):
         return f"P({self.x} > {self.y}) = {self.probability:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Comparison:
-    """The scores of several algorithms on the same environments. `print` shows the tables.
+    """The scores of several algorithms on the same environments. Its text is a table.
 
     Attributes:
       env_ids: environments that all algorithms have in common.
@@ -123,8 +123,9 @@ class Comparison:
             return self.normalized
         return {name: _matrix(scores, self.env_ids) for name, scores in self.scores.items()}
 
+    @property
     def aggregates(self) -> dict[str, dict[str, Estimate]]:
-        """Returns the IQM, median, mean and optimality gap over environments, by algorithm.
+        """The IQM, median, mean and optimality gap over environments, by algorithm.
 
         Raw returns of several environments have no common scale, and so no aggregates: {}. Raw
         returns of one environment have no optimality gap, and their median is the mean.
@@ -156,12 +157,14 @@ class Comparison:
         shared = f" over {', '.join(self.env_ids)}" if len(every) > 1 else ""
         if self.normalized is not None:
             rows = [["", *AGGREGATES]]
-            for name, estimates in self.aggregates().items():
+            for name, estimates in self.aggregates.items():
                 rows.append([name, *map(str, estimates.values())])
             lines += ["", f"normalized {self.score_name}{shared}", *_aligned(rows)]
         if pairs := self.improvements:
             lines += ["", f"probability of improvement{shared}", *(f"  {pair}" for pair in pairs)]
         return "\n".join(lines)
+
+    __repr__ = __str__  # so that notebooks and the prompt show the tables
 
 
 def compare(

@@ -157,7 +157,7 @@ def _draw(
 ) -> Any:  # fmt: skip
     from rljax.results import canvas
 
-    names, aggregates = list(style), compared.aggregates()
+    names, aggregates = list(style), compared.aggregates
     columns = max(1, min(len(names), int(WIDTH / (0.056 * max(map(len, names)) + 0.45))))
     legend_rows = -(-len(names) // columns) if len(names) > 1 else 0
     rows = sum(row.count("\n") + 1 for row in map(_wrapped, names))

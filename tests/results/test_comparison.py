@@ -61,7 +61,7 @@ def test_normalized_scores_are_aggregated_over_environments():
     runs = four_runs()
     comparison = compare(runs, **BOUNDS)
     ppo = np.concatenate([runs[0].scores(True)[0] / 500, (runs[2].scores(True)[0] + 500) / 500])
-    estimates = comparison.aggregates()["ppo"]
+    estimates = comparison.aggregates["ppo"]
     assert list(estimates) == ["IQM", "median", "mean", "optimality gap"]
     np.testing.assert_allclose(estimates["IQM"].value, stats.trim_mean(ppo, 0.25))
     means = [ppo[:6].mean(), ppo[6:].mean()]
@@ -75,15 +75,17 @@ def test_normalized_scores_are_aggregated_over_environments():
 
 
 def test_raw_returns_of_several_environments_are_not_aggregated():
-    assert compare(four_runs()).aggregates() == {}
-    one = compare(make(), make("dqn")).aggregates()["dqn"]
+    assert compare(four_runs()).aggregates == {}
+    one = compare(make(), make("dqn")).aggregates["dqn"]
     assert list(one) == ["IQM", "mean"]
     np.testing.assert_allclose(one["IQM"].value, stats.trim_mean(make("dqn").scores(True)[0], 0.25))
     assert isinstance(one["mean"], Estimate)
 
 
 def test_the_tables_of_a_comparison():
-    text = str(compare(four_runs(), **BOUNDS)).splitlines()
+    comparison = compare(four_runs(), **BOUNDS)
+    text = str(comparison).splitlines()
+    assert repr(comparison) == str(comparison)
     assert text[0] == "evaluation return: interquartile mean [95 % interval]"
     assert text[1].split() == ["CartPole-v1", "Acrobot-v1"]
     assert text[2].startswith("  ppo  450") and text[3].startswith("  dqn  300")
