@@ -68,6 +68,7 @@ def overview(commands: Mapping[str, Command]) -> str:
         ABOUT, "", "usage: rljax COMMAND ... [--option value ...]",
         "", "commands:", two_columns(rows), "", "examples:", *examples,
         "", wrap("`rljax COMMAND --help` shows the options of a command."),
+        wrap("Compiled programs are cached on disk: RLJAX_CACHE=off or a directory changes that."),
     ])  # fmt: skip
 
 

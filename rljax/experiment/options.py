@@ -55,7 +55,8 @@ _ALL = (
     ),
     RunOption("progress", "progress bar on standard error; --no-progress to hide", resumable=True),
     RunOption(
-        "writers", "writers of metrics: jsonl, tensorboard, wandb", ("jsonl",), resumable=True
+        "writers", "writers of metrics: jsonl, tensorboard, wandb, trackio", ("jsonl",),
+        resumable=True,
     ),
     RunOption("save_seconds", "minimum seconds between two checkpoints", 30.0, resumable=True),
     RunOption("env_params", "parameters of the environment, by name", recorded=True),

@@ -150,16 +150,14 @@ def in_new_process():
     jax.clear_caches()
 
 
-@pytest.mark.parametrize("way", ["runs on devices", "workers"])
-def test_cached_programs_give_the_same_bits(cache, events, way):
-    agent, options = ("a3c", {"devices": 2}) if way == "workers" else (DRIFT, {"num_seeds": 2})
-
+@pytest.mark.usefixtures("quick_compiles")
+def test_a_cached_training_gives_the_same_bits(cache, events):
     def train():
         in_new_process()
         events.clear()
         return rljax.train(
-            agent, "CartPole-v1", total_timesteps=64, num_envs=4, num_steps=8, eval_episodes=2,
-            num_reports=2, progress=False, **options,
+            DRIFT, "rljax/Maze", num_seeds=2, total_timesteps=64, num_envs=4, num_steps=8,
+            eval_episodes=2, num_reports=2, progress=False,
         )  # fmt: skip
 
     compiled = train()
@@ -170,18 +168,39 @@ def test_cached_programs_give_the_same_bits(cache, events, way):
     assert compiled.evaluation["returns"].tolist() == cached.evaluation["returns"].tolist()
 
 
-@pytest.mark.parametrize("place", [parallel.place, parallel._on_threads], ids=["pmap", "threads"])
-def test_cached_programs_donate_their_buffers(cache, place):
+PLACES = {
+    "devices": parallel.place,
+    "threads": parallel._on_threads,
+    "workers": lambda num_runs, shards: parallel.place(num_runs // shards, workers=shards),
+}
+
+
+@pytest.mark.parametrize("name", list(PLACES))
+def test_cached_programs_donate_their_buffers(cache, events, name):
+    values, results = jnp.arange(2.0 * 1234).reshape(2, 1234), []
+
+    def function(x):
+        x = jnp.sin(x) / 3
+        return jax.lax.pmean(x, parallel.WORKERS) if name == "workers" else x
+
     for _ in range(2):
         in_new_process()
         compile_cache.enable()
-        placement = place(2, 2)
-        shards = placement.split(jnp.arange(2.0 * 1234).reshape(2, 1234))
-        program = placement.compile(lambda x: x + 1, shards, donate=(0,))
+        placement = PLACES[name](2, 2)
+        shards = placement.split(values)
+        events.clear()
+        program = placement.compile(function, shards, donate=(0,))
         assert program.num_bytes is not None
-        result = placement.join(program(shards))
-        assert all(x.is_deleted() for x in jax.tree.leaves(shards))
-        np.testing.assert_array_equal(result, 1 + np.arange(2.0 * 1234).reshape(2, 1234))
+        counts = [events.count(f"cache_{x}") for x in ("misses", "hits")]
+        result = program(shards)
+        given = [x for x in jax.tree.leaves(shards) if isinstance(x, jax.Array)]
+        assert given and all(x.is_deleted() for x in given)
+        results.append(np.asarray(placement.join(result)))
+    assert counts == [0, 1]
+    np.testing.assert_array_equal(*results)
+    expected = np.sin(np.asarray(values)) / 3
+    expected = np.stack([expected.mean(0)] * 2) if name == "workers" else expected
+    np.testing.assert_allclose(results[0], expected, atol=1e-6)
 
 
 CODE = """
