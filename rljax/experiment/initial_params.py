@@ -90,17 +90,23 @@ def start_from(plan: Plan, runs: Runs, params: PyTree, states: PyTree) -> None:
         return jnp.repeat(x, entries // len(x), axis=0, total_repeat_length=entries)
 
     new = replace_params(agent, jax.tree.map(for_all, params))
-    if states is not None and jax.tree.structure(states) == jax.tree.structure(agent):
+    given = {} if states is None else _named(states)
 
-        def take(own, given, is_used):
-            if isinstance(own, Shared) or not any(jax.tree.leaves(is_used)):
-                return own
-            return jax.tree.map(for_all, given)  # of moments also the number of samples
+    def take(path, own, is_used):
+        if isinstance(own, Shared) or not any(jax.tree.leaves(is_used)):
+            return own
+        leaves = {jax.tree_util.keystr(path) + name: leaf for name, leaf in _named(own).items()}
+        found = [given.get(name) for name in leaves]  # of moments also the number of samples
+        if any(
+            x is None or x.shape[1:] != y.shape[1:]
+            for x, y in zip(found, leaves.values(), strict=True)
+        ):
+            return own
+        return jax.tree.unflatten(jax.tree.structure(own), map(for_all, found))
 
-        new = jax.tree.map(
-            take, new, states, acting_part(plan).leaves,
-            is_leaf=lambda x: isinstance(x, (Shared, Moments)),
-        )  # fmt: skip
+    new = jax.tree_util.tree_map_with_path(
+        take, new, acting_part(plan).leaves, is_leaf=lambda x: isinstance(x, (Shared, Moments))
+    )
     runs.restore(snapshot._replace(state=snapshot.state._replace(agent=new)))
 
 
