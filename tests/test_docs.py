@@ -5,6 +5,7 @@ import doctest
 import importlib
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -129,18 +130,24 @@ def test_readme_lists_all_agents():
         assert f"`{agent}`" in PAGES["README.md"], agent
 
 
-def test_results_page_explains_all_metrics():
+def test_metrics_page_is_generated():
+    written = runpy.run_path(str(ROOT / "docs/metrics.py"))["page"]()
+    assert PAGES["docs/metrics.md"] == written, "run `python docs/metrics.py`"
+
+
+def test_metrics_page_explains_all_metrics():
+    """Those of agents in other places than tests/agents/test_metrics.py, and of the host."""
     strings = {
         node.value
         for path, text in LIBRARY.items()
-        if path.startswith(("rljax/agents/", "rljax/training/"))
+        if not path.endswith("metric_descriptions.py")
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    metrics = {text for text in strings if re.fullmatch(r"(?:charts|losses)/\w+", text)}
-    assert len(metrics) > 10
+    metrics = {text for text in strings if re.fullmatch(r"(?:charts|losses|eval|time)/\w+", text)}
+    assert len(metrics) > 30
     for metric in metrics:
-        assert f"| `{metric}` |" in PAGES["docs/results.md"], metric
+        assert f"| `{metric}` |" in PAGES["docs/metrics.md"], metric
 
 
 def module_name(path):

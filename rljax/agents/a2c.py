@@ -18,10 +18,12 @@ from rljax.agents.policy_gradient import (
     network_or_default,
     normalized_advantage,
     optimizer_or_default,
+    rollout_metrics,
     stochastic_policy,
 )
 from rljax.config import config, option
 from rljax.networks import recurrent
+from rljax.ops.optimizers import gradient_norm
 from rljax.types import Agent, EnvSpec, Metrics, PyTree, Transition, identity
 
 
@@ -41,21 +43,24 @@ class A2CState(NamedTuple):
 
 
 def advantage_gradient(
-    network: Any, config: A2CConfig, sequences: recurrent.Sequences, params: PyTree,
+    network: Any, config: A2CConfig, spec: EnvSpec, sequences: recurrent.Sequences, params: PyTree,
     trajectory: Transition, average: Callable[[PyTree], PyTree] = identity,
 ) -> tuple[PyTree, Metrics]:  # fmt: skip
     """Returns the gradient of the actor-critic loss of a rollout `[T, B]`, and metrics."""
-    _, advantage, target = estimate_advantages(network, config, params, trajectory)
+    value, advantage, target = estimate_advantages(network, config, params, trajectory)
+    raw_action = trajectory.extras["raw_action"]
+    diagnostics = rollout_metrics(spec, raw_action, value, target, average)
     if config.normalize_advantage:
         advantage = normalized_advantage(advantage, average)
 
     def loss(params):
         return actor_critic_loss(
-            network, config, params, sequences.training_inputs(trajectory),
-            trajectory.extras["raw_action"], advantage, target,
+            network, config, params, sequences.training_inputs(trajectory), raw_action, advantage,
+            target,
         )  # fmt: skip
 
-    return average(jax.grad(loss, has_aux=True)(params))
+    grads, metrics = average(jax.grad(loss, has_aux=True)(params))
+    return grads, {**metrics, **diagnostics}
 
 
 def a2c(
@@ -76,7 +81,7 @@ def a2c(
       >>> agent = a2c(A2CConfig(gae_lambda=0.9), EnvSpec(obs_shape=(4,), num_actions=2))
     """
     network = network_or_default(network, config, spec)
-    optimizer = optimizer_or_default(optimizer, config)
+    optimizer, rate_metric = optimizer_or_default(optimizer, config)
     sequences = recurrent.sequences(network, spec)
     acting = stochastic_policy(network, spec, sequences)
 
@@ -87,9 +92,10 @@ def a2c(
     def update(state, trajectory, key):
         del key
         grads, metrics = advantage_gradient(
-            network, config, sequences, state.params, trajectory, average
+            network, config, spec, sequences, state.params, trajectory, average
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {**metrics, "losses/grad_norm": gradient_norm(grads), **rate_metric(opt_state)}
         return A2CState(optax.apply_updates(state.params, updates), opt_state), metrics
 
     agent = Agent(init, acting.act, acting.greedy, update, acting.sample_noise)

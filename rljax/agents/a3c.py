@@ -23,6 +23,7 @@ from rljax.agents.policy_gradient import (
 )
 from rljax.config import config, option
 from rljax.networks import STDS, recurrent
+from rljax.ops.optimizers import gradient_norm
 from rljax.types import Agent, Array, EnvSpec, PyTree, Shared, identity
 
 
@@ -87,7 +88,7 @@ def a3c(
       >>> agent = a3c(A3CConfig(pull_period=2), EnvSpec(obs_shape=(4,), num_actions=2))
     """
     network = network_or_default(network, config, spec)
-    optimizer = optimizer_or_default(optimizer, config, config.optimizer_eps)
+    optimizer, rate_metric = optimizer_or_default(optimizer, config, config.optimizer_eps)
     sequences = recurrent.sequences(network, spec)
     acting = stochastic_policy(network, spec, sequences, acts_with="local")
     scale = config.num_steps if config.reduction == "sum" else 1
@@ -99,10 +100,11 @@ def a3c(
     def update(state, trajectory, key):
         del key
         grads, metrics = advantage_gradient(
-            network, config, sequences, state.local, trajectory, average
+            network, config, spec, sequences, state.local, trajectory, average
         )
         grads = jax.tree.map(lambda x: scale * x, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {**metrics, "losses/grad_norm": gradient_norm(grads), **rate_metric(opt_state)}
         params = optax.apply_updates(state.params, updates)
         num_updates = state.num_updates.value + 1
         local = pull(num_updates, config.pull_period, params, state.local)

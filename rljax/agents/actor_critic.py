@@ -19,12 +19,14 @@ from rljax.agents.policy_gradient import (
     actor_critic_loss,
     network_or_default,
     optimizer_or_default,
+    rollout_metrics,
     stochastic_policy,
     trajectory_values,
 )
 from rljax.config import config, option
 from rljax.networks import recurrent
 from rljax.ops import returns
+from rljax.ops.optimizers import gradient_norm
 from rljax.types import Agent, Array, EnvSpec, PyTree, identity
 
 
@@ -71,7 +73,7 @@ def actor_critic(
       >>> agent = actor_critic(ActorCriticConfig(), EnvSpec(obs_shape=(4,), num_actions=2))
     """
     network = network_or_default(network, config, spec)
-    optimizer = optimizer_or_default(optimizer, config)
+    optimizer, rate_metric = optimizer_or_default(optimizer, config)
     sequences = recurrent.memoryless(spec)
     acting = stochastic_policy(network, spec, sequences)
 
@@ -85,6 +87,8 @@ def actor_critic(
         value, next_value = trajectory_values(network, state.params, trajectory)
         ends = trajectory.terminated, trajectory.truncated
         td_target = returns.lambda_returns(trajectory.reward, next_value, *ends, config.gamma, 0.0)
+        raw_action = trajectory.extras["raw_action"]
+        diagnostics = rollout_metrics(spec, raw_action, value, td_target, average)
         td_error = td_target - value
         time, next_time = returns.episode_times(ends[0] | ends[1], state.time)
         if config.discount_gradient:
@@ -92,12 +96,15 @@ def actor_critic(
 
         def loss(params):
             return actor_critic_loss(
-                network, config, params, trajectory.obs, trajectory.extras["raw_action"],
-                td_error, td_target,
-            )  # fmt: skip
+                network, config, params, trajectory.obs, raw_action, td_error, td_target
+            )
 
         grads, metrics = average(jax.grad(loss, has_aux=True)(state.params))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            **metrics, **diagnostics, "losses/grad_norm": gradient_norm(grads),
+            **rate_metric(opt_state),
+        }  # fmt: skip
         params = optax.apply_updates(state.params, updates)
         return ActorCriticState(params, opt_state, next_time), metrics
 

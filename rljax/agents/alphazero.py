@@ -23,6 +23,7 @@ from rljax.networks.actor_critic import actor_critic_network, check_actor_critic
 from rljax.networks.encoder import example_obs
 from rljax.networks.masking import masked
 from rljax.ops import optimizers, returns, td
+from rljax.ops.diagnostics import explained_variance
 from rljax.types import Agent, Env, EnvSpec, PyTree, Replay, StateObs, identity
 
 
@@ -96,6 +97,7 @@ def alphazero(
         network = actor_critic_network(spec, *hidden)
     check_actor_critic(network, spec)
     network = masked(network, spec)
+    rate_metric = optimizers.learning_rate_metric(None if optimizer else config.learning_rate)
     if optimizer is None:
         adam = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
         optimizer = optimizers.clipped(adam, config.max_grad_norm)
@@ -124,14 +126,19 @@ def alphazero(
             total = batch.weight * (policy_loss + config.vf_coef * value_loss)
             metrics = {
                 "losses/policy_loss": policy_loss.mean(), "losses/value_loss": value_loss.mean(),
-                "losses/value": value.mean(),
+                "losses/value": value.mean(), "losses/entropy": policy.entropy().mean(),
+                "losses/explained_variance": explained_variance(
+                    value, transitions.extras["value"], average
+                ),
             }  # fmt: skip
             return total.mean(), (td_error, metrics)
 
         grads, (td_error, metrics) = jax.grad(loss, has_aux=True)(learned.params)
+        grads = average(grads)
         params, opt_state = optimizers.apply_gradients(
-            optimizer, average(grads), learned.opt_state, learned.params
+            optimizer, grads, learned.opt_state, learned.params
         )
+        metrics |= {"losses/grad_norm": optimizers.gradient_norm(grads), **rate_metric(opt_state)}
         target_params = off_policy.update_target(
             learned.target_params, params, config.tau, batch.target_is_due
         )

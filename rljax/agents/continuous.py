@@ -16,8 +16,9 @@ from rljax.networks import continuous as networks
 from rljax.networks.encoder import example_obs
 from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, td
+from rljax.ops.diagnostics import q_value_metrics
 from rljax.ops.precision import in_32_bits
-from rljax.types import Array, EnvSpec, PyTree
+from rljax.types import Array, EnvSpec, Metrics, PyTree
 
 
 @config
@@ -149,7 +150,9 @@ def smallest(q: Array) -> Array:
     return functools.reduce(lambda x, y: jnp.where(y < x, y, x), list(q))
 
 
-def critic_loss(q: Array, td_target: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+def critic_loss(
+    q: Array, td_target: Array, weight: Array
+) -> tuple[Array, tuple[Array, dict[str, Array]]]:
     """The sum over critics of their mean squared TD errors.
 
     Args:
@@ -158,33 +161,49 @@ def critic_loss(q: Array, td_target: Array, weight: Array) -> tuple[Array, tuple
       weight: importance-sampling weights, `[N]`.
 
     Returns:
-      The loss `[]`, and the pair of the absolute TD error, mean over critics, `[N]`, and the mean
-      value `[]`.
+      The loss `[]`, and the pair of the absolute TD error, mean over critics, `[N]`, and the
+      metrics of the values.
 
     Example:
       >>> q = jnp.array([[1.0, 2.0], [3.0, 2.0]])
-      >>> loss, (td_error, q_value) = critic_loss(q, jnp.array([3.0, 2.0]), jnp.ones(2))
-      >>> float(loss), td_error.tolist(), float(q_value)
+      >>> loss, (td_error, metrics) = critic_loss(q, jnp.array([3.0, 2.0]), jnp.ones(2))
+      >>> float(loss), td_error.tolist(), float(metrics["losses/q_value"])
       (1.0, [1.0, 0.0], 2.0)
     """
     td_error = td_target[None] - q
     loss = (weight[None] * td.squared(td_error)).mean(axis=-1).sum()
-    return loss, (jnp.abs(td_error).mean(axis=0), q.mean())
+    return loss, (jnp.abs(td_error).mean(axis=0), q_value_metrics(q))
 
 
 def make_optimizers(
-    config: ActorCriticReplayConfig, actor_optimizer: Any, critic_optimizer: Any
-) -> ActorCritic:
-    """Returns the optimizers of the policy and of the critics; default Adam.
+    config: Any, actor_optimizer: Any, critic_optimizer: Any
+) -> tuple[ActorCritic, Callable[[Any], Metrics]]:
+    """Returns the optimizers of the policy and of the critics, and the metric of their rates.
+
+    The default is Adam, or AdamW where the config has a `weight_decay`. The metric is a function of
+    the states of the optimizers; see `optimizers.learning_rate_metric`.
 
     Raises:
       ValueError: an argument is not an optax `GradientTransformation`.
     """
-    actor = actor_optimizer or optax.adam(config.actor_learning_rate)
-    critic = critic_optimizer or optax.adam(config.critic_learning_rate)
-    optimizers.check_optimizer(actor, "actor_optimizer")
-    optimizers.check_optimizer(critic, "critic_optimizer")
-    return ActorCritic(actor, critic)
+
+    def checked(optimizer, rate, name):
+        if optimizer is not None:
+            optimizers.check_optimizer(optimizer, f"{name}_optimizer")
+            rate = None  # not known
+        elif hasattr(config, "weight_decay"):
+            optimizer = optax.adamw(rate, weight_decay=config.weight_decay)
+        else:
+            optimizer = optax.adam(rate)
+        return optimizer, optimizers.learning_rate_metric(rate, f"charts/{name}_learning_rate")
+
+    actor, actor_rate = checked(actor_optimizer, config.actor_learning_rate, "actor")
+    critic, critic_rate = checked(critic_optimizer, config.critic_learning_rate, "critic")
+
+    def rate_metrics(opt_state):
+        return {**actor_rate(opt_state.actor), **critic_rate(opt_state.critic)}
+
+    return ActorCritic(actor, critic), rate_metrics
 
 
 def check_continuous(spec: EnvSpec) -> None:

@@ -6,6 +6,7 @@ enter the critic at its first layer; actions are uniform until `learning_starts`
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,8 @@ from rljax.config import config, option
 from rljax.networks.continuous import critic_network, deterministic_policy
 from rljax.networks.policies import from_box
 from rljax.ops import td
-from rljax.ops.optimizers import apply_gradients
+from rljax.ops.diagnostics import action_saturation, q_value_metrics
+from rljax.ops.optimizers import apply_gradients, gradient_norm
 from rljax.types import Agent, EnvSpec, PyTree, Replay, identity
 
 
@@ -68,7 +70,7 @@ def ddpg(
     continuous.check_continuous(spec)
     policy = deterministic_policy(policy, config, spec)
     critic = critic_network(critic, config, spec)
-    optimizer = continuous.make_optimizers(config, actor_optimizer, critic_optimizer)
+    optimizer, rate_metrics = continuous.make_optimizers(config, actor_optimizer, critic_optimizer)
     loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average)
 
     def init(key):
@@ -94,23 +96,30 @@ def ddpg(
 
         def actor_loss(actor_params):
             action = policy.apply(actor_params, transitions.obs)
-            return -critic.apply(critic_params, transitions.obs, action).mean()
+            q = critic.apply(critic_params, transitions.obs, action)
+            return -q.mean(), action_saturation(action)
 
-        (loss, (td_error, q)), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critic)
+        value_and_grad = partial(jax.value_and_grad, has_aux=True)
+        (loss, (td_error, q)), grads = value_and_grad(critic_loss)(params.critic)
+        critic_grads = average(grads)
         critic_params, critic_state = apply_gradients(
-            optimizer.critic, average(grads), opt_state.critic, params.critic
+            optimizer.critic, critic_grads, opt_state.critic, params.critic
         )
-        policy_loss, grads = jax.value_and_grad(actor_loss)(params.actor)
+        (policy_loss, saturation), grads = value_and_grad(actor_loss)(params.actor)
+        actor_grads = average(grads)
         actor_params, actor_state = apply_gradients(
-            optimizer.actor, average(grads), opt_state.actor, params.actor
+            optimizer.actor, actor_grads, opt_state.actor, params.actor
         )
         params = ActorCritic(actor_params, critic_params)
+        opt_state = ActorCritic(actor_state, critic_state)
         target = off_policy.update_target(target, params, config.tau, batch.target_is_due)
         metrics = {
-            "losses/critic_loss": loss, "losses/policy_loss": policy_loss,
-            "losses/q_value": q.mean(),
+            "losses/critic_loss": loss, "losses/policy_loss": policy_loss, **q_value_metrics(q),
+            "losses/actor_grad_norm": gradient_norm(actor_grads),
+            "losses/critic_grad_norm": gradient_norm(critic_grads),
+            "charts/action_saturation": saturation, **rate_metrics(opt_state),
         }  # fmt: skip
-        return Learned(params, target, ActorCritic(actor_state, critic_state)), td_error, metrics
+        return Learned(params, target, opt_state), td_error, metrics
 
     def update(state, trajectory, key):
         return loop.learn(state, trajectory, key, gradient_step)

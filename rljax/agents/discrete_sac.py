@@ -115,7 +115,7 @@ def discrete_sac(
             probability, log_prob = log_policy(actor_params, transitions.obs)
             q = critics.q_values(critic_params, transitions.obs).min(axis=0)
             entropy = -(probability * log_prob).sum(axis=-1).mean()
-            return -(probability * q).sum(axis=-1).mean() - alpha * entropy, entropy
+            return -(probability * q).sum(axis=-1).mean() - alpha * entropy, (entropy, {})
 
         return learn.step(learned, batch, critic_loss, actor_loss)
 

@@ -24,6 +24,7 @@ from rljax.networks.action_values import check_q_network
 from rljax.networks.encoder import example_obs
 from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, random, td
+from rljax.ops.diagnostics import q_value_metrics
 from rljax.ops.observations import legal_values
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, Transition, identity
 
@@ -171,6 +172,7 @@ def dqn(
         network = q_network(config, spec, objective.num_outputs)
     else:
         check_q_network(network, spec, objective.num_outputs)
+    rate_metric = optimizers.learning_rate_metric(None if optimizer else learning_rate(config))
     if optimizer is None:
         optimizer = default_optimizer(config)
     optimizers.check_optimizer(optimizer)
@@ -203,11 +205,14 @@ def dqn(
                 loss, td_error, q = objective.loss(
                     online, target, batch.transitions, batch.discount
                 )
-                metrics = {"losses/td_loss": loss.mean(), "losses/q_value": q.mean()}
+                metrics = {"losses/td_loss": loss.mean(), **q_value_metrics(q)}
                 return (batch.weight * loss).mean(), (td_error, metrics)
 
             grads, (td_error, metrics) = jax.grad(weighted_loss, has_aux=True)(learned.params)
-            updates, opt_state = optimizer.update(average(grads), learned.opt_state, learned.params)
+            grads = average(grads)
+            updates, opt_state = optimizer.update(grads, learned.opt_state, learned.params)
+            metrics |= {"losses/grad_norm": optimizers.gradient_norm(grads)}
+            metrics |= rate_metric(opt_state)
             params = learned.params + updates
             target_params = off_policy.update_target(
                 learned.target_params, params, config.tau, batch.target_is_due
@@ -236,8 +241,12 @@ def q_network(config: QConfig, spec: EnvSpec, num_outputs: int) -> action_values
     )  # fmt: skip
 
 
+def learning_rate(config: QConfig) -> Any:
+    """Returns the learning rate that a config describes: a number, or an annealing schedule."""
+    rate = config.learning_rate
+    return replay_schedule.annealed(config, rate) if config.anneal_lr else rate
+
+
 def default_optimizer(config: QConfig) -> optax.GradientTransformation:
     """Adam with clipped gradients."""
-    rate = config.learning_rate
-    rate = replay_schedule.annealed(config, rate) if config.anneal_lr else rate
-    return optimizers.clipped(optax.adam(rate), config.max_grad_norm)
+    return optimizers.clipped(optax.adam(learning_rate(config)), config.max_grad_norm)

@@ -19,11 +19,13 @@ from rljax.agents.policy_gradient import (
     actor_critic_loss,
     network_or_default,
     optimizer_or_default,
+    rollout_metrics,
     stochastic_policy,
 )
 from rljax.config import config, option
 from rljax.networks import policies, recurrent
 from rljax.ops import returns
+from rljax.ops.optimizers import gradient_norm
 from rljax.ops.vtrace import vtrace
 from rljax.types import Agent, EnvSpec, Metrics, PyTree, Shared, Transition, identity
 
@@ -58,7 +60,7 @@ class IMPALAState(NamedTuple):
 
 
 def vtrace_gradient(
-    network: Any, config: IMPALAConfig, params: PyTree, trajectory: Transition,
+    network: Any, config: IMPALAConfig, spec: EnvSpec, params: PyTree, trajectory: Transition,
     average: Callable[[PyTree], PyTree] = identity,
 ) -> tuple[PyTree, Metrics]:  # fmt: skip
     """Returns the gradient of the actor-critic loss with V-trace targets, and metrics."""
@@ -66,7 +68,8 @@ def vtrace_gradient(
     behavior = policies.like(trajectory.extras["policy"])
     policy, value = network.apply(params, trajectory.obs)
     next_value = returns.next_values(lambda obs: network.apply(params, obs)[1], trajectory, value)
-    ratio = jnp.exp(policy.log_prob(raw_action) - behavior.log_prob(raw_action))
+    log_ratio = policy.log_prob(raw_action) - behavior.log_prob(raw_action)
+    ratio = jnp.exp(log_ratio)
     advantage, target = vtrace(
         ratio, trajectory.reward, value, next_value, trajectory.terminated, trajectory.truncated,
         config.gamma, config.rho_bar, config.c_bar,
@@ -78,7 +81,10 @@ def vtrace_gradient(
         )
 
     grads, metrics = jax.grad(loss, has_aux=True)(params)
-    return average((grads, metrics | {"losses/ratio": ratio.mean()}))
+    approx_kl = (ratio - 1.0 - log_ratio).mean()
+    metrics = {**metrics, "losses/ratio": ratio.mean(), "losses/approx_kl": approx_kl}
+    grads, metrics = average((grads, metrics))
+    return grads, {**metrics, **rollout_metrics(spec, raw_action, value, target, average)}
 
 
 def impala(
@@ -99,7 +105,7 @@ def impala(
       >>> agent = impala(IMPALAConfig(pull_period=2), EnvSpec(obs_shape=(4,), num_actions=2))
     """
     network = network_or_default(network, config, spec)
-    optimizer = optimizer_or_default(optimizer, config)
+    optimizer, rate_metric = optimizer_or_default(optimizer, config)
     sequences = recurrent.memoryless(spec)
     acting = stochastic_policy(network, spec, sequences, acts_with="local")
 
@@ -109,8 +115,9 @@ def impala(
 
     def update(state, trajectory, key):
         del key
-        grads, metrics = vtrace_gradient(network, config, state.params, trajectory, average)
+        grads, metrics = vtrace_gradient(network, config, spec, state.params, trajectory, average)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {**metrics, "losses/grad_norm": gradient_norm(grads), **rate_metric(opt_state)}
         params = optax.apply_updates(state.params, updates)
         num_updates = state.num_updates.value + 1
         local = pull(num_updates, config.pull_period, params, state.local)

@@ -20,9 +20,11 @@ from rljax.agents.muzero_search import make_search
 from rljax.agents.off_policy import Learned
 from rljax.agents.search import SearchConfig, search_discount
 from rljax.config import config, option
+from rljax.networks import policies
 from rljax.networks.encoder import example_obs
 from rljax.networks.muzero import check_muzero_network, muzero_network
 from rljax.ops import optimizers, random
+from rljax.ops.diagnostics import explained_variance
 from rljax.ops.unrolled import last_step, unrolled
 from rljax.ops.value_supports import from_support, to_support
 from rljax.replay import check_memory, sequences
@@ -106,6 +108,7 @@ def muzero(
             spec, config.support_size, config.hidden_sizes, config.activation, config.torso
         )
     check_muzero_network(network, spec)
+    rate_metric = optimizers.learning_rate_metric(None if optimizer else config.learning_rate)
     if optimizer is None:
         adam = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
         optimizer = optimizers.clipped(adam, config.max_grad_norm)
@@ -214,13 +217,21 @@ def muzero(
             total = losses["policy"] + config.vf_coef * losses["value"] + losses["reward"]
             root_value = from_support(value_logits[0])
             metrics = {f"losses/{name}_loss": x.mean() for name, x in losses.items()}
-            metrics["losses/value"] = root_value.mean()
+            metrics |= {
+                "losses/value": root_value.mean(),
+                "losses/entropy": policies.like((policy_logits[0],)).entropy().mean(),
+                "losses/explained_variance": explained_variance(
+                    root_value, targets.value[0], average
+                ),
+            }
             return (batch.weight * total).mean(), (targets.value[0] - root_value, metrics)
 
         grads, (td_error, metrics) = jax.grad(loss, has_aux=True)(learned.params)
+        grads = average(grads)
         params, opt_state = optimizers.apply_gradients(
-            optimizer, average(grads), learned.opt_state, learned.params
+            optimizer, grads, learned.opt_state, learned.params
         )
+        metrics |= {"losses/grad_norm": optimizers.gradient_norm(grads), **rate_metric(opt_state)}
         target_params = off_policy.update_target(
             learned.target_params, params, config.tau, batch.target_is_due
         )

@@ -22,7 +22,7 @@ from rljax.agents.replay_schedule import ReplayConfig
 from rljax.networks.encoder import example_obs
 from rljax.ops import random, td
 from rljax.ops.observations import action_struct, environment_obs
-from rljax.replay import check_memory, check_replay
+from rljax.replay import check_memory, check_replay, ring
 from rljax.types import (
     Array,
     EnvSpec,
@@ -210,9 +210,25 @@ def off_policy_loop(
             name: total if isinstance(total, Mean) else Mean(total, count)
             for name, total in average(sums).items()
         }
+        metrics |= replay_fill(buffer, replay_state)
         return OffPolicyState(learned, replay_state, Shared(env_steps), moments), metrics
 
     return OffPolicyLoop(init, learn, standardize)
+
+
+def replay_fill(buffer: Replay, replay_state: PyTree) -> dict[str, Array]:
+    """Returns the metric `charts/replay_fill`, the fraction of the capacity that is in use.
+
+    There is none for a replay buffer that keeps its items in another way than those of rljax.
+    """
+
+    def is_ring(x):
+        return isinstance(x, ring.Ring)
+
+    rings = list(filter(is_ring, jax.tree.leaves(replay_state, is_leaf=is_ring)))
+    if not rings:
+        return {}
+    return {"charts/replay_fill": buffer.size(replay_state) / ring.capacity(rings[0])}
 
 
 def precomputed(

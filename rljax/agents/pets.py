@@ -16,9 +16,10 @@ from rljax.agents.ensemble import EnsembleState, make_ensemble
 from rljax.agents.model_schedule import METRICS, EnsembleConfig, trainings_due
 from rljax.agents.off_policy import as_items, example_transition
 from rljax.config import RunConfig, config, option
-from rljax.networks.policies import to_box
+from rljax.networks.policies import from_box, to_box
 from rljax.ops import cross_entropy, random
 from rljax.ops.cross_entropy import Gaussian, cross_entropy_method
+from rljax.ops.diagnostics import action_saturation
 from rljax.replay import check_memory, ring
 from rljax.types import Agent, Array, EnvSpec, Mean, PyTree, RecurrentObs, Shared, identity
 
@@ -225,7 +226,8 @@ def pets(
         return plans(state, obs, random.split(key, num))
 
     def update(state, trajectory, key):
-        buffer = ring.add(state.replay, as_items(trajectory, item))[0]
+        items = as_items(trajectory, item)
+        buffer = ring.add(state.replay, items)[0]
         num_trainings = trainings_due(config, state.env_steps.value, trajectory.reward.size)
 
         def train_model(_, carry):
@@ -237,6 +239,10 @@ def pets(
         count = num_trainings.astype(jnp.float32)
         steps = Shared(state.env_steps.value + trajectory.reward.size)
         metrics = {name: Mean(value, count) for name, value in metrics.items()}
+        metrics["charts/replay_fill"] = buffer.size.value / config.buffer_size
+        if not spec.num_actions:
+            saturation = action_saturation(from_box(spec, items.action))
+            metrics["charts/action_saturation"] = average(saturation)
         return PETSState(model, buffer, steps), metrics
 
     return Agent(init, act, greedy, update, sample_noise)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from rljax.agents.acting import Acting
-from rljax.agents.minibatches import gradient_steps_per_update
+from rljax.agents.minibatches import GRADIENT_STEPS, gradient_steps_per_update
 from rljax.config import RunConfig, config, option
 from rljax.networks import actor_critic, policies, recurrent
 from rljax.networks.cells import MEMORIES
 from rljax.networks.layers import ACTIVATIONS
 from rljax.networks.masking import masked
 from rljax.ops import optimizers, returns
+from rljax.ops.diagnostics import action_saturation, explained_variance
 from rljax.types import Array, EnvSpec, Metrics, PyTree, Transition, identity
 
 STD_HELP = "std of a Gaussian policy: a free parameter or a softplus head"
@@ -41,7 +42,8 @@ class PolicyGradientConfig(RunConfig):
 
     def counts(self) -> dict[str, int]:
         gradient_steps = self.num_updates * gradient_steps_per_update(self)
-        return super().counts() | {"gradient steps": gradient_steps}
+        name = GRADIENT_STEPS if hasattr(self, "update_epochs") else "gradient steps"
+        return super().counts() | {name: gradient_steps}
 
 
 @config
@@ -100,6 +102,15 @@ def network_or_default(network: Any, config: Any, spec: EnvSpec, share: bool = T
     return masked(network, spec)
 
 
+def learning_rate(config: Any) -> Any:
+    """Returns the learning rate that a config describes: a number, or an annealing schedule."""
+    if not config.anneal_lr:
+        return config.learning_rate
+    return optimizers.learning_rate_schedule(
+        config.learning_rate, config.num_updates, gradient_steps_per_update(config)
+    )
+
+
 def default_optimizer(config: Any, eps: Any = 1e-5) -> optax.GradientTransformation:
     """Returns Adam, or `config.optimizer`, with clipped gradients and annealed learning rate.
 
@@ -107,10 +118,7 @@ def default_optimizer(config: Any, eps: Any = 1e-5) -> optax.GradientTransformat
       config: with `learning_rate`, `anneal_lr`, `max_grad_norm` and, if any, `optimizer`.
       eps: epsilon of the optimizer; RMSProp adds it inside the square root.
     """
-    rate = config.learning_rate
-    if config.anneal_lr:
-        steps_per_update = gradient_steps_per_update(config)
-        rate = optimizers.learning_rate_schedule(rate, config.num_updates, steps_per_update)
+    rate = learning_rate(config)
     if getattr(config, "optimizer", "adam") == "rmsprop":
         inner = optax.rmsprop(rate, decay=0.99, eps=eps)
     else:
@@ -120,16 +128,19 @@ def default_optimizer(config: Any, eps: Any = 1e-5) -> optax.GradientTransformat
 
 def optimizer_or_default(
     optimizer: Any, config: Any, eps: Any = 1e-5
-) -> optax.GradientTransformation:
+) -> tuple[optax.GradientTransformation, Callable[[PyTree], Metrics]]:
     """Returns `optimizer` after checking it, or `default_optimizer` if it is None.
+
+    The second result reports its learning rate, see `optimizers.learning_rate_metric`.
 
     Raises:
       ValueError: it is not an optax optimizer.
     """
     if optimizer is None:
-        return default_optimizer(config, eps)
+        rate_metric = optimizers.learning_rate_metric(learning_rate(config))
+        return default_optimizer(config, eps), rate_metric
     optimizers.check_optimizer(optimizer)
-    return optimizer
+    return optimizer, optimizers.learning_rate_metric()
 
 
 def stochastic_policy(
@@ -187,6 +198,27 @@ def estimate_advantages(
         config.gamma, config.gae_lambda,
     )  # fmt: skip
     return value, advantage, target
+
+
+def rollout_metrics(
+    spec: EnvSpec, raw_action: Array, value: Array, target: Array,
+    average: Callable[[PyTree], PyTree] = identity,
+) -> Metrics:  # fmt: skip
+    """Returns the metrics of a rollout `[T, B]` before the update.
+
+    Args:
+      spec: description of the environment.
+      raw_action: actions before they are clipped to the box.
+      value: value estimates before the update.
+      target: value targets.
+      average: mean over workers.
+    """
+    metrics: dict[str, Any] = {
+        "losses/explained_variance": explained_variance(value, target, average)
+    }
+    if not spec.num_actions:
+        metrics["charts/action_saturation"] = average(action_saturation(raw_action))
+    return metrics
 
 
 def actor_critic_loss(

@@ -18,6 +18,7 @@ from rljax.agents.policy_gradient import (
     GAEConfig,
     network_or_default,
     optimizer_or_default,
+    rollout_metrics,
     stochastic_policy,
 )
 from rljax.agents.ppo_loss import (
@@ -31,7 +32,7 @@ from rljax.agents.ppo_loss import (
 from rljax.agents.surrogates import Surrogate, adaptive_kl, check_surrogate, clip
 from rljax.config import config, option
 from rljax.networks import recurrent
-from rljax.ops.optimizers import skip_where
+from rljax.ops.optimizers import gradient_norm, norm_of_taken_step, skip_where
 from rljax.types import Agent, Array, EnvSpec, Metrics, PyTree, identity
 
 
@@ -84,7 +85,7 @@ def ppo(
       ['actor', 'critic', 'logits', 'value']
     """
     network = network_or_default(network, config, spec)
-    optimizer = optimizer_or_default(optimizer, config)
+    optimizer, rate_metric = optimizer_or_default(optimizer, config)
     surrogate = check_surrogate(surrogate_of(config) if surrogate is None else surrogate)
     loss = checked_loss(loss, surrogate)
     sequences = recurrent.sequences(network, spec)
@@ -112,6 +113,10 @@ def ppo(
         start = Learned(flat, state.opt_state, jnp.bool_(False))
         learned, metrics = jax.lax.scan(minibatch_step, start, indices)
         params, metrics = unravel(learned.params), average(jax.tree.map(jnp.mean, metrics))
+        metrics = {
+            **metrics, **rate_metric(learned.opt_state),
+            **rollout_metrics(spec, batch.raw_action, batch.old_value, batch.target, average),
+        }  # fmt: skip
         surrogate_state = surrogate.adapt(state.surrogate, average(mean_kl(network, params, batch)))
         return PPOState(params, learned.opt_state, surrogate_state), metrics
 
@@ -146,10 +151,14 @@ def gradient_step(
     """One optimizer step on a minibatch, skipped once the surrogate has stopped the update."""
     params, opt_state, stopped = learned
     grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
-    updates, new_opt_state = optimizer.update(average(grads), opt_state, params)
+    grads = average(grads)
+    updates, new_opt_state = optimizer.update(grads, opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state
+    norm = gradient_norm(grads)
     if surrogate.stop is not None:
         stopped = stopped | surrogate.stop(average(metrics["losses/kl"]))
         new = skip_where(stopped, new, (params, opt_state))
+        norm = norm_of_taken_step(grads, stopped)
     new_params, new_opt_state = new
+    metrics = {**metrics, "losses/grad_norm": norm}
     return Learned(new_params, new_opt_state, stopped), metrics

@@ -14,16 +14,19 @@ from jax.flatten_util import ravel_pytree
 
 from rljax.agents.acting import check_discrete, epsilon_greedy
 from rljax.agents.minibatches import (
+    GRADIENT_STEPS,
     check_minibatches,
     gradient_steps_per_update,
     minibatch_indices,
 )
+from rljax.agents.policy_gradient import learning_rate
 from rljax.config import RunConfig, config, option
 from rljax.networks import action_values
 from rljax.networks.action_values import check_q_network
 from rljax.networks.encoder import example_obs
 from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, returns, td
+from rljax.ops.diagnostics import q_value_metrics
 from rljax.ops.observations import legal_values
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
 
@@ -54,7 +57,7 @@ class PQNConfig(RunConfig):
         gradient_steps = self.num_updates * gradient_steps_per_update(self)
         return super().counts() | {
             "environment steps": self.total_timesteps,
-            "gradient steps": gradient_steps,
+            GRADIENT_STEPS: gradient_steps,
         }
 
 
@@ -88,6 +91,7 @@ def pqn(
         )
     else:
         check_q_network(network, spec)
+    rate_metric = optimizers.learning_rate_metric(None if optimizer else learning_rate(config))
     if optimizer is None:
         optimizer = default_optimizer(config)
     optimizers.check_optimizer(optimizer)
@@ -115,20 +119,22 @@ def pqn(
         def loss(flat, obs, action, td_target):
             q = td.chosen(network.apply(unravel(flat), obs), action)
             loss = td.squared(td_target - q).mean()
-            return loss, {"losses/td_loss": loss, "losses/q_value": q.mean()}
+            return loss, {"losses/td_loss": loss, **q_value_metrics(q)}
 
         def minibatch_step(carry, indices):
             flat, opt_state = carry
             minibatch = jax.tree.map(lambda x: x[indices], batch)
             grads, metrics = jax.grad(loss, has_aux=True)(flat, *minibatch)
-            updates, opt_state = optimizer.update(average(grads), opt_state, flat)
+            grads = average(grads)
+            updates, opt_state = optimizer.update(grads, opt_state, flat)
+            metrics |= {"losses/grad_norm": optimizers.gradient_norm(grads)}
             return (flat + updates, opt_state), metrics
 
         indices = minibatch_indices(config, key, td_target.size)
         (flat, opt_state), metrics = jax.lax.scan(minibatch_step, (flat, state.opt_state), indices)
         env_steps = Shared(state.env_steps.value + td_target.size)
         state = PQNState(unravel(flat), opt_state, env_steps)
-        return state, average(jax.tree.map(jnp.mean, metrics))
+        return state, average(jax.tree.map(jnp.mean, metrics)) | rate_metric(opt_state)
 
     acting = epsilon_greedy(config, spec, q_values)
     return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
@@ -136,8 +142,4 @@ def pqn(
 
 def default_optimizer(config: PQNConfig) -> optax.GradientTransformation:
     """Returns RAdam with clipped gradients and annealed learning rate."""
-    rate = config.learning_rate
-    if config.anneal_lr:
-        steps_per_update = gradient_steps_per_update(config)
-        rate = optimizers.learning_rate_schedule(rate, config.num_updates, steps_per_update)
-    return optimizers.clipped(optax.radam(rate), config.max_grad_norm)
+    return optimizers.clipped(optax.radam(learning_rate(config)), config.max_grad_norm)

@@ -28,7 +28,8 @@ from rljax.agents.policy_gradient import (
 from rljax.config import config, option
 from rljax.networks import example_obs, recurrent
 from rljax.ops import returns
-from rljax.ops.optimizers import apply_gradients, skip_where
+from rljax.ops.diagnostics import action_saturation, explained_variance
+from rljax.ops.optimizers import apply_gradients, norm_of_taken_step, skip_where
 from rljax.types import Agent, Array, EnvSpec, PyTree, Transition, identity, sample_one
 
 
@@ -97,7 +98,7 @@ def reinforce(
     if config.baseline == "none":
         config = dataclasses.replace(config, vf_coef=0.0)  # without a baseline no value is learned
     network = network_or_default(network, config, spec)
-    optimizer = optimizer_or_default(optimizer, config)
+    optimizer, rate_metric = optimizer_or_default(optimizer, config)
     sequences = recurrent.memoryless(spec)
     acting = stochastic_policy(network, spec, sequences)
 
@@ -115,7 +116,7 @@ def reinforce(
         def mean(x):  # over the ready steps of all workers, once it is averaged
             return jnp.where(ready, x, 0.0).sum() / jnp.maximum(count, 1.0)
 
-        target, advantage = monte_carlo_advantages(
+        value, target, advantage = monte_carlo_advantages(
             network, config, state.params, window, average, mean
         )
 
@@ -129,6 +130,14 @@ def reinforce(
         old = state.params, state.opt_state
         new = apply_gradients(optimizer, grads, state.opt_state, state.params)
         params, opt_state = skip_where(count == 0, new, old)  # no episode has ended
+        norm = norm_of_taken_step(grads, count == 0)
+        metrics = {**metrics, "losses/grad_norm": norm, **rate_metric(opt_state)}
+        if config.baseline == "value":
+            variance = explained_variance(value, target, average, mean)
+            metrics["losses/explained_variance"] = variance
+        if not spec.num_actions:
+            saturation = action_saturation(trajectory.extras["raw_action"])
+            metrics["charts/action_saturation"] = average(saturation)
         window = window._replace(pending=window.pending & ~ready)
         waiting = jax.tree.map(lambda x: x[len(trajectory.reward) :], window)
         return REINFORCEState(params, opt_state, waiting, next_time), metrics
@@ -177,8 +186,8 @@ def complete_episodes(state: REINFORCEState, trajectory: Transition) -> tuple[Wi
 def monte_carlo_advantages(
     network: Any, config: REINFORCEConfig, params: PyTree, window: Window,
     average: Callable[[PyTree], PyTree], mean: Callable[[Array], Array],
-) -> tuple[Array, Array]:  # fmt: skip
-    """Returns the returns G `[W + T, B]`, and the advantages: G minus the baseline, weighted."""
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Returns values, returns G and advantages, G minus the baseline, weighted, `[W + T, B]`."""
     steps = window.steps
     value = next_value = jnp.zeros(steps.reward.shape)
     if config.baseline == "value":
@@ -190,4 +199,4 @@ def monte_carlo_advantages(
         advantage = normalized_advantage(advantage, average, mean)
     if config.discount_gradient:
         advantage *= config.gamma**window.time
-    return target, advantage
+    return value, target, advantage

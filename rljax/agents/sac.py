@@ -7,6 +7,7 @@ the actions of neighboring steps.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,8 @@ from rljax.networks.continuous import (
 )
 from rljax.networks.policies import from_box
 from rljax.ops import random, td
-from rljax.ops.optimizers import apply_gradients
+from rljax.ops.diagnostics import action_saturation
+from rljax.ops.optimizers import apply_gradients, gradient_norm
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
 
@@ -64,7 +66,7 @@ class SoftActorCritic(NamedTuple):
       init: `(actor_params, critic_params) -> Learned`.
       step: `(learned, batch, critic_loss, actor_loss) -> (learned, td_error[N], metrics)`, where
         `critic_loss(critic_params) -> (loss, (td_error, q))` and
-        `actor_loss(actor_params, critic_params) -> (loss, entropy)`.
+        `actor_loss(actor_params, critic_params) -> (loss, (entropy, metrics))`.
     """
 
     init: Callable[..., Learned]
@@ -145,7 +147,8 @@ def sac(
             """Equation 9, with the smaller of the two critics."""
             action, log_prob = squashed_sample(*gaussian(actor_params, transitions.obs), normal)
             q = continuous.smallest(critics.q_values(critic_params, transitions.obs, action))
-            return (alpha * log_prob - q).mean(), -log_prob.mean()
+            saturation = {"charts/action_saturation": action_saturation(action)}
+            return (alpha * log_prob - q).mean(), (-log_prob.mean(), saturation)
 
         return learn.step(learned, batch, critic_loss, actor_loss)
 
@@ -181,10 +184,8 @@ def soft_actor_critic(
     which falls where the entropy is above `target_entropy(batch)` (equation 18); then the target
     critics move.
     """
-    optimizer = Parameters(
-        *continuous.make_optimizers(config, actor_optimizer, critic_optimizer),
-        optax.adam(config.alpha_learning_rate),
-    )
+    optimizers, rate_metrics = continuous.make_optimizers(config, actor_optimizer, critic_optimizer)
+    optimizer = Parameters(*optimizers, optax.adam(config.alpha_learning_rate))
 
     def init(actor_params, critic_params):
         log_alpha = jnp.log(jnp.float32(config.initial_alpha))
@@ -195,15 +196,16 @@ def soft_actor_critic(
     def step(learned, batch, critic_loss, actor_loss):
         params, target_critic, opt_state = learned
 
-        (loss, (td_error, q)), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critic)
+        value_and_grad = partial(jax.value_and_grad, has_aux=True)
+        (loss, (td_error, q)), grads = value_and_grad(critic_loss)(params.critic)
+        critic_grads = average(grads)
         critic, critic_state = apply_gradients(
-            optimizer.critic, average(grads), opt_state.critic, params.critic
+            optimizer.critic, critic_grads, opt_state.critic, params.critic
         )
-        (policy_loss, entropy), grads = jax.value_and_grad(actor_loss, has_aux=True)(
-            params.actor, critic
-        )
+        (policy_loss, (entropy, metrics)), grads = value_and_grad(actor_loss)(params.actor, critic)
+        actor_grads = average(grads)
         actor, actor_state = apply_gradients(
-            optimizer.actor, average(grads), opt_state.actor, params.actor
+            optimizer.actor, actor_grads, opt_state.actor, params.actor
         )
         alpha = jnp.exp(params.log_alpha)
         grads = alpha * (entropy - target_entropy(batch))
@@ -213,12 +215,14 @@ def soft_actor_critic(
         target_critic = off_policy.update_target(
             target_critic, critic, config.tau, batch.target_is_due
         )
-        metrics = {
-            "losses/critic_loss": loss, "losses/policy_loss": policy_loss, "losses/q_value": q,
-            "losses/entropy": entropy, "losses/alpha": alpha,
-        }  # fmt: skip
         params = Parameters(actor, critic, log_alpha)
         opt_state = Parameters(actor_state, critic_state, alpha_state)
+        metrics = {
+            "losses/critic_loss": loss, "losses/policy_loss": policy_loss, **q,
+            "losses/entropy": entropy, "losses/alpha": alpha, **metrics,
+            "losses/actor_grad_norm": gradient_norm(actor_grads),
+            "losses/critic_grad_norm": gradient_norm(critic_grads), **rate_metrics(opt_state),
+        }  # fmt: skip
         return Learned(params, target_critic, opt_state), td_error, metrics
 
     return SoftActorCritic(init, step)

@@ -77,13 +77,9 @@ def simba(
     def torso(hidden_sizes):
         return ResidualTorso(hidden_sizes, config.activation, inputs_of(spec))
 
-    def adamw(learning_rate):
-        return optax.adamw(learning_rate, weight_decay=config.weight_decay)
-
     return sac(
         config, spec, replay=replay, average=average,
         policy=policy or ResidualPolicy(torso(config.actor_hidden_sizes), action_size(spec)),
         critic=critic or ResidualCritic(torso(config.hidden_sizes)),
-        actor_optimizer=actor_optimizer or adamw(config.actor_learning_rate),
-        critic_optimizer=critic_optimizer or adamw(config.critic_learning_rate),
+        actor_optimizer=actor_optimizer, critic_optimizer=critic_optimizer,
     )  # fmt: skip

@@ -19,7 +19,8 @@ from rljax.config import config, option
 from rljax.networks.continuous import action_size, critic_network, deterministic_policy
 from rljax.networks.policies import from_box
 from rljax.ops import random, td
-from rljax.ops.optimizers import apply_gradients
+from rljax.ops.diagnostics import action_saturation
+from rljax.ops.optimizers import apply_gradients, gradient_norm
 from rljax.types import Agent, EnvSpec, Mean, PyTree, Replay, identity
 
 
@@ -64,7 +65,7 @@ def td3(
     continuous.check_continuous(spec)
     policy = deterministic_policy(policy, config, spec)
     critics = continuous.make_critics(critic_network(critic, config, spec), num_critics=2)
-    optimizer = continuous.make_optimizers(config, actor_optimizer, critic_optimizer)
+    optimizer, rate_metrics = continuous.make_optimizers(config, actor_optimizer, critic_optimizer)
     loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average)
 
     def init(key):
@@ -92,35 +93,37 @@ def td3(
 
         def actor_loss(actor_params):
             action = policy.apply(actor_params, transitions.obs)
-            return -critics.first_q_value(critic_params, transitions.obs, action).mean()
+            q = critics.first_q_value(critic_params, transitions.obs, action)
+            return -q.mean(), action_saturation(action)
 
         def update_policy(actor, target, actor_state):
-            loss, grads = jax.value_and_grad(actor_loss)(actor)
-            actor, actor_state = apply_gradients(
-                optimizer.actor, average(grads), actor_state, actor
-            )
+            (loss, saturation), grads = jax.value_and_grad(actor_loss, has_aux=True)(actor)
+            grads = average(grads)
+            actor, actor_state = apply_gradients(optimizer.actor, grads, actor_state, actor)
             params = ActorCritic(actor, critic_params)
             target = off_policy.update_target(target, params, config.tau, batch.target_is_due)
-            return actor, target, actor_state, Mean(loss, jnp.float32(1))
+            metrics = loss, gradient_norm(grads), saturation
+            return actor, target, actor_state, tuple(Mean(x, jnp.float32(1)) for x in metrics)
 
         def skip(actor, target, actor_state):
-            return actor, target, actor_state, Mean(jnp.float32(0), jnp.float32(0))
+            return actor, target, actor_state, (Mean(jnp.float32(0), jnp.float32(0)),) * 3
 
         (loss, (td_error, q)), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critic)
+        grads = average(grads)
         critic_params, critic_state = apply_gradients(
-            optimizer.critic, average(grads), opt_state.critic, params.critic
+            optimizer.critic, grads, opt_state.critic, params.critic
         )
         policy_is_due = (batch.number + 1) % config.policy_delay == 0
-        actor, target, actor_state, policy_loss = jax.lax.cond(
+        actor, target, actor_state, (policy_loss, policy_norm, saturation) = jax.lax.cond(
             policy_is_due, update_policy, skip, params.actor, target, opt_state.actor
         )
+        opt_state = ActorCritic(actor_state, critic_state)
         metrics = {
-            "losses/critic_loss": loss, "losses/policy_loss": policy_loss, "losses/q_value": q
+            "losses/critic_loss": loss, "losses/policy_loss": policy_loss, **q,
+            "losses/actor_grad_norm": policy_norm, "losses/critic_grad_norm": gradient_norm(grads),
+            "charts/action_saturation": saturation, **rate_metrics(opt_state),
         }  # fmt: skip
-        learned = Learned(
-            ActorCritic(actor, critic_params), target, ActorCritic(actor_state, critic_state)
-        )
-        return learned, td_error, metrics
+        return Learned(ActorCritic(actor, critic_params), target, opt_state), td_error, metrics
 
     def target_noise(key, num):
         return random.normal(key, (num, config.batch_size, action_size(spec)))

@@ -21,11 +21,13 @@ from rljax.agents.policy_gradient import (
     network_or_default,
     normalized_advantage,
     optimizer_or_default,
+    rollout_metrics,
     stochastic_policy,
 )
 from rljax.config import config, option
 from rljax.networks import policies, recurrent
 from rljax.ops.conjugate_gradient import line_search, natural_step
+from rljax.ops.optimizers import gradient_norm
 from rljax.types import (
     Agent,
     Array,
@@ -87,7 +89,7 @@ def trpo(
       >>> agent = trpo(TRPOConfig(target_kl=0.02), EnvSpec(obs_shape=(4,), num_actions=2))
     """
     network = network_or_default(network, config, spec, share=False)
-    optimizer = optimizer_or_default(optimizer, config)
+    optimizer, rate_metric = optimizer_or_default(optimizer, config)
     sequences = recurrent.memoryless(spec)
     acting = stochastic_policy(network, spec, sequences)
 
@@ -97,7 +99,7 @@ def trpo(
 
     def update(state, trajectory, key):
         """A natural-gradient step of the policy, then minibatch steps of the critic."""
-        _, advantage, target = estimate_advantages(network, config, state.params, trajectory)
+        value, advantage, target = estimate_advantages(network, config, state.params, trajectory)
         flat, unravel = ravel_pytree(state.params)
         advantage = normalized_advantage(advantage, average)
         flat, metrics = policy_step(network, config, unravel, flat, trajectory, advantage, average)
@@ -111,11 +113,18 @@ def trpo(
             flat, opt_state = carry
             loss, grads = average(jax.value_and_grad(value_loss)(flat, *take(indices)))
             updates, opt_state = optimizer.update(grads, opt_state, flat)
-            return (flat + updates, opt_state), loss
+            return (flat + updates, opt_state), (loss, gradient_norm(grads))
 
         indices = minibatch_indices(config, key, num_items)
-        (flat, opt_state), losses = jax.lax.scan(critic_step, (flat, state.opt_state), indices)
-        return TRPOState(unravel(flat), opt_state), {**metrics, "losses/value_loss": losses.mean()}
+        carry = flat, state.opt_state
+        (flat, opt_state), (losses, norms) = jax.lax.scan(critic_step, carry, indices)
+        raw_action = trajectory.extras["raw_action"]
+        metrics = {
+            **metrics, "losses/value_loss": losses.mean(),
+            "losses/critic_grad_norm": norms.mean(), **rate_metric(opt_state),
+            **rollout_metrics(spec, raw_action, value, target, average),
+        }  # fmt: skip
+        return TRPOState(unravel(flat), opt_state), metrics
 
     agent = Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
     return normalized_by_config(agent, config, spec, average)
@@ -170,5 +179,6 @@ def policy_step(
     metrics = {
         "losses/policy_loss": -surrogate(flat), "losses/kl": kl(flat),
         "losses/entropy": entropy, "losses/step_fraction": fraction,
+        "losses/actor_grad_norm": gradient_norm(gradient),
     }  # fmt: skip
     return flat, average(metrics)

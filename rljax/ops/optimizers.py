@@ -1,4 +1,4 @@
-"""Optimizers: linear annealing of the learning rate and clipping of the global norm."""
+"""Optimizers: annealed learning rates, clipping of the global norm, and what they report."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.config import kind_of
-from rljax.types import Array, PyTree
+from rljax.types import Array, Mean, Metrics, PyTree
 
 
 def learning_rate_schedule(
@@ -85,6 +85,79 @@ def apply_gradients(
     """
     updates, opt_state = optimizer.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
+
+
+def gradient_norm(grads: PyTree) -> Array:
+    """Returns the global norm of a gradient, the square root of the sum of its squares, `[]`.
+
+    It is computed as in `clipped`, and XLA merges two equal computations: beside an optimizer with
+    clipping it costs nothing.
+
+    Example:
+      >>> gradient_norm({"w": jnp.array([3.0, 0.0]), "b": jnp.float32(4.0)})
+      Array(5., dtype=float32)
+    """
+    flat = jnp.concatenate([jnp.reshape(x, [-1]) for x in jax.tree.leaves(grads)])
+    return jnp.sqrt(jnp.sum(jnp.square(flat)))
+
+
+def norm_of_taken_step(grads: PyTree, skipped: Array) -> Mean:
+    """Returns the norm of a gradient as a metric, of weight 0 if its step is skipped.
+
+    Args:
+      grads: gradient of the step.
+      skipped: whether the step is skipped, bool `[]`.
+    """
+    return Mean(jnp.where(skipped, 0.0, gradient_norm(grads)), jnp.where(skipped, 0.0, 1.0))
+
+
+def learning_rate_metric(
+    rate: Any = None, name: str = "charts/learning_rate"
+) -> Callable[[PyTree], Metrics]:
+    """Makes a function that reports the learning rate of the latest step of an optimizer.
+
+    Args:
+      rate: the rate that the optimizer was made with, a scalar or a schedule. None for an optimizer
+        whose rate is not known; it is then reported only if the state of the optimizer holds one
+        `learning_rate`, as that of `optax.inject_hyperparams` does.
+      name: name of the metric.
+
+    Returns:
+      `(state of the optimizer after the step) -> metrics`, with one metric or none.
+
+    Example:
+      >>> schedule = learning_rate_schedule(1.0, num_updates=4)
+      >>> sgd = optax.sgd(schedule)
+      >>> _, state = sgd.update(jnp.ones(1), sgd.init(jnp.ones(1)))
+      >>> {name: float(rate) for name, rate in learning_rate_metric(schedule)(state).items()}
+      {'charts/learning_rate': 1.0}
+      >>> learning_rate_metric()(state)
+      {}
+    """
+
+    def metric(opt_state):
+        value = rate
+        if rate is None:
+            value = _injected_learning_rate(opt_state)
+        elif callable(rate):
+            (state,) = _states(opt_state, optax.ScaleByScheduleState)
+            value = rate(state.count - 1)
+        return {} if value is None else {name: jnp.asarray(value, jnp.float32)}
+
+    return metric
+
+
+def _states(opt_state: PyTree, kind: Any) -> list[Any]:
+    """Returns the parts of an optimizer's state that are instances of `kind`."""
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
+    return [x for x in parts if isinstance(x, kind)]
+
+
+def _injected_learning_rate(opt_state: PyTree) -> Array | None:
+    """Returns the learning rate in the state of `optax.inject_hyperparams`, if there is one."""
+    states = _states(opt_state, optax.InjectStatefulHyperparamsState)
+    rates = [x.hyperparams["learning_rate"] for x in states if "learning_rate" in x.hyperparams]
+    return rates[0] if len(rates) == 1 else None
 
 
 def skip_where(skipped: Array, new: PyTree, old: PyTree) -> PyTree:

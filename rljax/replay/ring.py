@@ -65,6 +65,11 @@ def init(capacity: int, item: PyTree) -> Ring:
     return Ring(words, layout, Shared(jnp.int32(0)), Shared(jnp.int32(0)))
 
 
+def capacity(ring: Ring) -> int:
+    """Returns the number of slots."""
+    return jax.tree.leaves(ring.words)[0].shape[0]
+
+
 def add(ring: Ring, items: PyTree, skip: Array | int = 0) -> tuple[Ring, Array]:
     """Stores `items[T, B]` except the first `skip` of the flattened `T * B`.
 

@@ -36,7 +36,7 @@ def test_gradients_at_the_local_copy_update_the_shared_parameters():
     agent = a3c(CONFIG, SPEC, network=NETWORK, optimizer=optax.sgd(0.1))
     update, state = jax.jit(agent.update), agent.init(jax.random.key(0))
     sequences = recurrent.memoryless(SPEC)
-    gradient = jax.jit(lambda *args: advantage_gradient(NETWORK, CONFIG, sequences, *args)[0])
+    gradient = jax.jit(lambda *args: advantage_gradient(NETWORK, CONFIG, SPEC, sequences, *args)[0])
     shared = local = state.params
     for i, trajectory in enumerate(rollouts(7), start=1):
         state, _ = update(state, trajectory, jax.random.key(0))

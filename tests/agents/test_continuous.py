@@ -133,10 +133,10 @@ def test_the_critic_loss_is_weighted_and_summed_over_critics():
     """Squared errors over 2: (4 x 0.5 + 0 + 1) / 2 / 3 and (0 + 9 x 1 + 0) / 2 / 3."""
     q = jnp.array([[1.0, 2.0, 3.0], [3.0, -1.0, 4.0]])
     td_target, weight = jnp.array([3.0, 2.0, 4.0]), jnp.array([0.5, 1.0, 1.0])
-    loss, (td_error, q_value) = continuous.critic_loss(q, td_target, weight)
+    loss, (td_error, metrics) = continuous.critic_loss(q, td_target, weight)
     np.testing.assert_allclose(loss, 3.0 / 6 + 9.0 / 6, rtol=1e-6)
     np.testing.assert_allclose(td_error, [1.0, 1.5, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(q_value, 2.0, rtol=1e-6)
+    assert metrics == {"losses/q_value": 2.0, "losses/q_value_max": 4.0}
 
 
 def test_correlated_noise_of_a_stochastic_policy_has_variance_1():

@@ -132,3 +132,57 @@ def test_a_skipped_step_changes_nothing_but_schedules():
             params, state = optimizers.skip_where(jnp.bool_(skipped), new, (params, state))
         # the second step has a momentum of 1 + 0.9 and the rate of the fourth, 1/4
         np.testing.assert_allclose(params, [-1.0 - 0.25 * 1.9], rtol=1e-6)
+
+
+# Metrics
+
+
+def test_the_gradient_norm_is_that_before_clipping_and_costs_nothing_beside_it():
+    grads = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.array(-4.0)}
+    numbers = np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)])
+    np.testing.assert_allclose(optimizers.gradient_norm(grads), np.linalg.norm(numbers), rtol=1e-6)
+    optimizer = optimizers.clipped(optax.sgd(1.0), 0.5)
+
+    def roots(with_norm):
+        def update(grads):
+            updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
+            return updates, optimizers.gradient_norm(grads) if with_norm else 0.0
+
+        return jax.jit(update).lower(grads).compile().as_text().count(" sqrt(")
+
+    assert roots(True) == roots(False) == 1
+
+
+def test_the_norm_of_a_skipped_step_has_no_weight():
+    grads = jnp.array([3.0, 4.0])
+    assert optimizers.norm_of_taken_step(grads, jnp.bool_(False)) == (5.0, 1.0)
+    assert optimizers.norm_of_taken_step(grads, jnp.bool_(True)) == (0.0, 0.0)
+    assert optimizers.norm_of_taken_step(grads * jnp.inf, jnp.bool_(True)) == (0.0, 0.0)
+
+
+def reported_rates(optimizer, rate, num_steps=3):
+    """Returns the learning rates reported after each step, None where none is."""
+    metric, params = optimizers.learning_rate_metric(rate), jnp.ones(2)
+    state, found = optimizer.init(params), []
+    for _ in range(num_steps):
+        _, state = optimizer.update(params, state, params)
+        found.append(metric(state).get("charts/learning_rate"))
+    return found
+
+
+@pytest.mark.parametrize("make", [optax.sgd, optax.adam, optax.radam, optax.rmsprop, optax.adamw])
+def test_the_learning_rate_is_that_of_the_step_taken(make):
+    schedule = optimizers.learning_rate_schedule(1.0, num_updates=4)
+    optimizer = optimizers.clipped(make(schedule), 1.0)
+    assert reported_rates(optimizer, schedule) == [1.0, 0.75, 0.5]
+    assert reported_rates(optimizers.clipped(make(0.5), 1.0), 0.5) == [0.5] * 3
+
+
+def test_the_learning_rate_of_an_own_optimizer_is_reported_if_its_state_holds_it():
+    schedule = optimizers.learning_rate_schedule(1.0, num_updates=4)
+    injected = optax.inject_hyperparams(optax.sgd)
+    assert reported_rates(injected(learning_rate=schedule), None) == [1.0, 0.75, 0.5]
+    chained = optax.chain(optax.clip(1.0), injected(learning_rate=0.25))
+    assert reported_rates(chained, None) == [0.25] * 3
+    assert reported_rates(optax.adam(schedule), None) == [None] * 3  # not in its state
+    assert reported_rates(optax.chain(chained, chained), None) == [None] * 3  # which one?
