@@ -4,6 +4,7 @@ import json
 import platform
 import struct
 import sys
+import time
 from types import SimpleNamespace
 
 import jax
@@ -229,16 +230,20 @@ def offline_records(path):
 
 
 def offline_rows(path):
-    """Returns the W&B run, its config and its rows."""
-    run, config, rows = None, {}, []
+    """Returns the W&B run, its config and its rows, once wandb's own process has written them."""
     (file,) = path.glob("*.wandb")
-    for record in offline_records(file):
-        if record.WhichOneof("record_type") == "run":
-            run = record.run
-            config = {x.key: json.loads(x.value_json) for x in record.run.config.update}
-        items = record.history.item
-        rows += [{"/".join(x.nested_key) or x.key: json.loads(x.value_json) for x in items}]
-    return run, config, [row for row in rows if row]
+    for _ in range(200):
+        records = list(offline_records(file))
+        if any(record.HasField("exit") for record in records):
+            break
+        time.sleep(0.05)
+    (run,) = (record.run for record in records if record.HasField("run"))
+    config = {x.key: json.loads(x.value_json) for x in run.config.update}
+    items = [record.history.item for record in records if record.HasField("history")]
+    rows = [
+        {"/".join(x.nested_key) or x.key: json.loads(x.value_json) for x in row} for row in items
+    ]
+    return run, config, rows
 
 
 def test_offline_files_of_a_resumed_run_hold_each_row_once(plan, tmp_path, monkeypatch):
