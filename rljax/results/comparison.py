@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.results import figures, pools, statistics, texts
+from rljax.results import drawing, figures, pools, statistics, texts
 from rljax.results.pools import Run, Runs
 from rljax.results.result import Result
 
@@ -45,20 +45,27 @@ def plot_results(
       ValueError: there are no results, the metric is unknown, a result cannot be loaded, or
         different runs have equal configurations.
     """
-    runs, note = pools.load(results), ""
+    runs, notes = pools.load(results), []
     if metric is None:
-        metric, note = pools.return_metric(runs)
+        metric, *notes = pools.return_metric(runs)
     panels = {}
     for env_id, of_env in pools.pooled(runs, metric).items():
         lines = [
             figures.Line(*pool.curve(metric), pool.group, pool.label, pool.stopped)
             for pool in of_env
         ]
+        if len(lines) > drawing.MAX_LINES:
+            evaluated = all(run.evaluation is not None for pool in of_env for run, _ in pool.parts)
+            order = statistics.ranking(pool.scores(evaluated) for pool in of_env)
+            lines = drawing.highlighted(lines, order)
+            notes.append(drawing.highlight_note(evaluated))
         low, high = min(p.num_seeds for p in of_env), max(p.num_seeds for p in of_env)
         seeds = texts.count(low, "seed") if low == high else f"{low} to {high} seeds"
         name = f"{runs[0].label} · " if len({run.label for run in runs}) == 1 else ""
         panels[f"{name}{env_id} · {seeds}"] = lines
-    return figures.learning_curves(panels, metric, note=note, path=path)
+    return figures.learning_curves(
+        panels, metric, note="; ".join(filter(None, dict.fromkeys(notes))), path=path
+    )
 
 
 class Estimate(NamedTuple):
@@ -111,7 +118,7 @@ class Comparison:
     @property
     def score_name(self) -> str:
         """What a score is: "evaluation return" or "return"."""
-        return "evaluation return" if self.evaluated else "return"
+        return drawing.score_name(self.evaluated)
 
     @property
     def matrices(self) -> dict[str, np.ndarray]:

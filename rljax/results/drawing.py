@@ -1,5 +1,6 @@
 """Figures of one result: its learning curves, and the heat map of a sweep of two fields."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,29 +21,41 @@ def curves(result: "Result", path: str | Path | None, metric: str | None, ax: An
     ordered = sweeps.is_product(result.sweep)
     title = "".join(result.sweep) if len(result.sweep) == 1 and ordered else ""
     grid = [] if not ordered else [len(values) for values in result.sweep.values()]
-    num_settings, note = len(result.settings), ""
-    best = list(range(num_settings))
-    if num_settings > MAX_LINES:
-        best, grid = result.ranking()[:NUM_BEST], []
-        note = f"in color the {NUM_BEST} settings with the highest {_score_name(result)}"
     steps, values = arrays.curve(result, metric)
-    stopped = [None] * num_settings
+    num_settings, stopped = len(values), [None] * len(values)
     if result.stopped is not None:
         stopped = np.asarray(result.stopped).reshape(num_settings, -1)
-    lines = []
-    for i in [*best, *(i for i in range(num_settings) if i not in best)]:
-        label = texts.setting(result.settings[i])
-        label = label.partition("=")[2] if title else label
-        label = label if i in best else f"{num_settings - NUM_BEST} other settings"
-        line = figures.Line(steps, values[i], result.label, label, stopped[i], i not in best)
-        lines.append(line)
+    texts_of = [texts.setting(setting) for setting in result.settings]
+    labels = [text.partition("=")[2] if title else text for text in texts_of]
+    lines = [
+        figures.Line(steps, values[i], result.label, labels[i], stopped[i])
+        for i in range(num_settings)
+    ]
+    note = ""
+    if num_settings > MAX_LINES:
+        lines, grid = highlighted(lines, result.ranking()), []
+        note = highlight_note(result.evaluation is not None)
     return figures.learning_curves(
         {result.title: lines}, metric, legend_title=title, grid=grid, note=note, ax=ax, path=path
     )
 
 
-def _score_name(result: "Result") -> str:
-    return "return" if result.evaluation is None else "evaluation return"
+def highlighted(lines: Sequence[figures.Line], ranking: Sequence[int]) -> list[figures.Line]:
+    """Returns the best lines first, and the others muted, with one label."""
+    others = f"{len(lines) - NUM_BEST} other settings"
+    group = lines[0].group if len({line.group for line in lines}) == 1 else ""
+    muted = [lines[i]._replace(group=group, label=others, muted=True) for i in ranking[NUM_BEST:]]
+    return [*(lines[i] for i in ranking[:NUM_BEST]), *muted]
+
+
+def highlight_note(evaluated: bool) -> str:
+    """Returns the note on the colors of `highlighted` lines."""
+    return f"in color the {NUM_BEST} settings with the highest {score_name(evaluated)}"
+
+
+def score_name(evaluated: bool) -> str:
+    """Returns what a score is: "evaluation return" or "return"."""
+    return "evaluation return" if evaluated else "return"
 
 
 def heatmap(result: "Result", path: str | Path | None, ax: Any) -> Any:
@@ -78,7 +91,7 @@ def heatmap(result: "Result", path: str | Path | None, ax: Any) -> Any:
     axis.spines[:].set_visible(False)
     bar = axis.figure.colorbar(image, ax=axis)
     bar.outline.set_visible(False)
-    bar.set_label(f"{_score_name(result)}, interquartile mean")
+    bar.set_label(f"{score_name(result.evaluation is not None)}, interquartile mean")
     _print_cells(axis, image, values, scores)
     if path is not None:
         from rljax.results import canvas

@@ -5,7 +5,7 @@ NaN means that a run has no score: it is ignored, and if a task has no score the
 The numbers equal those of rliable. Percentile-bootstrap intervals of under 10 runs are too narrow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -161,17 +161,17 @@ def iqm_curve(
     return iqm(ranked.T[..., None]), low, high
 
 
-def ranking(scores: ArrayLike) -> list[int]:
-    """Returns the indices of settings by interquartile mean, best first. `[settings, runs]`.
+def ranking(scores: Iterable[ArrayLike]) -> list[int]:
+    """Returns the indices of settings by interquartile mean, best first; scores `[runs]` of each.
 
     A NaN counts as the lowest score, so a setting without a score in more than a quarter of its
     runs is behind all others; among such settings the known scores decide. Equal ones keep their
     order.
     """
-    scores = np.asarray(scores, np.float64)
-    robust = iqm(np.where(np.isnan(scores), -np.inf, scores)[..., None])
-    known = np.nan_to_num(iqm(scores[..., None]), nan=-np.inf)
-    return sorted(range(len(scores)), key=lambda i: (-robust[i], -known[i]))
+    rows = [np.asarray(row, np.float64) for row in scores]
+    robust = [-iqm(np.where(np.isnan(row), -np.inf, row)) for row in rows]
+    known = [-np.nan_to_num(iqm(row), nan=-np.inf) for row in rows]
+    return sorted(range(len(rows)), key=lambda i: (robust[i], known[i]))
 
 
 def describe(scores: ArrayLike) -> str:

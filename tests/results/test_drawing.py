@@ -101,6 +101,15 @@ def test_the_best_of_many_settings_are_in_color():
     assert any(np.allclose(line.get_ydata(), expected, rtol=1e-6) for line in grey)
 
 
+def test_many_settings_of_several_runs_are_muted_as_well():
+    figure = plot_results([make(sweep=SETTINGS, level=400.0), make("dqn", level=900.0)])
+    lines = figure.axes[0].lines
+    grey = [line for line in lines if line.get_color() == figures.LIGHT_GREY]
+    assert (len(lines), len(grey)) == (21, 15)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[0] == "dqn" and labels[-1] == "15 other settings"
+
+
 def test_a_heat_map_has_ordered_fields_and_printed_values():
     sweep = {"learning_rate": [1e-3, 1e-4, 1e-2], "gamma": [0.99, 0.9]}
     result = make(sweep=sweep, num_seeds=8)
