@@ -173,7 +173,7 @@ class Policy:
             self._count += 1
         action, self._memory = self._act(self._params, obs, memory, count)
         if self._is_int and batch_size is None:
-            return int(action)
+            return action.item()  # 2 us faster than `int(action)`
         return np.array(action)
 
     def reset(self, where: Any = None) -> None:
