@@ -45,10 +45,11 @@ def make_groups(agent: Any, env: Any, settings: Any, **options: Any) -> list[Gro
     name, row = agent_row(agent)
     hyperparameters = {k: x for k, x in options.items() if k not in RECORDED}
     shared, _, _ = split_hyperparameters(name, row, hyperparameters)
-    indices = groups(checked_settings(name, row, settings, shared, hyperparameters))
+    checked = checked_settings(name, row, settings, shared, hyperparameters)
+    indices = groups(checked)
 
     def plan(group: list[int], num_reports: Any) -> Plan:
-        chosen = [settings[i] for i in group]
+        chosen = [checked[i].complete() for i in group]
         return make_plan(agent, env, settings=chosen, **options | {"num_reports": num_reports})
 
     plans = [plan(group, options.get("num_reports", 50)) for group in indices]

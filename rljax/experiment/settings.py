@@ -29,6 +29,10 @@ class Setting(NamedTuple):
     static: dict[str, Any]
     pieces: dict[str, Any]
 
+    def complete(self) -> dict[str, Any]:
+        """Returns all its options; None for a piece that is the default one."""
+        return dict.fromkeys(self.shown) | self.floats | self.static | self.pieces
+
 
 def checked_settings(
     agent: str, row: AgentRow, settings: Any, shared: Mapping[str, Any], given: Collection[str]

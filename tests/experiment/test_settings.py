@@ -70,6 +70,8 @@ def test_settings_of_other_options_are_trained_one_program_after_another(tmp_pat
             np.testing.assert_allclose(
                 run.metric("losses/x")[i, j], alone.metric("losses/x"), rtol=1e-5
             )
+    assert run.settings[2] == {"copies": 2, "rate": 0.05, "until": 50.0}
+    assert run.settings[4] == {"copies": 1, "rate": 0.2, "until": 50.0}
     assert [part.params["unused"].shape for part in run.parts] == [(2, 2, 2, 1), (1, 2, 2, 2)]
     again = resume(tmp_path / "run")
     assert len(compilations) == 2 + 3  # only the runs alone were compiled since
