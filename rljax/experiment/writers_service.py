@@ -1,6 +1,7 @@
 """Writers to a service such as Weights & Biases, whose runs stand for settings or seeds."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,15 +79,14 @@ class Service:
 
     def open(self, directory: Path | None, rows: Rows, plan: "Plan") -> None:
         """Opens the runs of the service, and logs the rows that they lack."""
-        members, self._logs = self._members(plan), []
-        experiment = directory.name if directory else plan.name or f"{plan.agent}-{plan.env_id}"
-        given: dict[str, Any] = self._defaults(experiment) | self._init
-        for labels, runs in members:
+        self._logs = []
+        given: dict[str, Any] = self._defaults(_experiment(directory, plan)) | self._init
+        for labels, runs in self._members(plan):
             config = hyperparameters(plan, runs.reshape(-1))
-            config |= {"run_dir": str(directory)} if directory else {}
+            config |= {"run_dir": str(directory.absolute())} if directory else {}
             options = given | {"config": config | given.get("config", {})}
-            if len(members) > 1:
-                options["name"] = " ".join([given["name"], *filter(None, labels)])
+            if labels:
+                options["name"] = " ".join([given["name"], *labels])
                 options = {"group": given["name"]} | options
             curves = _curves(setting_labels(plan), runs, plan.num_seeds)
             self._logs.append(self._start(directory, options, labels, curves))
@@ -106,17 +106,19 @@ class Service:
         """Finishes the runs of the service."""
         raise NotImplementedError
 
-    def _members(self, plan: "Plan") -> list[tuple[Sequence[str], np.ndarray]]:
+    def _members(self, plan: "Plan") -> Sequence[tuple[Sequence[str], np.ndarray]]:
         """Returns for each run of the service its labels, and its runs `[settings, seeds]`."""
-        runs, labels = runs_of_settings(plan), setting_labels(plan)
+        runs, settings = runs_of_settings(plan), setting_labels(plan)
         if self._runs == "one":
             return [((), runs)]
-        if self._runs == "setting":
-            return [((label,), runs[i : i + 1]) for i, label in enumerate(labels)]
+        seeds = [f"seed_{i}" for i in range(plan.num_seeds)]
+        by_setting = [((label,) if label else (), runs[[i]]) for i, label in enumerate(settings)]
+        if self._runs == "setting" or plan.num_seeds == 1:
+            return by_setting
         return [
-            ((label, f"seed_{seed}"), np.array([[run]]))
-            for label, seeds in zip(labels, runs, strict=True)
-            for seed, run in enumerate(seeds)
+            ((*labels, seed), of_setting[:, [i]])
+            for labels, of_setting in by_setting
+            for i, seed in enumerate(seeds)
         ]
 
     def _defaults(self, experiment: str) -> dict[str, Any]:
@@ -129,6 +131,15 @@ class Service:
     ) -> Log:  # fmt: skip
         """Opens one run of the service."""
         raise NotImplementedError
+
+
+def _experiment(directory: Path | None, plan: "Plan") -> str:
+    """Returns the name of a run directory, or of the plan without one."""
+    if directory is None:
+        return plan.name or f"{plan.agent}-{plan.env_id}"
+    directory = directory.absolute()
+    is_program = re.fullmatch(r"program-\d+", directory.name)  # one of several in a directory
+    return directory.parent.name if is_program else directory.name
 
 
 def _curves(labels: Sequence[str], runs: np.ndarray, num_seeds: int) -> dict[str, np.ndarray]:

@@ -77,7 +77,7 @@ class WandB(Service):
         curves: dict[str, np.ndarray],
     ) -> Log:  # fmt: skip
         module, run_id = import_extra(self.extra, self.extra), f"{self._base_id}-{len(self._logs)}"
-        if labels and labels[0]:
+        if labels and not labels[0].startswith("seed_"):
             options = {"job_type": labels[0]} | options
         mode = options.pop("mode", None) or os.environ.get("WANDB_MODE") or "offline"
         if mode in ONLINE:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import rljax
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.experiment.writers import Trackio, WandB, check_size, check_writers, open_writers
 
 VARIABLES = ("PROJECT", "ENTITY", "MODE", "NAME", "RUN_GROUP")
@@ -208,6 +208,16 @@ def test_a_list_of_settings_is_labelled_by_its_fields(runs, plan, tmp_path):
     ]  # fmt: skip
     assert [run.init["config"]["gamma"] for run in runs] == [0.8, 0.9]
     assert all("setting" not in run.init["config"] for run in runs)
+
+
+def test_settings_in_several_programs_are_one_group(runs, plan, tmp_path):
+    for number, size in enumerate((8, 16)):
+        setting = plan._replace(sweep={"setting": [{"hidden_sizes": [size, size]}]})
+        write("wandb", tmp_path / "run" / f"program-{number}", setting)
+    names = ["hidden_sizes=[8,8]", "hidden_sizes=[16,16]"]
+    assert [run.init["name"] for run in runs] == [f"run {name}" for name in names]
+    assert [run.init["job_type"] for run in runs] == names
+    assert {run.init["group"] for run in runs} == {"run"}
 
 
 def offline_records(path):
