@@ -111,6 +111,8 @@ from rljax.experiment.policy import Policy as Policy
 from rljax.experiment.run import resume as resume
 from rljax.experiment.run import train as train
 from rljax.experiment.tuned import tuned as tuned
+from rljax.experiment.writers_wandb import Trackio as Trackio
+from rljax.experiment.writers_wandb import WandB as WandB
 from rljax.rendering.watch import watch as watch
 from rljax.results.arrays import Best as Best
 from rljax.results.comparison import compare as compare

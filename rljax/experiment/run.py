@@ -44,7 +44,7 @@ def train(
       eval_episodes: greedy evaluation episodes of each final policy; 0 for none.
       progress: False shows nothing. Otherwise a live bar in a terminal, lines elsewhere.
       writers: names, "jsonl", "tensorboard", "wandb" or "trackio", or objects, such as
-        `rljax.experiment.writers.WandB(project="p")` or your own `Writer`.
+        `rljax.WandB(project="p")` or your own `rljax.experiment.writers.Writer`.
       save_seconds: minimum seconds between two checkpoints; the final state is always saved.
       env_params: parameters of the environment and `max_episode_steps`, by name; or the parameter
         object of a gymnax environment.
