@@ -7,6 +7,7 @@ NumPy observation, and is waited for. Each number is the smallest mean of short 
 alternate between the two functions.
 """
 
+import argparse
 import os
 import time
 from functools import partial
@@ -59,6 +60,7 @@ def latencies(agent, env, options):
 
 def main():
     """Prints one line for each case."""
+    argparse.ArgumentParser(description="Time of `policy(obs)` on a CPU.").parse_args()
     print(f"{'policy':<30}{'network':>10}{'policy(obs)':>14}{'difference':>13}   microseconds")
     for name, case in CASES.items():
         network, policy = latencies(*case)

@@ -108,6 +108,22 @@ def test_the_function_serves_cpu_and_accelerators(exported):
         function.call(np.zeros((1, 3), np.float32))
 
 
+def test_loading_a_function_executes_no_code_of_the_file(exported):
+    """Of Python's audit events none that runs code, unpickles, imports, or opens a file."""
+    parent, _ = exported
+    data = (parent / "ppo" / "policy.jaxexport").read_bytes()
+    jax.export.deserialize(data)  # modules of JAX are imported
+    events, is_active = [], True
+    sys.addaudithook(lambda event, _: events.append(event) if is_active else None)
+    jax.export.deserialize(data)
+    during = list(events)
+    eval("1")
+    is_active = False
+    assert "exec" in events  # the hook sees what runs code
+    names = ("exec", "compile", "import", "open", "pickle.", "marshal.", "os.", "subprocess.")
+    assert [event for event in during if event.startswith(names)] == []
+
+
 def test_trees_of_observations_are_dicts(tmp_path):
     from masked_environments import LEGAL, NUM_STATES, masked_process
 
