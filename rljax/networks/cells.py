@@ -38,7 +38,7 @@ class MemoryCell(nn.Module):
 
     def step(self, memory: Array, inputs: PyTree) -> Array:
         """Returns the next memory, `[..., H]`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method `step`.")
 
     def output(self, memory: Array, inputs: PyTree) -> Array:
         """Returns the output `[..., *]` of a step from the memory after it, `[..., H]`."""

@@ -176,7 +176,13 @@ def memoryless(spec: EnvSpec) -> Sequences:
 
 
 def recurrent(network: Any, spec: EnvSpec) -> Sequences:
-    """The `Sequences` of a recurrent network."""
+    """The `Sequences` of a recurrent network.
+
+    Raises:
+      ValueError: its method `next_memory` returns a memory of another shape.
+    """
+    example = example_obs(spec, memory_size=memory_size_of(network))
+    _check_next_memory(network, example)
 
     def with_memory(params, obs, action):
         return action, network.apply(params, obs, method="next_memory")
@@ -190,6 +196,16 @@ def recurrent(network: Any, spec: EnvSpec) -> Sequences:
         num_envs = jax.tree.leaves(batch)[0].shape[1]
         return num_envs, lambda indices: jax.tree.map(lambda x: x[:, indices], batch)
 
-    return Sequences(
-        example_obs(spec, memory_size=memory_size_of(network)), with_memory, training_inputs, split
-    )
+    return Sequences(example, with_memory, training_inputs, split)
+
+
+def _check_next_memory(network: Any, example: RecurrentObs) -> None:
+    def next_memory(key):
+        return network.init_with_output(key, example, method="next_memory")[0]
+
+    given, size = jax.eval_shape(next_memory, jax.random.key(0)).shape, example.memory.shape
+    if given != size:
+        raise ValueError(
+            f"the next memory has shape {given}, but the memory before it has shape {size}: both "
+            "are [..., H], where H is the `memory_size` of the network or memory cell."
+        )

@@ -16,6 +16,7 @@ from rljax.agents.policy_gradient import trajectory_values
 from rljax.envs import wrappers
 from rljax.networks import (
     MEMORIES,
+    MemoryCell,
     actor_critic_network,
     check_actor_critic,
     example_obs,
@@ -247,6 +248,32 @@ def test_64_bit_types_do_not_enter_the_program_of_a_recurrent_agent(memory):
 def test_an_unknown_memory_is_named():
     with pytest.raises(ValueError, match="`memory` is 'grux', but .* one of gru, lstm, s5"):
         recurrent_actor_critic_network(SPEC, memory="grux")
+
+
+class Grows(MemoryCell):
+    def step(self, memory, inputs):
+        return jnp.concatenate([memory, inputs], axis=-1)
+
+
+class Sum(MemoryCell):
+    """An own cell without parameters: the sum of the features since the start of the episode."""
+
+    def step(self, memory, inputs):
+        return memory + inputs
+
+
+def test_an_own_memory_is_an_option(monkeypatch):
+    monkeypatch.setitem(MEMORIES, "sum", Sum)
+    monkeypatch.setitem(MEMORIES, "grows", Grows)
+    config, env, make = recurrent_agent("a2c", memory="sum", hidden_sizes=(H,))
+    learner = make_learner(make(config, env.spec), env, T)
+    state = jax.jit(lambda key: learner.step(learner.init(key)))(jax.random.key(0))[0]
+    assert state.obs.memory.shape == (B, H) and "sum" not in state.agent.params["params"]
+    with pytest.raises(ValueError, match=r"next memory has shape \(1, 9\), but .* shape \(1, 4\)"):
+        make(dataclasses.replace(config, memory="grows", hidden_sizes=(5,)), env.spec)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="`memory` is 'sum', but it must be one of none, gru, lst"):
+        recurrent_agent("a2c", memory="sum")
 
 
 @pytest.mark.slow
