@@ -11,8 +11,9 @@ import numpy as np
 
 from rljax.experiment import divergence
 from rljax.experiment.evaluation import load_checkpoint
+from rljax.experiment.groups import directory_of, groups_from_record, joined
 from rljax.experiment.options import read_record
-from rljax.experiment.plan import Plan, plan_from_record
+from rljax.experiment.plan import Plan
 from rljax.experiment.provenance import read_entries
 from rljax.experiment.saved import Saved, SavedTree
 from rljax.ops.precision import in_32_bits
@@ -39,7 +40,8 @@ def load(run_dir: str | Path, *, env: Any = None, agent: Any = None, **pieces: A
 
     Returns:
       The `Result` with `plan`, `state`, `params` and, after `eval_interval`, `best`. Of a run that
-      is not complete, `evaluation` is None, and `best` has no returns, `[*sweep, seeds, 0]`.
+      is not complete, `evaluation` is None, and `best` has no returns, `[*sweep, seeds, 0]`. Of
+      settings that need several programs, the states are those of `Result.parts`.
 
     Raises:
       ValueError: there is no run or no checkpoint, all checkpoints are damaged, or an environment,
@@ -54,12 +56,25 @@ def load(run_dir: str | Path, *, env: Any = None, agent: Any = None, **pieces: A
       ... )
       >>> run = rljax.load(run_dir)
       >>> run.returns.shape, run.params.q.shape
-      ((1, 4), (1, 47, 4))
+      ((1, 4), (1, 16, 4))
       >>> run.policy()(0) in range(4)
       True
     """
     run_dir = Path(run_dir)
-    plan = plan_from_record(read_record(run_dir), env, agent, **pieces)
+    found = groups_from_record(read_record(run_dir), env, agent, **pieces)
+    parts = [_load(directory_of(found, run_dir, i), each.plan) for i, each in enumerate(found)]
+    if len(parts) == 1:
+        return parts[0]
+    if len({result.steps.size for result in parts}) > 1:
+        raise ValueError(
+            f"the settings of {run_dir} are trained by {len(parts)} programs, of which not all are "
+            f"complete: resume the run, or load a program, such as {run_dir}/program-0."
+        )
+    return joined(found, parts)
+
+
+def _load(run_dir: Path, plan: Plan) -> Result:
+    """Returns the result of one program."""
     tree, saved = load_checkpoint(run_dir, plan)
     result = _complete_result(run_dir, plan, saved) or _result_so_far(run_dir, plan, tree, saved)
     state = plan.by_setting(plan.first_workers(tree.runs.state))

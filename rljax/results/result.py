@@ -56,6 +56,8 @@ class Result:
       best: the best policies by the evaluation during training; None without `eval_interval`.
       stopped: environment steps after which a run reached `stop_at`, `[*sweep, seeds]`, NaN if it
         did not; None without `stop_at`. The metrics after it repeat its last values.
+      parts: the result of each compiled program, with its `state`, if the settings of a list need
+        several; else ().
 
     Raises:
       ValueError: an array has another shape than described here.
@@ -78,6 +80,7 @@ class Result:
     plan: Any = None
     best: Best | None = None
     stopped: np.ndarray | None = None
+    parts: Sequence["Result"] = ()
 
     def __post_init__(self):
         arrays.check_shapes(self)
@@ -259,8 +262,8 @@ class Result:
           ...     progress=False,
           ... )
           >>> policy = run.policy(seed=1)
-          >>> policy(0), policy(np.array([0, 1, 2])).shape
-          (0, (3,))
+          >>> policy(0) in range(4), policy(np.array([0, 1, 2])).shape
+          (True, (3,))
         """
         # results import nothing of the experiments until then
         policy_of = importlib.import_module("rljax.experiment.policy").policy_of

@@ -101,3 +101,29 @@ def test_own_pieces_are_given_again(tmp_path):
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no run in"):
         rljax.load(tmp_path)
+
+
+def test_settings_of_several_programs_are_loaded_with_their_policies(tmp_path):
+    """`hidden_sizes` needs a program for each value; a policy is that of its setting."""
+    settings = [
+        {"hidden_sizes": (4,), "gamma": 0.9}, {"hidden_sizes": (8,), "gamma": 0.9},
+        {"hidden_sizes": (4,), "gamma": 0.8},
+    ]  # fmt: skip
+    options = OPTIONS | {"eval_episodes": 0, "buffer_size": 64, "batch_size": 4}
+    run = rljax.train(
+        "dqn", "CartPole-v1", settings=settings, num_seeds=2, learning_starts=16,
+        run_dir=tmp_path / "run", **options,
+    )  # fmt: skip
+    loaded = rljax.load(tmp_path / "run")
+    assert bits(loaded.metrics) == bits(run.metrics) and len(loaded.parts) == 2
+    name = "learned/params/params/value/kernel"
+    kernels = [[loaded.policy(i, seed).params[name] for seed in (0, 1)] for i in range(3)]
+    sizes = [len(kernel) for row in kernels for kernel in row]
+    assert sizes == [4, 4, 8, 8, 4, 4]
+    assert len({kernel.tobytes() for row in kernels for kernel in row}) == 6
+    own = run.policy(2, 1).params[name]
+    np.testing.assert_array_equal(own, kernels[2][1])
+    first = run.parts[0].params["params"]["value"]["kernel"]  # settings 0 and 2
+    np.testing.assert_array_equal(own, first[1, 1])
+    with pytest.raises(ValueError, match="`setting` is 3, but the run has 3 settings"):
+        run.policy(3)
