@@ -22,7 +22,7 @@ import rljax
 from rljax.agents.continuous import make_critics
 from rljax.envs import car as car_task
 from rljax.envs.wrapped import innermost
-from rljax.experiment.plan import make_plan, plan_from_record
+from rljax.experiment.make_plan import make_plan, plan_from_record
 from rljax.networks.continuous import critic_network
 from rljax.results.figures import GREY, PALETTE
 from rljax.results.statistics import iqm_curve

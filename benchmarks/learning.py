@@ -99,7 +99,7 @@ def train_and_judge(
 ) -> bool:
     """Trains and judges one configuration. Returns whether it failed."""
     from rljax import config
-    from rljax.experiment import plan
+    from rljax.experiment.make_plan import plan_from_record
     from rljax.experiment.run_plan import run_plan
     from rljax.results import figures, statistics
 
@@ -108,7 +108,7 @@ def train_and_judge(
         record: dict[str, Any] = config.load(path)
         if seeds := options.num_seeds or (expected and expected.num_seeds):
             record["num_seeds"] = seeds
-        result = run_plan(plan.plan_from_record(record), eval_episodes=options.episodes)
+        result = run_plan(plan_from_record(record), eval_episodes=options.episodes)
         if result.sweep:
             raise ValueError(
                 f"the configuration sweeps {', '.join(result.sweep)}: give one value of each."

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 import rljax
 from rljax.agents.calibration import calibration as compare
 from rljax.agents.ensemble import make_ensemble
-from rljax.experiment.plan import plan_from_record
+from rljax.experiment.make_plan import plan_from_record
 from rljax.results.figures import GREY, PALETTE
 from rljax.results.statistics import iqm_curve
 from rljax.training.learner import rollout

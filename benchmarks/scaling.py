@@ -60,7 +60,7 @@ def measured(options: argparse.Namespace) -> dict:
     jax.config.update("jax_num_cpu_devices", devices)
     from lib.measure import facts
 
-    from rljax.experiment.plan import make_plan
+    from rljax.experiment.make_plan import make_plan
     from rljax.training import parallel, runs
 
     if len(jax.devices()) < devices:

@@ -23,7 +23,7 @@ from lib.harness import Table, rate, span
 sys.path.insert(0, str(harness.REPOSITORY))  # this checkout
 
 from rljax.agents.search import QTRANSFORM
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.networks.actor_critic import actor_critic_network
 from rljax.networks.masking import masked
 

@@ -74,7 +74,7 @@ def test_words_are_split_into_positionals_and_options(words, positionals, option
         ("evaluate nowhere --num-episodes 0", "`num_episodes` is 0, but it must be at least 1."),
         ("evaluate nowhere", "there is no run in nowhere: give the directory"),
         ("list xyz", "there is no environment suite `xyz`: the suites are gymnax, rljax"),
-        ("list x y", "the arguments of `rljax list` are SUITE, but it got x y."),
+        ("list x y", "the arguments of `rljax list` are SUITE or RUNS_DIR, but it got x y."),
     ],
 )
 def test_errors_name_the_mistake_and_the_cure(line, message, capsys):
@@ -110,7 +110,7 @@ def test_a_closed_pipe_is_no_error():
 @pytest.fixture
 def planned(monkeypatch, tmp_path):
     """`words -> plan` of `rljax train`, without training."""
-    from rljax.experiment import run_plan
+    from rljax.experiment import groups
 
     plans = []
 
@@ -119,7 +119,7 @@ def planned(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_plan, "run_plan", record_plan)
+    monkeypatch.setattr(groups, "run_plan", record_plan)
 
     def plan(*words):
         assert main(["train", *words]) == 130

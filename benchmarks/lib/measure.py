@@ -87,7 +87,7 @@ def loop(options: argparse.Namespace) -> dict[str, Any]:
     """Times the training loop in steady state, of PPO or of a random policy."""
     import jax
 
-    from rljax.experiment.plan import make_plan
+    from rljax.experiment.make_plan import make_plan
     from rljax.training import parallel, runs
 
     shape = {"num_envs": options.num_envs, "num_steps": options.num_steps}

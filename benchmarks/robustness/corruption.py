@@ -34,7 +34,7 @@ import numpy as np
 
 import rljax
 from rljax.experiment import checkpoint, checkpoint_file, json_lines, provenance
-from rljax.experiment.plan import plan_from_record
+from rljax.experiment.make_plan import plan_from_record
 from rljax.types import is_key
 
 OUTCOMES = ("error", "warning", "same", "wrong", "raised")

@@ -15,7 +15,7 @@ from rljax.experiment.options import RUN_OPTIONS, read_record
 _HELPS = {
     name: with_default(option.help, option.default)
     for name, option in RUN_OPTIONS.items()
-    if name not in ("env_params", "resume")
+    if name not in ("env_params", "resume", "settings")  # settings: in a file
 }
 _RESUMABLE = {name: _HELPS[name] for name in RUN_OPTIONS if RUN_OPTIONS[name].resumable}
 
@@ -38,7 +38,7 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
     is_first = devices.set_up(options, options.get("devices", record.get("devices")))
     how = _resumable_options(options)
 
-    from rljax.experiment import directory, plan, run_plan
+    from rljax.experiment import directory, groups, run_plan
 
     if params := env_params(options):
         record["env_params"] = record.get("env_params", {}) | params
@@ -47,18 +47,20 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
         import jax
 
         record.setdefault("devices", jax.device_count())
-    planned = plan.plan_from_record(record)
+    planned = groups.groups_from_record(record)
+    plan = planned[0].plan
     if note and is_first:
         print(note, file=sys.stderr)
     run_plan.check_options(run_dir or "runs", **how)
-    run_dir = run_dir or directory.new_directory(planned.agent, planned.env_id)
-    result = run_plan.run_plan(planned, run_dir, **how)
+    run_dir = run_dir or directory.new_directory(plan.agent, plan.env_id)
+    result = groups.run_groups(planned, run_dir, **how)
     if is_first:
         with signals.interruptible(signals.complete_hint(Path(run_dir))):
             _print_result(result, run_dir)
             from rljax.rendering import watch
 
-            watch.watch_after_training(planned, run_dir)
+            if len(planned) == 1:
+                watch.watch_after_training(plan, run_dir)
 
 
 def _settings(positionals: list[str], options: dict[str, str]) -> tuple[dict[str, Any], str]:
@@ -148,7 +150,8 @@ def resume(positionals: list[str], options: dict[str, str]) -> None:
 
     from rljax.experiment import run
 
-    result = run.resume(run_dir, **how, **options)
+    given: dict[str, Any] = how | options
+    result = run.resume(run_dir, **given)
     if is_first:
         _print_result(result, run_dir)
 

@@ -11,8 +11,9 @@ from rljax import config as configs
 from rljax import envs
 from rljax.experiment import saved
 from rljax.experiment.evaluator import Evaluator
+from rljax.experiment.make_plan import plan_from_record
 from rljax.experiment.options import read_record
-from rljax.experiment.plan import Plan, as_observed, plan_from_record
+from rljax.experiment.plan import Plan, as_observed
 from rljax.experiment.saved import Saved, SavedTree
 from rljax.ops.precision import in_32_bits
 from rljax.results.result import Result
@@ -81,7 +82,7 @@ def in_suite(plan: Plan, suite: str) -> Plan:
         parameter that the environment of the run was made with.
 
     Example:
-      >>> from rljax.experiment.plan import make_plan
+      >>> from rljax.experiment.make_plan import make_plan
       >>> in_suite(make_plan("dqn", "partial/CartPole-v1"), "gymnax")  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       ValueError: policies of partial/CartPole-v1 cannot act in gymnax/CartPole-v1: ...

@@ -9,8 +9,9 @@ import numpy as np
 from rljax import config as configs
 from rljax.experiment.directory import storing, writable
 from rljax.experiment.hyperparameters import split_hyperparameters
+from rljax.experiment.make_plan import agent_row, from_record, make_plan
 from rljax.experiment.options import RECORDED
-from rljax.experiment.plan import Plan, agent_row, from_record, make_plan
+from rljax.experiment.plan import Plan
 from rljax.experiment.run_plan import run_plan
 from rljax.experiment.settings import AXIS, checked_settings, groups
 from rljax.results.result import Best, Result

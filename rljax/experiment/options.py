@@ -50,7 +50,7 @@ _ALL = (
         "stop_at", "return of an evaluation at which training stops early", recorded=True
     ),
     RunOption(
-        "stop_by", "what reaches stop_at: median of all seeds, or each seed",
+        "stop_by", "stop by the median over seeds, or each seed on its own",
         "median", recorded=True,
     ),
     RunOption("progress", "progress bar on standard error; --no-progress to hide", resumable=True),

@@ -9,7 +9,8 @@ import numpy as np
 
 from rljax.config import at_least, convert
 from rljax.experiment.evaluator import acting_part
-from rljax.experiment.plan import Plan, plan_from_record
+from rljax.experiment.make_plan import plan_from_record
+from rljax.experiment.plan import Plan
 from rljax.experiment.plan_checks import worker_part
 from rljax.experiment.policy_inputs import ObservationForm
 from rljax.ops.precision import in_32_bits

@@ -26,7 +26,7 @@ from replay_helpers import sizes_in_programs
 
 import rljax
 from rljax.agents import AGENTS, continuous
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.networks.continuous import Critic
 from rljax.types import EnvSpec
 

@@ -6,7 +6,7 @@ from replay_helpers import sizes_in_programs
 
 import rljax
 from rljax.experiment import checkpoint
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.training import parallel, runs
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

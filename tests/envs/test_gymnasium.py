@@ -10,7 +10,7 @@ import rljax
 from rljax import envs
 from rljax.envs import host, memory, wrappers
 from rljax.experiment.evaluation import in_suite
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.ops.observations import action_struct
 
 gymnasium = pytest.importorskip("gymnasium")

@@ -17,7 +17,7 @@ from probes import DRIFT, bits
 import rljax
 from rljax.__main__ import main
 from rljax.experiment import checkpoint, directory, evaluator, lock, provenance, run, run_plan
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.results import storage
 from rljax.results.result import Result
 from rljax.training import parallel, runs

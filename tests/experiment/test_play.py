@@ -12,7 +12,7 @@ from rljax import envs
 from rljax.__main__ import main
 from rljax.agents.search import Search
 from rljax.experiment import evaluation, play
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.types import EnvSpec
 
 QUIT = "q"

@@ -10,7 +10,7 @@ from policies import random_observations, random_policy, random_state
 
 import rljax
 from rljax.envs import make
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.experiment.policy import Policy
 from rljax.types import Env, EnvSpec, RecurrentObs, Step
 

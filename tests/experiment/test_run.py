@@ -19,8 +19,8 @@ from rljax import config as configs
 from rljax import envs, replay
 from rljax.envs import build
 from rljax.experiment import checkpoint, divergence, json_lines, loop
+from rljax.experiment.make_plan import make_plan
 from rljax.experiment.options import RUN_OPTIONS
-from rljax.experiment.plan import make_plan
 from rljax.experiment.run_plan import run_plan
 from rljax.results import statistics
 from rljax.training import programs, runs

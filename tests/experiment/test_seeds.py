@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import rljax
-from rljax.experiment.plan import MAX_SEEDS, make_plan
+from rljax.experiment.make_plan import MAX_SEEDS, make_plan
 from rljax.experiment.play import play
 from rljax.rendering.watch import watch
 

@@ -8,7 +8,7 @@ import pytest
 import rljax
 from rljax.config import load
 from rljax.experiment import tuned
-from rljax.experiment.plan import plan_from_record
+from rljax.experiment.make_plan import plan_from_record
 
 CONFIGS = Path(rljax.__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.toml"))

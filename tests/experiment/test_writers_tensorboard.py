@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.experiment.writers import TensorBoard, check_size, open_writers
 from rljax.experiment.writers_tensorboard import MAX_CURVES
 

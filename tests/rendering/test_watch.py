@@ -12,7 +12,7 @@ from PIL import Image
 
 import rljax
 from rljax import envs
-from rljax.experiment.plan import make_plan
+from rljax.experiment.make_plan import make_plan
 from rljax.rendering import videos, watch
 from rljax.types import Env, EnvSpec, Step
 

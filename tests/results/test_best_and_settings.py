@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from result_helpers import POINTS, make, with_best
 
-from rljax.experiment.plan import plan_from_record
+from rljax.experiment.make_plan import plan_from_record
 from rljax.results import frame, storage
 from rljax.results.arrays import Best
 from rljax.results.files import load_result
