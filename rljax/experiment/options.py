@@ -43,7 +43,7 @@ _ALL = (
         resumable=True,
     ),
     RunOption(
-        "eval_interval", "environment steps between evaluations in training; 0: none", 0,
+        "eval_interval", "environment steps between evaluations; 0 for none", 0,
         recorded=True,
     ),
     RunOption(
