@@ -180,6 +180,14 @@ def _refuse(name: str, what: str, space: Any, known: str) -> NoReturn:
     )
 
 
+def converter(name: str, params: dict[str, Any]) -> Callable[[Any], PyTree]:
+    """Returns the function from observations of `gymnasium.make(name)` to those of `from_id`."""
+    kwargs = {key: value for key, value in params.items() if key != "vectorization_mode"}
+    env = gymnasium.make(name, **kwargs)
+    env.close()
+    return lambda obs: _convert(env.observation_space, obs, name)
+
+
 def _convert(space: Any, x: Any, name: str) -> PyTree:
     """Returns an observation, or a batch of them, as arrays of their own.
 

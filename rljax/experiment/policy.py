@@ -12,7 +12,7 @@ from rljax.experiment.evaluator import acting_part
 from rljax.experiment.make_plan import plan_from_record
 from rljax.experiment.plan import Plan
 from rljax.experiment.plan_checks import worker_part
-from rljax.experiment.policy_inputs import ObservationForm
+from rljax.experiment.policy_inputs import ObservationForm, converter_of
 from rljax.ops.precision import in_32_bits
 from rljax.ops.random import checked_seed, seed_key
 from rljax.training import acting
@@ -131,7 +131,7 @@ class Policy:
         """
         self.plan, self.name, self.greedy = plan, plan.run_name(index), greedy
         self.program = program = acting_program(plan, index, state, greedy)
-        self._form = ObservationForm(plan.env.spec, program.obs)
+        self._form = ObservationForm(plan.env.spec, program.obs, converter_of(plan))
         self._params = tuple(program.params.values())
         self._is_int = isinstance(plan.env.spec.num_actions, int) and plan.env.spec.num_actions > 0
         self._memory: Any = None

@@ -1,18 +1,29 @@
 """Observations that a policy is called with: one or a batch, checked, in the dtypes of training."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from rljax.experiment.plan import Plan
 from rljax.types import EnvSpec, PyTree
 
 
 class ObservationForm:
     """The shapes and dtypes of one observation, and how to bring others into this form."""
 
-    def __init__(self, spec: EnvSpec, structs: PyTree):
-        """Takes the shapes and dtypes of one observation as the agent receives it."""
+    def __init__(
+        self, spec: EnvSpec, structs: PyTree, convert: Callable[[Any], PyTree] | None = None
+    ):  # fmt: skip
+        """Takes the form of one observation as the agent receives it.
+
+        Args:
+          spec: description of the environment.
+          structs: shapes and dtypes.
+          convert: brings observations of another form into this one.
+        """
+        self._convert = convert
         leaves, self.structure = jax.tree_util.tree_flatten_with_path(structs)
         names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
         self._env_id, self._num_states = spec.env_id, spec.num_states
@@ -34,6 +45,18 @@ class ObservationForm:
         Raises:
           ValueError: a shape, a dtype or the structure is wrong, or a state is out of range.
         """
+        try:
+            return self._checked(obs)
+        except ValueError:
+            if self._convert is None:
+                raise
+            try:
+                converted = self._convert(obs)
+            except (ValueError, TypeError, KeyError, IndexError):
+                converted = obs
+            return self._checked(converted)
+
+    def _checked(self, obs: Any) -> tuple[PyTree, int | None]:
         if self._is_array:
             return self._converted(self._fields[0], obs)
         try:
@@ -100,6 +123,16 @@ class ObservationForm:
     def _shown(self) -> str:
         names = [name.split("`")[1] for name, *_ in self._fields]
         return ", ".join(f"`{name}`" for name in names)
+
+
+def converter_of(plan: Plan) -> Callable[[Any], PyTree] | None:
+    """Returns the conversion of gymnasium's own observations, such as the tuples of Blackjack."""
+    suite, _, name = plan.env_id.partition("/")
+    if plan.custom_env or suite != "gymnasium" or name.startswith("ALE/"):
+        return None
+    from rljax.envs import gymnasium
+
+    return gymnasium.converter(name, plan.env_params)
 
 
 def _fields_of(obs: Any) -> str:

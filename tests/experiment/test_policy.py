@@ -308,6 +308,19 @@ def test_a_policy_plays_in_gymnasium():
     assert reward.tolist() == [1, 1, 1]
 
 
+def test_observations_of_gymnasium_are_converted_as_in_training():
+    """Blackjack has tuples of numbers, of which the agent observes one-hot vectors."""
+    policy = random_policy("dqn", "gymnasium/Blackjack-v1")
+    one_hot = tuple(np.arange(size) == i for size, i in ((32, 14), (11, 10), (2, 0)))
+    batch = (np.array([14, 20]), np.array([10, 3]), np.array([0, 1]))
+    assert policy((14, 10, 0)) == policy(one_hot) == policy(batch)[0]
+    env = gymnasium.make("Blackjack-v1")
+    obs, _ = env.reset(seed=1)
+    env.step(policy(obs))
+    with pytest.raises(ValueError, match="Blackjack-v1"):
+        policy((14, 10))
+
+
 def test_no_policy_without_states_or_best(tmp_path):
     run = rljax.train(
         "q_learning", "rljax/Maze", total_timesteps=200, eval_episodes=0, progress=False,
