@@ -153,17 +153,17 @@ def in_new_process():
 @pytest.mark.usefixtures("quick_compiles")
 def test_a_cached_training_gives_the_same_bits(cache, events):
     def train():
-        in_new_process()
+        runs._COMPILED.clear()  # as in a new process
         events.clear()
         return rljax.train(
-            DRIFT, "rljax/Maze", num_seeds=2, total_timesteps=64, num_envs=4, num_steps=8,
+            DRIFT, "rljax/Maze", total_timesteps=64, num_envs=4, num_steps=8,
             eval_episodes=2, num_reports=2, progress=False,
         )  # fmt: skip
 
     compiled = train()
-    assert events.count("cache_misses") > 5
+    assert events.count("cache_misses") >= 3  # initialization, training, evaluation
     cached = train()
-    assert events.count("cache_misses") == 0 and events.count("cache_hits") > 5
+    assert events.count("cache_misses") == 0 and events.count("cache_hits") >= 3
     assert bits(compiled.state) == bits(cached.state)
     assert compiled.evaluation["returns"].tolist() == cached.evaluation["returns"].tolist()
 
