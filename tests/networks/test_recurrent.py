@@ -281,8 +281,8 @@ def test_an_own_memory_is_an_option(monkeypatch):
 def test_every_memory_solves_memory_chain(memory):
     """The first observation shows the rewarded action, which the last step asks for."""
     run = rljax.train(
-        "ppo", "MemoryChain-bsuite", memory=memory, num_seeds=8, total_timesteps=200_000,
-        num_minibatches=1, progress=False, eval_episodes=100,
+        "ppo", "MemoryChain-bsuite", memory=memory, num_seeds=8, total_timesteps=50_000,
+        num_minibatches=1, progress=False,
     )  # fmt: skip
     solved = (run.evaluation["returns"].mean(axis=-1) > 0.99).sum()
     assert solved >= 7
