@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from rljax.agents import replay_schedule as schedule
 from rljax.agents.normalize import (
@@ -22,7 +23,7 @@ from rljax.agents.replay_schedule import ReplayConfig
 from rljax.networks.encoder import example_obs
 from rljax.ops import random, td
 from rljax.ops.observations import action_struct, environment_obs
-from rljax.replay import check_memory, check_replay, ring
+from rljax.replay import check_memory, check_replay
 from rljax.types import (
     Array,
     EnvSpec,
@@ -194,11 +195,12 @@ def off_policy_loop(
         def body(number, carry):
             learned, replay_state, metric_sums = carry
             learned, replay_state, metrics = one_step(learned, replay_state, number)
-            return learned, replay_state, jax.tree.map(jnp.add, metric_sums, metrics)
+            return learned, replay_state, metric_sums + ravel_pytree(metrics)[0]
 
         replay_state = buffer.add(state.replay, items)
         metrics = jax.eval_shape(one_step, state.learned, replay_state, first)[2]
-        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+        sums, unravel = ravel_pytree(zeros)  # one vector: many small kernels would take longer
         carry = state.learned, replay_state, sums
         learned, replay_state, sums = jax.lax.fori_loop(first, last, body, carry)
 
@@ -208,27 +210,12 @@ def off_policy_loop(
         count = (last - first).astype(jnp.float32)
         metrics = {
             name: total if isinstance(total, Mean) else Mean(total, count)
-            for name, total in average(sums).items()
+            for name, total in unravel(average(sums)).items()
         }
-        metrics |= replay_fill(buffer, replay_state)
+        metrics |= schedule.replay_fill(buffer, replay_state)
         return OffPolicyState(learned, replay_state, Shared(env_steps), moments), metrics
 
     return OffPolicyLoop(init, learn, standardize)
-
-
-def replay_fill(buffer: Replay, replay_state: PyTree) -> dict[str, Array]:
-    """Returns the metric `charts/replay_fill`, the fraction of the capacity that is in use.
-
-    There is none for a replay buffer that keeps its items in another way than those of rljax.
-    """
-
-    def is_ring(x):
-        return isinstance(x, ring.Ring)
-
-    rings = list(filter(is_ring, jax.tree.leaves(replay_state, is_leaf=is_ring)))
-    if not rings:
-        return {}
-    return {"charts/replay_fill": buffer.size(replay_state) / ring.capacity(rings[0])}
 
 
 def precomputed(

@@ -1,14 +1,15 @@
-"""Options of experience replay, and when gradient steps and target updates are due."""
+"""Options of experience replay, its metric, and when gradient steps and target updates are due."""
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from rljax.config import RunConfig, config, option
 from rljax.ops import optimizers
-from rljax.replay import n_step, prioritized, uniform
-from rljax.types import Array, Replay
+from rljax.replay import n_step, prioritized, ring, uniform
+from rljax.types import Array, PyTree, Replay
 
 
 @config
@@ -97,6 +98,21 @@ def make_replay(config: ReplayConfig) -> Replay:
     if config.n_step == 1:
         return replay
     return n_step(replay, config.n_step, config.gamma, config.num_envs)
+
+
+def replay_fill(buffer: Replay, replay_state: PyTree) -> dict[str, Array]:
+    """Returns the metric `charts/replay_fill`, the fraction of the capacity that is in use.
+
+    There is none for a replay buffer that keeps its items in another way than those of rljax.
+    """
+
+    def is_ring(x):
+        return isinstance(x, ring.Ring)
+
+    rings = list(filter(is_ring, jax.tree.leaves(replay_state, is_leaf=is_ring)))
+    if not rings:
+        return {}
+    return {"charts/replay_fill": buffer.size(replay_state) / ring.capacity(rings[0])}
 
 
 def annealed_beta(config: ReplayConfig, env_steps: Array) -> Array:

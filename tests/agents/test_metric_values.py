@@ -13,10 +13,11 @@ from probes import walk, with_memory
 from test_contract import config_of
 
 from rljax.agents import AGENTS
-from rljax.agents.off_policy import example_transition, replay_fill
+from rljax.agents.off_policy import example_transition
+from rljax.agents.replay_schedule import replay_fill
 from rljax.envs import wrappers
 from rljax.replay import mixed, n_step, prioritized, rank_based, uniform
-from rljax.training.learner import add_to_report, empty_report, make_learner, rollout, summary
+from rljax.training.learner import make_learner, rollout, train
 from rljax.types import Mean, Replay, Sample, Shared, params_of
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -30,7 +31,7 @@ ONE_STEP = {
 
 
 def make(name, kind, options, **pieces):
-    """Returns an agent, a function `(key) -> state, trajectory, next state, metrics`, and B x T."""
+    """Returns an agent, and a function `(key) -> state, trajectory, next state, metrics`."""
     row = AGENTS[name]
     config = config_of(name, is_full=False)
     known = {field.name for field in dataclasses.fields(config)}
@@ -256,15 +257,14 @@ def test_fill_of_each_replay_buffer_from_empty_to_full(buffer, fills):
 
 def test_metrics_of_gradient_steps_are_nan_before_learning_starts():
     row, config = AGENTS["dqn"], config_of("dqn", is_full=False)
-    config = dataclasses.replace(config, learning_starts=24)
+    config = dataclasses.replace(config, learning_starts=24, train_frequency=4)
     env = wrappers.batched(walk(), B)
     learner = make_learner(row.make(config, env.spec), env, T)
-    state = learner.init(jax.random.key(0))
-    _, metrics = jax.jit(learner.step)(state)
-    report = summary(add_to_report(empty_report(learner, state), metrics, jnp.int32(0)))
+    run = jax.jit(partial(train, learner, num_updates=2, num_reports=2))
+    _, report = run(jax.random.key(0))
     for name in ("losses/grad_norm", "losses/q_value_max", "charts/learning_rate"):
-        assert np.isnan(report[name]), name
-    assert report["charts/replay_fill"] == 12 / 40
+        np.testing.assert_array_equal(np.isnan(report[name]), [True, False], err_msg=name)
+    np.testing.assert_allclose(report["charts/replay_fill"], [12 / 40, 24 / 40], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ppo", "dqn", "pqn"])

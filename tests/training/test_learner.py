@@ -9,7 +9,7 @@ from probes import DriftConfig, bits, coin, drift, restarting, walk
 from rljax.envs import wrappers
 from rljax.training import learner as loop
 from rljax.training.learner import make_learner, train
-from rljax.types import Agent, Env, EnvSpec, Step, Transition
+from rljax.types import Agent, Env, EnvSpec, Learner, Step, TrainState, Transition
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -165,11 +165,17 @@ def test_the_first_update_with_a_nonfinite_metric_is_recorded(bad):
         {name: loop.Mean(jnp.float32(0), jnp.float32(0)) for name in "ab"},
         {name: jnp.int32(loop.NEVER) for name in "ab"},
     )
-    for update, value in enumerate([1.0, 2.0, bad, 3.0, bad]):
-        metrics = {"a": jnp.float32(value), "b": loop.Mean(jnp.float32(1.0), jnp.float32(2.0))}
-        report = loop.add_to_report(report, metrics, jnp.int32(update))
-    assert int(report.nonfinite["a"]) == 2
-    assert int(report.nonfinite["b"]) == loop.NEVER
+    values = jnp.array([1.0, 2.0, bad, 3.0, bad])
+
+    def step(state):
+        update = state.num_updates
+        metrics = {"a": values[update], "b": loop.Mean(jnp.float32(1.0), jnp.float32(2.0))}
+        return state._replace(num_updates=update + 1), metrics
+
+    state = TrainState((), (), (), (), (), jnp.int32(0))
+    _, report = loop.advance(Learner(lambda key, worker=0: state, step), state, report, 5)
+    assert report.nonfinite == {"a": 2, "b": loop.NEVER}
+    assert report.totals["b"] == (5.0, 10.0) and report.totals["a"].weight == 5.0
 
 
 def test_train_equals_single_advances(start, advance):
