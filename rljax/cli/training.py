@@ -32,7 +32,7 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
     """`rljax train AGENT ENV`: options override the file, which overrides the defaults."""
     parser.check_values(options, _flags(positionals))
     several = any(name in options for name in devices.OPTIONS)
-    run_dir = options.pop("run_dir", None)
+    run_dir, initial_params = options.pop("run_dir", None), options.pop("initial_params", None)
     record, note = _settings(positionals, options)
     _check_names(record["agent"], options)
     is_first = devices.set_up(options, options.get("devices", record.get("devices")))
@@ -53,7 +53,7 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
         print(note, file=sys.stderr)
     run_plan.check_options(run_dir or "runs", **how)
     run_dir = run_dir or directory.new_directory(plan.agent, plan.env_id)
-    result = groups.run_groups(planned, run_dir, **how)
+    result = groups.run_groups(planned, run_dir, initial_params=initial_params, **how)
     if is_first:
         with signals.interruptible(signals.complete_hint(Path(run_dir))):
             _print_result(result, run_dir)

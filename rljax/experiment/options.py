@@ -62,6 +62,7 @@ _ALL = (
     RunOption("env_params", "parameters of the environment, by name", recorded=True),
     RunOption("settings", "a list of settings to train, of any options", recorded=True),
     RunOption("resume", "continue from the last checkpoint in run_dir", False),
+    RunOption("initial_params", "directory of a run whose final parameters are the initial ones"),
     RunOption(
         "devices", "devices that train each run together by averaging", recorded=True
     ),

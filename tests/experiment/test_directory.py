@@ -16,7 +16,7 @@ from probes import DRIFT, bits
 
 import rljax
 from rljax.__main__ import main
-from rljax.experiment import checkpoint, directory, evaluator, lock, provenance, run, run_plan
+from rljax.experiment import checkpoint, directory, evaluator, groups, lock, provenance, run_plan
 from rljax.experiment.make_plan import make_plan
 from rljax.results import storage
 from rljax.results.result import Result
@@ -234,9 +234,9 @@ def test_other_errors_of_files_have_an_exit_code_too(complete, capsys):
 
 def test_a_resumed_run_keeps_its_options_unless_they_are_given(interrupted, monkeypatch):
     used = {}
-    original = run.run_plan
+    original = groups.run_plan
     monkeypatch.setattr(
-        run, "run_plan", lambda *args, **kwargs: used.update(kwargs) or original(*args, **kwargs)
+        groups, "run_plan", lambda *args, **kwargs: used.update(kwargs) or original(*args, **kwargs)
     )
     result = resume(interrupted)
     assert result.evaluation is not None and result.evaluation["returns"].shape == (4, 3)

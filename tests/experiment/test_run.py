@@ -387,7 +387,7 @@ def test_the_table_of_options_agrees_with_the_arguments_of_train():
     assert defaults.pop("on_report") is None  # a function: only in Python
     assert defaults == {option.name: option.default for option in RUN_OPTIONS.values()}
     plan_arguments = set(inspect.signature(make_plan).parameters)
-    run_arguments = {*inspect.signature(run_plan).parameters} - {"on_report"}
+    run_arguments = {*inspect.signature(run_plan).parameters} - {"on_report", "initial_params"}
     for name, option in RUN_OPTIONS.items():
         assert name == option.name and len(option.help.split()) >= 3 and len(option.help) <= 62
         assert option.recorded == (name in plan_arguments)
