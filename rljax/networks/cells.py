@@ -140,11 +140,11 @@ class S5(MemoryCell):
         x' = a x + (a - 1) / lambda (B u),  a = exp(lambda step)
         y = gelu(2 Re(C x) + D u),  output = u + y sigmoid(W y)
 
-    u `[size]` is a linear map of the features; x, lambda and step have one entry for each unit, x
-    and lambda complex. The memory is `[Re x, Im x]`, so H is twice the number of units. The steps
-    of a rollout are computed in parallel, by an associative scan in which a is 0 where an episode
-    starts, https://arxiv.org/abs/2303.03982. As in the paper, lambda starts as the eigenvalues of
-    HiPPO-N and the step sizes between 0.001 and 0.1.
+    u `[size]` is a linear map of the features with layer normalization; x, lambda and step have
+    one entry for each unit, x and lambda complex. The memory is `[Re x, Im x]`, so H is twice the
+    number of units. The steps of a rollout are computed in parallel, by an associative scan in
+    which a is 0 where an episode starts, https://arxiv.org/abs/2303.03982. As in the paper, lambda
+    starts as the eigenvalues of HiPPO-N and the step sizes between 0.001 and 0.1.
     """
 
     @property
