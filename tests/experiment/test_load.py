@@ -6,6 +6,7 @@ import pytest
 from probes import DriftConfig, bits, drift
 
 import rljax
+from rljax.__main__ import main
 from rljax.envs import make
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -127,3 +128,20 @@ def test_settings_of_several_programs_are_loaded_with_their_policies(tmp_path):
     np.testing.assert_array_equal(own, first[1, 1])
     with pytest.raises(ValueError, match="`setting` is 3, but the run has 3 settings"):
         run.policy(3)
+
+
+def test_the_best_policies_are_evaluated_and_exported(complete, tmp_path, capsys):
+    run, run_dir = complete
+    for source in (run, run_dir):  # in the environments of the evaluation after training
+        best = rljax.evaluate(source, num_episodes=3, best=True)
+        np.testing.assert_array_equal(best["returns"], run.best.returns)
+    with pytest.raises(ValueError, match="kept for greedy actions alone"):
+        rljax.evaluate(run, best=True, greedy=False)
+    pytest.importorskip("flatbuffers")
+    words = ["export", str(run_dir), "--setting", "1", "--seed", "1", "--best", "-o"]
+    assert not main([*words, str(tmp_path / "policy")])
+    shown = capsys.readouterr().out
+    assert "q_learning on rljax/Maze, learning_rate 0.5, seed 1" in shown
+    assert "action = policy.call(obs, seed)" in shown
+    with np.load(tmp_path / "policy" / "params.npz") as params:
+        np.testing.assert_array_equal(params["params/q"], run.best.state.params.q[1, 1])
