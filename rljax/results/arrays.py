@@ -49,9 +49,24 @@ def curve(result: "Result", metric: str) -> tuple[np.ndarray, np.ndarray]:
     """
     steps, values = np.asarray(result.steps), result.by_setting(metric)
     if metric.startswith("eval/"):
-        evaluated = ~np.isnan(values).all((0, 1))
+        evaluated = _evaluated(result, values)
         return steps[evaluated], values[..., evaluated]
     return steps, values
+
+
+def _evaluated(result: "Result", values: np.ndarray) -> np.ndarray:
+    """Returns whether each report has an evaluation, `[P]`, from its values `[settings, seeds, P]`.
+
+    A run that has stopped early has a value in every report, so only the runs that still train show
+    where the evaluations are. After all runs have stopped, every report counts.
+    """
+    known = ~np.isnan(values)
+    if result.stopped is None:
+        return np.asarray(known.any((0, 1)))
+    stopped = np.asarray(result.stopped).reshape(*values.shape[:2], 1)
+    trains = np.isnan(stopped) | (np.asarray(result.steps) <= stopped)
+    trains.reshape(-1, values.shape[-1])[[run["run"] for run in result.diverged]] = False
+    return np.asarray((known & trains).any((0, 1)) | ~trains.any((0, 1)))
 
 
 def by_field(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def check_format(path: str | Path | None) -> None:
 
 def write_note(figure: Any, note: str) -> None:
     """Writes a note into the lower right corner, wrapped to the width of the figure."""
-    letters = int(figure.get_figwidth() * 16.5)
+    letters = int(figure.get_figwidth() * 18)
     lines = textwrap.wrap(note, letters, break_long_words=False)
     figure.supxlabel("\n".join(lines), x=0.99, ha="right", fontsize=7.5, color=GREY)
 

@@ -1,5 +1,6 @@
 """Runs of one algorithm, pooled over seeds: what figures and comparisons of several runs show."""
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -53,10 +54,14 @@ class Pool(NamedTuple):
         return np.concatenate(each)
 
     def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the steps `[P]` and values `[seeds, P]` of a metric."""
-        curves = [(arrays.curve(run, metric), setting) for run, setting in self.parts]
-        values = np.concatenate([values[setting] for (_, values), setting in curves])
-        return curves[0][0][0], values
+        """Returns the steps `[P]` and values `[seeds, P]` of a metric, where all parts have it."""
+        curves = [arrays.curve(run, metric) for run, _ in self.parts]
+        steps = functools.reduce(np.intersect1d, [steps for steps, _ in curves])
+        values = [
+            values[setting][:, np.isin(at, steps)]
+            for (at, values), (_, setting) in zip(curves, self.parts, strict=True)
+        ]
+        return steps, np.concatenate(values)
 
     def scores(self, evaluated: bool) -> np.ndarray:
         """Returns the final score of each run, `[seeds]` (see `Result.scores`)."""

@@ -76,6 +76,29 @@ def test_a_stopped_run_is_marked_and_dotted():
     assert note.endswith("; 4 of 4 runs stopped early and keep their last value")
 
 
+def test_stopped_runs_do_not_count_where_the_others_are_not_evaluated():
+    values = np.full((4, POINTS), np.nan)
+    values[:, 1::2] = np.arange(4)[:, None]  # an evaluation in every other report
+    values[0, 3:] = 100.0  # stopped: a value in every report
+    values[3, 7:] = np.nan  # diverged
+    stopped = np.array([40_000.0, np.nan, np.nan, np.nan])
+    diverged = ({"run": 3, "step": 70_000, "name": "losses/kl", "title": "seed 3"},)
+    result = dataclasses.replace(make(), stopped=stopped, diverged=diverged)
+    result.metrics[EVALUATED] = values
+    line = main_lines(result.plot().axes[0])[0]
+    np.testing.assert_array_equal(line.get_xdata(), result.steps[1::2])
+    np.testing.assert_allclose(line.get_ydata()[0], 1.5)  # of 0, 1, 2, 3
+    np.testing.assert_allclose(line.get_ydata()[1:3], 2.5)  # of 100, 1, 2, 3
+    np.testing.assert_allclose(line.get_ydata()[3:], 103 / 3)  # of 100, 1, 2
+    # the other runs stop as well: their last values are held in all reports
+    values[1:3, 7:] = [[1.0], [2.0]]
+    stopped[1:3] = 80_000.0
+    line = main_lines(dataclasses.replace(result, stopped=stopped).plot().axes[0])[0]
+    np.testing.assert_array_equal(line.get_xdata(), np.r_[2, 4, 6, 8:13] * 10_000)
+    pooled = plot_results([result, with_best(make(seed=1))])
+    np.testing.assert_array_equal(main_lines(pooled.axes[0])[0].get_xdata(), result.steps[1::2])
+
+
 def test_a_curve_is_solid_while_a_run_trains():
     figure = stopped_run([30_000.0, np.nan, 50_000.0, np.nan]).plot()
     assert len(main_lines(figure.axes[0])[0].get_xdata()) == POINTS
