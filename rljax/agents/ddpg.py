@@ -22,7 +22,7 @@ from rljax.networks.continuous import critic_network, deterministic_policy
 from rljax.networks.policies import from_box
 from rljax.ops import td
 from rljax.ops.diagnostics import action_saturation, q_value_metrics
-from rljax.ops.optimizers import apply_gradients, gradient_norm
+from rljax.ops.optimizers import apply_gradients, global_norm
 from rljax.types import Agent, EnvSpec, PyTree, Replay, identity
 
 
@@ -115,8 +115,8 @@ def ddpg(
         target = off_policy.update_target(target, params, config.tau, batch.target_is_due)
         metrics = {
             "losses/critic_loss": loss, "losses/policy_loss": policy_loss, **q_value_metrics(q),
-            "losses/actor_grad_norm": gradient_norm(actor_grads),
-            "losses/critic_grad_norm": gradient_norm(critic_grads),
+            "losses/actor_grad_norm": global_norm(actor_grads),
+            "losses/critic_grad_norm": global_norm(critic_grads),
             "charts/action_saturation": saturation, **rate_metrics(opt_state),
         }  # fmt: skip
         return Learned(params, target, opt_state), td_error, metrics

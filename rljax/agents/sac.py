@@ -28,7 +28,7 @@ from rljax.networks.continuous import (
 from rljax.networks.policies import from_box
 from rljax.ops import random, td
 from rljax.ops.diagnostics import action_saturation
-from rljax.ops.optimizers import apply_gradients, gradient_norm
+from rljax.ops.optimizers import apply_gradients, global_norm
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, identity
 
 
@@ -220,8 +220,8 @@ def soft_actor_critic(
         metrics = {
             "losses/critic_loss": loss, "losses/policy_loss": policy_loss, **q,
             "losses/entropy": entropy, "losses/alpha": alpha, **metrics,
-            "losses/actor_grad_norm": gradient_norm(actor_grads),
-            "losses/critic_grad_norm": gradient_norm(critic_grads), **rate_metrics(opt_state),
+            "losses/actor_grad_norm": global_norm(actor_grads),
+            "losses/critic_grad_norm": global_norm(critic_grads), **rate_metrics(opt_state),
         }  # fmt: skip
         return Learned(params, target_critic, opt_state), td_error, metrics
 

@@ -20,7 +20,7 @@ from rljax.networks.continuous import action_size, critic_network, deterministic
 from rljax.networks.policies import from_box
 from rljax.ops import random, td
 from rljax.ops.diagnostics import action_saturation
-from rljax.ops.optimizers import apply_gradients, gradient_norm
+from rljax.ops.optimizers import apply_gradients, global_norm
 from rljax.types import Agent, EnvSpec, Mean, PyTree, Replay, identity
 
 
@@ -102,7 +102,7 @@ def td3(
             actor, actor_state = apply_gradients(optimizer.actor, grads, actor_state, actor)
             params = ActorCritic(actor, critic_params)
             target = off_policy.update_target(target, params, config.tau, batch.target_is_due)
-            metrics = loss, gradient_norm(grads), saturation
+            metrics = loss, global_norm(grads), saturation
             return actor, target, actor_state, tuple(Mean(x, jnp.float32(1)) for x in metrics)
 
         def skip(actor, target, actor_state):
@@ -120,7 +120,7 @@ def td3(
         opt_state = ActorCritic(actor_state, critic_state)
         metrics = {
             "losses/critic_loss": loss, "losses/policy_loss": policy_loss, **q,
-            "losses/actor_grad_norm": policy_norm, "losses/critic_grad_norm": gradient_norm(grads),
+            "losses/actor_grad_norm": policy_norm, "losses/critic_grad_norm": global_norm(grads),
             "charts/action_saturation": saturation, **rate_metrics(opt_state),
         }  # fmt: skip
         return Learned(ActorCritic(actor, critic_params), target, opt_state), td_error, metrics

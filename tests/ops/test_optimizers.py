@@ -141,6 +141,8 @@ def test_the_gradient_norm_is_that_before_clipping_and_costs_nothing_beside_it()
     grads = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.array(-4.0)}
     numbers = np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)])
     np.testing.assert_allclose(optimizers.gradient_norm(grads), np.linalg.norm(numbers), rtol=1e-6)
+    by_arrays = optimizers.global_norm(grads)
+    np.testing.assert_allclose(by_arrays, np.linalg.norm(numbers), rtol=1e-6)
     optimizer = optimizers.clipped(optax.sgd(1.0), 0.5)
 
     def roots(with_norm):
