@@ -5,7 +5,6 @@ from typing import Any
 from rljax.ops import shuffling
 from rljax.types import Array, Key
 
-
 # what a config counts, in the error about a run that takes too many
 GRADIENT_STEPS = "gradient steps (`update_epochs` x `num_minibatches` in each update)"
 
