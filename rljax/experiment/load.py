@@ -28,7 +28,7 @@ from rljax.types import params_of
 def load(run_dir: str | Path, *, env: Any = None, agent: Any = None, **pieces: Any) -> Result:
     """Loads a run with its states, so that its policies can be used.
 
-    The run may be complete, interrupted, or still going on in another process: then the curves and
+    The run may be complete, interrupted, or in progress in another process: then the curves and
     the states are those of the last checkpoint. Only `rljax.load_result` works without JAX; it
     loads the curves of a complete run.
 
