@@ -143,7 +143,11 @@ class TrainingLoop:
         return view
 
     def _add(self, found: Mapping[int, Divergence]) -> None:
-        """Adds diverged runs; raises a `FloatingPointError` if no run is left."""
+        """Adds diverged runs; raises a `FloatingPointError` if no run is left.
+
+        A run that has stopped early is advanced further without being shown: it cannot diverge.
+        """
+        found = {run: first for run, first in found.items() if np.isnan(self.stopped[run])}
         self.diverged = {**found, **self.diverged}
         path = self.directory.path if self.directory else None
         divergence.check(self.plan, self.diverged, path)

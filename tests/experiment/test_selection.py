@@ -134,6 +134,13 @@ def test_each_seed_stops_by_itself():
     assert len(np.unique(run.stopped[1])) > 1  # seeds of one setting stop at different steps
 
 
+def test_a_run_that_has_stopped_cannot_diverge():
+    run = train(rate=[0.1, 0.001], until=0.6, eval_interval=16, stop_at=-0.25, stop_by="seed")
+    assert np.isfinite(run.stopped[0]).all() and np.isnan(run.stopped[1]).all()
+    assert run.diverged == () and np.isfinite(run.metric(EVAL)).all()  # at 0.6 it would be NaN
+    assert np.isfinite(run.params["x"]).all() and np.isfinite(run.evaluation["returns"]).all()
+
+
 def test_a_run_that_never_reaches_the_return_is_trained_to_its_end():
     run = train(eval_interval=16, stop_at=1.0)
     assert np.isnan(run.stopped).all()
