@@ -9,6 +9,7 @@ import numpy as np
 from rljax import config as configs
 from rljax.experiment.directory import storing, writable
 from rljax.experiment.hyperparameters import split_hyperparameters
+from rljax.experiment.initial_params import checked_agent_states, loaded
 from rljax.experiment.make_plan import agent_row, from_record, make_plan
 from rljax.experiment.options import RECORDED
 from rljax.experiment.plan import Plan
@@ -70,19 +71,34 @@ def groups_from_record(
     return make_groups(settings=arguments.pop("settings", None), **arguments)
 
 
+def checked_source(found: list[Group], initial_params: Any) -> Any:
+    """Returns the source of initial parameters, loaded and checked for the networks of all plans.
+
+    Raises:
+      ValueError: see `initial_params.checked_agent_states`.
+    """
+    source = loaded(initial_params)
+    for group in found if source is not None else ():
+        checked_agent_states(group.plan, source)
+    return source
+
+
 def run_groups(
-    found: list[Group], run_dir: str | Path | None = None, *, resume: bool = False, **how: Any
-) -> Result:
+    found: list[Group], run_dir: str | Path | None = None, *, resume: bool = False,
+    initial_params: Any = None, **how: Any,
+) -> Result:  # fmt: skip
     """Trains each plan in turn, and returns one result of all settings.
 
     Args:
       found: the plans.
       run_dir: the run directory; that of program i is `program-i` in it.
       resume: continue the programs that are not complete.
+      initial_params: as in `rljax.train`.
       how: the other arguments of `run_plan`.
     """
     if len(found) == 1:
-        return run_plan(found[0].plan, run_dir, resume=resume, **how)
+        return run_plan(found[0].plan, run_dir, resume=resume, initial_params=initial_params, **how)
+    how["initial_params"] = checked_source(found, initial_params)
     if run_dir is not None and not resume:
         _create(found, Path(run_dir))
     results = []

@@ -15,6 +15,23 @@ from rljax.training.runs import Runs
 from rljax.types import PyTree, Shared, params_of
 
 
+def loaded(source: Any) -> Any:
+    """Returns the `Result` of a run directory, or anything else as it is.
+
+    Raises:
+      ValueError: there is no run in the directory, or see `rljax.load`.
+    """
+    if not isinstance(source, (str, Path)):
+        return source
+    from rljax.experiment.load import load
+
+    if not (Path(source) / "config.toml").is_file():
+        raise ValueError(
+            f"`initial_params` is {str(source)!r}, but it must be the directory of a run."
+        )
+    return load(source)
+
+
 def checked_agent_states(plan: Plan, source: Any) -> tuple[PyTree, PyTree]:
     """Returns initial parameters, and the agent states that they come from, with an axis of runs.
 
@@ -30,10 +47,7 @@ def checked_agent_states(plan: Plan, source: Any) -> tuple[PyTree, PyTree]:
       ValueError: the structure or a shape differs from that of the agent's parameters, or they are
         of another number of runs.
     """
-    if isinstance(source, (str, Path)):
-        from rljax.experiment.load import load
-
-        source = load(source)
+    source = loaded(source)
     states = source.state.agent if isinstance(source, Result) and source.state else None
     params = source.params if isinstance(source, Result) else source
     if params is None:
