@@ -97,13 +97,15 @@ def check_evaluations(
     Raises:
       ValueError: an option is out of range, or has no effect without another one.
     """
-    eval_interval = configs.at_least("eval_interval", eval_interval or 0, 0, MAX_STEPS)
+    eval_interval = 0 if eval_interval is None else eval_interval
+    eval_interval = configs.at_least("eval_interval", eval_interval, 0, MAX_STEPS)
     per_report = config.num_updates / num_reports * config.num_envs * config.num_steps
     if 0 < eval_interval < math.floor(per_report):
         raise ValueError(
             f"`eval_interval` is {eval_interval}, but evaluations are made at reports, which are "
             f"{math.ceil(per_report)} steps apart: raise it, or raise `num_reports`."
         )
+    stop_by = configs.convert("stop_by", stop_by, str)
     if stop_by not in STOP_BY:
         raise ValueError(f"`stop_by` is {stop_by!r}, but it must be one of {', '.join(STOP_BY)}.")
     if stop_at is None:
