@@ -95,6 +95,15 @@ class ActionNoise(NamedTuple):
     has_memory: bool = False
 
 
+def check_action_noise(noise: Any) -> ActionNoise:
+    """Returns exploration noise; raises a `ValueError` if it is no `ActionNoise`."""
+    if not isinstance(noise, ActionNoise):
+        raise ValueError(
+            f"`action_noise` is {noise!r}, but it must be an `ActionNoise`, such as `gaussian(0.1)`."
+        )
+    return noise
+
+
 def gaussian(std: Any) -> ActionNoise:
     """Independent normal noise of standard deviation `std`."""
     return ActionNoise(lambda memory, normal: (std * normal, memory))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.agents import continuous, off_policy
-from rljax.agents.acting import ActionNoise, noisy_policy
+from rljax.agents.acting import ActionNoise, check_action_noise, noisy_policy
 from rljax.agents.continuous import ActorCritic, DeterministicConfig
 from rljax.agents.off_policy import Learned
 from rljax.config import config, option
@@ -127,6 +127,6 @@ def ddpg(
     def greedy_action(state, obs):
         return policy.apply(state.params.actor, loop.standardize(state, obs))
 
-    noise = action_noise or continuous.exploration_noise(config)
+    noise = check_action_noise(action_noise or continuous.exploration_noise(config))
     acting = noisy_policy(spec, greedy_action, noise, config.learning_starts)
     return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
