@@ -99,7 +99,8 @@ def check_action_noise(noise: Any) -> ActionNoise:
     """Returns exploration noise; raises a `ValueError` if it is no `ActionNoise`."""
     if not isinstance(noise, ActionNoise):
         raise ValueError(
-            f"`action_noise` is {noise!r}, but it must be an `ActionNoise`, such as `gaussian(0.1)`."
+            f"`action_noise` is {noise!r}, but it must be an `ActionNoise`, such as "
+            "`gaussian(0.1)`."
         )
     return noise
 
