@@ -84,6 +84,13 @@ def test_errors_name_the_mistake_and_the_cure(line, message, capsys):
     assert len(error.splitlines()) == 1
 
 
+def test_options_that_exclude_each_other_leave_no_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = "train q_learning rljax/Maze --eval-interval 5000 --eval-episodes 0"
+    assert main(line.split()) == 2 and "`eval_episodes` is 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_divergence_and_interrupts_have_their_exit_codes(monkeypatch, capsys):
     for error, code in ((FloatingPointError("x is NaN"), 1), (KeyboardInterrupt("saved"), 130)):
 

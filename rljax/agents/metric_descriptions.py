@@ -13,7 +13,7 @@ class Metric(NamedTuple):
 
     Attributes:
       name: its name, "family/quantity".
-      formula: its formula, or what it is.
+      formula: its formula, or a definition in words.
       agents: the agents that report it; empty if it does not depend on the agent.
       condition: when it is reported; empty if always.
     """

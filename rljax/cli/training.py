@@ -51,7 +51,7 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
     plan = planned[0].plan
     if note and is_first:
         print(note, file=sys.stderr)
-    run_plan.check_options(run_dir or "runs", **how)
+    run_plan.check_options(plan, run_dir or "runs", **how)
     initial_params = groups.checked_source(planned, initial_params)
     run_dir = run_dir or directory.new_directory(plan.agent, plan.env_id)
     result = groups.run_groups(planned, run_dir, initial_params=initial_params, **how)

@@ -1,6 +1,5 @@
 """`rljax.load`: the result of a run with its states, from its directory."""
 
-import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -15,13 +14,12 @@ from rljax.experiment.groups import directory_of, groups_from_record, joined
 from rljax.experiment.options import read_record
 from rljax.experiment.plan import Plan
 from rljax.experiment.provenance import read_entries
-from rljax.experiment.saved import Saved, SavedTree
+from rljax.experiment.saved import Saved, SavedTree, with_states
 from rljax.ops.precision import in_32_bits
 from rljax.results.arrays import Best
 from rljax.results.files import load_result
 from rljax.results.result import Result
 from rljax.results.storage import RECORD
-from rljax.types import params_of
 
 
 @in_32_bits
@@ -77,11 +75,7 @@ def _load(run_dir: Path, plan: Plan) -> Result:
     """Returns the result of one program."""
     tree, saved = load_checkpoint(run_dir, plan)
     result = _complete_result(run_dir, plan, saved) or _result_so_far(run_dir, plan, tree, saved)
-    state = plan.by_setting(plan.first_workers(tree.runs.state))
-    best = result.best and result.best._replace(state=plan.by_setting(tree.best))
-    return dataclasses.replace(
-        result, plan=plan, state=state, params=params_of(state.agent), best=best
-    )
+    return with_states(result, plan, tree)
 
 
 def _complete_result(run_dir: Path, plan: Plan, saved: Saved) -> Result | None:

@@ -121,9 +121,8 @@ class TrainingLoop:
 
     @property
     def _is_done(self) -> bool:
-        has_ended = ~np.isnan(self.stopped)
-        has_ended[list(self.diverged)] = True
-        return self.num_updates >= self.plan.config.num_updates or bool(has_ended.all())
+        is_complete = self.num_updates >= self.plan.config.num_updates
+        return is_complete or len(self._ended) == self.plan.num_runs
 
     @property
     def _ended(self) -> set[int]:

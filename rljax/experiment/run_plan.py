@@ -1,6 +1,5 @@
 """Training of a plan from start to end, with its files, signals and evaluation."""
 
-import dataclasses
 import sys
 import time
 import warnings
@@ -47,14 +46,8 @@ def run_plan(
 ) -> Result:  # fmt: skip
     """Trains, evaluates and saves a plan; arguments and errors are those of `train`."""
     eval_episodes, progress, writers, save_seconds = check_options(
-        run_dir, eval_episodes, progress, writers, save_seconds
+        plan, run_dir, eval_episodes, progress, writers, save_seconds
     )
-    if plan.eval_interval and not eval_episodes:
-        raise ValueError(
-            f"`eval_episodes` is 0, but `eval_interval` is {plan.eval_interval}: set the number of "
-            "episodes, or leave `eval_interval` out."
-        )
-    check_size(writers, plan)
     run_dir = None if run_dir is None else Path(run_dir)
     if resume and run_dir is None:
         raise ValueError("`resume` is True, but `run_dir` is None: pass the directory of the run.")
@@ -77,8 +70,8 @@ def run_plan(
         bar = on_exit.enter_context(_progress_bar(plan, progress if is_first else False))
         together = jax.process_count() > 1  # the processes agree on signals between chunks
         interrupt = on_exit.enter_context(interruptible(resume_hint(run_dir), waits=together))
-        groups = directory.num_shards if directory else None  # as before: they affect last bits
-        placement = parallel.place(plan.num_runs, groups, plan.workers)
+        before = directory.num_shards if directory else None  # the shards affect the last bits
+        placement = parallel.place(plan.num_runs, before, plan.workers)
         runs = _compile(plan, placement)
         best, saved = restore(directory, plan, runs)
         if start is not None:
@@ -96,8 +89,8 @@ def run_plan(
             opened = on_exit.enter_context(
                 open_writers(writers if is_first else (), path, saved.rows, plan)
             )
-        groups = None if plan.workers > 1 else placement.num_shards
-        selection = _selection(plan, runs, eval_episodes, groups, saved, best)
+        num_shards = None if plan.workers > 1 else placement.num_shards
+        selection = _selection(plan, runs, eval_episodes, num_shards, saved, best)
         rows = [(step, dict(row)) for step, row in saved.rows]
         loop = TrainingLoop(
             plan, runs, run_dir, directory, opened, bar, interrupt, save_seconds, rows,
@@ -105,7 +98,7 @@ def run_plan(
         )  # fmt: skip
         with interrupt.waiting():
             loop.run()
-        result = _result(loop, eval_episodes, groups)
+        result = _result(loop, eval_episodes, num_shards)
         if directory:
             with interrupt.waiting(), storing(run_dir):
                 result.save(directory.path)
@@ -116,8 +109,8 @@ def run_plan(
 
 
 def check_options(
-    run_dir: Any, eval_episodes: Any = 100, progress: Any = None, writers: Any = ("jsonl",),
-    save_seconds: Any = 30.0,
+    plan: Plan, run_dir: Any, eval_episodes: Any = 100, progress: Any = None,
+    writers: Any = ("jsonl",), save_seconds: Any = 30.0,
 ) -> tuple[int, bool | None, Any, float]:  # fmt: skip
     """Returns the options of `run_plan` in their types, checked before anything is written.
 
@@ -130,7 +123,14 @@ def check_options(
     progress = None if progress is None else configs.convert("progress", progress, bool)
     if run_dir is not None and not str(run_dir).strip():
         raise ValueError("`run_dir` is empty: give the path of a directory, or leave it out.")
-    return eval_episodes, progress, check_writers(writers, run_dir), save_seconds
+    if plan.eval_interval and not eval_episodes:
+        raise ValueError(
+            f"`eval_episodes` is 0, but `eval_interval` is {plan.eval_interval}: set the number of "
+            "episodes, or leave `eval_interval` out."
+        )
+    writers = check_writers(writers, run_dir)
+    check_size(writers, plan)
+    return eval_episodes, progress, writers, save_seconds
 
 
 def _complete_result(plan: Plan, run_dir: Path, progress: bool | None) -> Result | None:
@@ -151,11 +151,7 @@ def _complete_result(plan: Plan, run_dir: Path, progress: bool | None) -> Result
     found = saved_files.load(run_dir / "checkpoint", plan)
     if not found or not found[1].is_complete(plan):
         return result
-    tree, _ = found
-    state = plan.by_setting(plan.first_workers(tree.runs.state))
-    best = result.best and result.best._replace(state=plan.by_setting(tree.best))
-    params = params_of(state.agent)
-    return dataclasses.replace(result, plan=plan, state=state, params=params, best=best)
+    return saved_files.with_states(result, plan, found[0])
 
 
 def _selection(

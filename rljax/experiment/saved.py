@@ -16,9 +16,10 @@ from rljax.experiment.json_lines import Rows
 from rljax.experiment.lengthen import lengthened
 from rljax.experiment.options import RUN_OPTIONS
 from rljax.experiment.plan import Plan
+from rljax.results.result import Result
 from rljax.training import acting
 from rljax.training.runs import RunState, template
-from rljax.types import PyTree
+from rljax.types import PyTree, params_of
 
 
 class Saved(NamedTuple):
@@ -112,6 +113,14 @@ def load(
     tree = like if plan.eval_interval else like.runs
     found = checkpoint.restore(directory, tree, partial(parse, plan))
     return found and (found[0] if plan.eval_interval else SavedTree(found[0]), found[1])
+
+
+def with_states(result: Result, plan: Plan, tree: SavedTree) -> Result:
+    """Returns a result with the plan and the states of a checkpoint."""
+    state = plan.by_setting(plan.first_workers(tree.runs.state))
+    best = result.best and result.best._replace(state=plan.by_setting(tree.best))
+    params = params_of(state.agent)
+    return dataclasses.replace(result, plan=plan, state=state, params=params, best=best)
 
 
 def parse(plan: Plan, path: Path, meta: Any) -> Saved:

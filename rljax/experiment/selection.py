@@ -8,13 +8,14 @@ import numpy as np
 
 from rljax.experiment.evaluator import Evaluator
 from rljax.experiment.plan import Plan
+from rljax.results.figures import EVALUATION_RETURN
 from rljax.results.result import Best
 from rljax.training import acting
 from rljax.training.batching import choose
 from rljax.training.runs import Runs
 from rljax.types import PyTree
 
-EVAL_RETURN, EVAL_LENGTH = "eval/episodic_return", "eval/episodic_length"
+EVAL_RETURN, EVAL_LENGTH = EVALUATION_RETURN, "eval/episodic_length"
 
 
 class Selected(NamedTuple):

@@ -1,5 +1,6 @@
 """Writers to a service such as Weights & Biases, whose runs stand for settings or seeds."""
 
+import abc
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ class Log(NamedTuple):
     first_step: int = 0
 
 
-class Service:
+class Service(abc.ABC):
     """The part that `WandB` and `Trackio` share; arguments are described there."""
 
     extra = ""  # the writer, its package and its extra have one name
@@ -102,9 +103,9 @@ class Service:
             if step >= first_step:
                 run.log(row, step=int(step))
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Finishes the runs of the service."""
-        raise NotImplementedError
 
     def _members(self, plan: "Plan") -> Sequence[tuple[Sequence[str], np.ndarray]]:
         """Returns for each run of the service its labels, and its runs `[settings, seeds]`."""
@@ -125,12 +126,12 @@ class Service:
         """Returns options for those that are not given."""
         return {"project": "rljax", "name": experiment}
 
+    @abc.abstractmethod
     def _start(
         self, directory: Path | None, options: dict[str, Any], labels: Sequence[str],
         curves: dict[str, np.ndarray],
     ) -> Log:  # fmt: skip
         """Opens one run of the service."""
-        raise NotImplementedError
 
 
 def _experiment(directory: Path | None, plan: "Plan") -> str:

@@ -46,7 +46,7 @@ def explained_variance(
 
 
 def action_saturation(action: Array) -> Array:
-    """Returns the fraction of the numbers of actions that are at or near a bound, or beyond it.
+    """Returns the fraction of action components that saturate: within 1 % of a bound or outside.
 
         mean(|a| >= 0.99)
 

@@ -26,7 +26,7 @@ import platformdirs
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 VARIABLE = "RLJAX_CACHE"
-MAX_BYTES = 2**30  # of a directory; JAX removes the least recently used programs beyond it
+MAX_BYTES = 2**30  # of a directory; JAX keeps it below by removing the least recently used programs
 MIN_FREE_BYTES = 2**27  # on a disk with less the cache stays off
 MIN_COMPILE_SECONDS = 0.0  # programs that compile faster are not cached
 UNUSED_SECONDS = 60 * 24 * 3600  # after which the directory of another version is removed
