@@ -46,7 +46,8 @@ over its gradient steps. With several devices (`devices=N`) they are means over 
 `charts/episodic_return` is the mean return of the episodes that ended since the last report; if
 none ended, that of the report before. It is NaN until every environment has completed an episode:
 short episodes end first, and in a task such as Acrobot they are not like the others. The progress
-bar, the table, `run.returns` and the figures show this number, over seeds as an interquartile mean.
+bar, the table and `run.returns` show this number, over seeds as an interquartile mean, and so do
+the figures of runs without `eval_interval`.
 The bar of a sweep shows the best and the median setting.
 
 ## Learning rates

@@ -67,16 +67,16 @@ METRICS = (
     Metric("charts/critic_learning_rate", "learning rate of the critics", CRITICS,
            "if it is known"),
     Metric("charts/action_saturation",
-           "fraction of the numbers of the sampled actions with abs(a) >= 0.99; a is in units of "
-           "half the range of the action, before it is clipped to [-1, 1]",
+           "fraction of the components of the sampled actions with abs(a) >= 0.99; a is in units "
+           "of half the range of the action, before it is clipped to [-1, 1]",
            POLICY_GRADIENT, "with continuous actions"),
     Metric("charts/action_saturation",
-           "fraction of the numbers of the policy's actions in the replayed states with "
+           "fraction of the components of the policy's actions in the replayed states with "
            "abs(a) >= 0.99; a in [-1, 1] is the output of the tanh",
            _names("ddpg td3 sac simba mbpo"), "with continuous actions"),
     Metric("charts/action_saturation",
-           "fraction of the numbers of the executed actions with abs(a) >= 0.99; a in [-1, 1] is "
-           "in units of half the range of the action", ("pets",), "with continuous actions"),
+           "fraction of the components of the executed actions with abs(a) >= 0.99; a in [-1, 1] "
+           "is in units of half the range of the action", ("pets",), "with continuous actions"),
     Metric("charts/replay_fill",
            "stored items / capacity of the replay buffer, after the rollout was added",
            (*DQN, *CRITICS, "pets", *SEARCH)),
@@ -179,7 +179,8 @@ METRICS = (
            "with `eval_interval`"),
     Metric("time/steps_per_second",
            "environment steps of all runs per second of training, without compilation, evaluation "
-           "and saving"),
+           "and saving; only for writers and `on_report`, because the files of a run depend on its "
+           "options alone"),
 )  # fmt: skip
 
 
