@@ -1,7 +1,7 @@
 """Runs that are killed at random moments and resumed, compared with an uninterrupted run.
 
-    python benchmarks/robustness/kills.py                     100 SIGKILLs over 6 agents
-    python benchmarks/robustness/kills.py --kills 12 --agents ppo,sac
+    python benchmarks/faults/kills.py                     100 SIGKILLs over 6 agents
+    python benchmarks/faults/kills.py --kills 12 --agents ppo,sac
 
 Each agent trains once without an interruption. Other runs of it are killed by SIGKILL, resumed,
 killed again, and so on. After `--per-run` kills a run is resumed to its end, and its metrics,

@@ -1,7 +1,7 @@
 """Damage to each file of a run, and checkpoints with hostile headers: detected or harmless?
 
-    python benchmarks/robustness/corruption.py                      220 changes of each file
-    python benchmarks/robustness/corruption.py --changes 40
+    python benchmarks/faults/corruption.py                      220 changes of each file
+    python benchmarks/faults/corruption.py --changes 40
 
 A small run is trained in a temporary directory. Each file of it is damaged, half of the times by a
 flipped bit, else by bytes that are cut out or off. Then everything that reads the file reads it:

@@ -1,7 +1,7 @@
 """Planted faults: one wrong line in the code of an agent, and whether the tests notice it.
 
-    python benchmarks/robustness/mutation.py                  all faults, about half an hour
-    python benchmarks/robustness/mutation.py --only trpo pqn  the faults of two agents
+    python benchmarks/faults/mutation.py                  all faults, about half an hour
+    python benchmarks/faults/mutation.py --only trpo pqn  the faults of two agents
 
 Each fault of `faults.toml` is planted in a temporary copy of the package. The tests of the agent
 run against the copy, then the tests of all agents in environments with known values. A fault is
