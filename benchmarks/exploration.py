@@ -73,10 +73,17 @@ class Row(NamedTuple):
 
 DQN = DQNConfig, with_bonus(rljax.dqn, 3e-4)
 PPO = PPOConfig, with_bonus(rljax.ppo, 1e-2)  # fewer updates, so a larger learning rate
-SMALL_EPSILON = {"eps_start": 0.05, "target_update_interval": 100}
+SMALL_EPSILON = {
+    "eps_start": 0.05, "eps_end": 0.05, "target_update_interval": 100, "n_step": 1,
+    "normalize_obs": False, "anneal_lr": False,
+}  # fmt: skip
+ROLLOUTS = {
+    "num_steps": 64, "num_minibatches": 4, "learning_rate": 2e-3, "normalize_obs": False,
+    "normalize_reward": False,
+}  # fmt: skip
 ROWS = {
     "dqn-10": Row(DQN, 10, SMALL_EPSILON | {"total_timesteps": 20_000}),
-    "ppo-10": Row(PPO, 10, {"total_timesteps": 200_000}),
+    "ppo-10": Row(PPO, 10, ROLLOUTS | {"total_timesteps": 200_000}),
     "dqn-20": Row(DQN, 20, SMALL_EPSILON | {"total_timesteps": 100_000}),
 }
 

@@ -188,7 +188,8 @@ def learning_table(options: argparse.Namespace) -> Table:
     )  # fmt: skip
     settings = {
         "ppo": {"num_envs": NUM_ENVS, "num_steps": 128, "num_minibatches": 4, "update_epochs": 4,
-                "learning_rate": 2.5e-4, "clip_eps": 0.1, "ent_coef": 0.01, "anneal_lr": True},
+                "learning_rate": 2.5e-4, "clip_eps": 0.1, "ent_coef": 0.01, "anneal_lr": True,
+                "normalize_obs": False, "normalize_reward": False},
         "random": {"num_envs": NUM_ENVS, "num_steps": 128},
     }  # fmt: skip
     for name, config in settings.items():

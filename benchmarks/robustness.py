@@ -161,8 +161,8 @@ def main() -> None:
     chosen = harness.names(options.tasks) or [task.env_id for task in TASKS]
     table = Table(
         "Seeds that the defaults solve",
-        f"Mean return of {EPISODES} greedy episodes of each seed's final policy: the number of seeds "
-        "that reach the threshold, and quantiles over seeds. `reached` is the median of the "
+        f"Mean return of {EPISODES} greedy episodes of each seed's final policy: the number of "
+        "seeds that reach the threshold, and quantiles over seeds. `reached` is the median of the "
         "environment steps until the training return reaches the threshold.",
         "environment", "agent", ">steps", ">solved", ">minimum", ">5 %", ">25 %", ">median",
         ">reached", ">seconds",

@@ -6,8 +6,10 @@ import numpy as np
 
 from rljax.experiment.make_plan import make_plan
 from rljax.experiment.policy import Policy
+from rljax.ops.precision import in_32_bits
 
 
+@in_32_bits  # as in training
 def random_state(plan, seed=0):
     """Returns an agent's state whose floats are random; variances are positive, and counts 1."""
     config = plan.config

@@ -135,7 +135,8 @@ def table_family(options, terminated_value, state_values=False):
 
 POLICY = {
     "num_envs": 4, "num_steps": 16, "total_timesteps": 4 * 16 * 400, "learning_rate": 0.02,
-    "update_epochs": 2, "num_minibatches": 1, "max_grad_norm": 10.0,
+    "update_epochs": 2, "num_minibatches": 1, "max_grad_norm": 10.0, "normalize_obs": False,
+    "normalize_reward": False,
 }  # fmt: skip
 
 
@@ -160,6 +161,7 @@ VALUE_BASED = {
     "train_frequency": 8, "target_update_interval": 64, "trace_lambda": TRACE_LAMBDA,
     "v_min": -2.0, "v_max": 12.0, "num_atoms": 29, "num_quantiles": 40, "kappa": 0.0,
     "update_epochs": 2, "num_minibatches": 1, "exploration_fraction": 0.5, "eps_end": 0.2,
+    "normalize_obs": False,
 }  # fmt: skip
 
 
@@ -329,11 +331,11 @@ FAMILIES = {
     "one-step policy": policy_family(lambda: n_step_value(1)),
     "GAE policy": policy_family(gae_value),
     "Monte Carlo policy": policy_family(lambda: n_step_value(8)),
-    "DQN": value_family(lambda: n_step_value(1)),
+    "DQN": value_family(lambda: n_step_value(1), n_step=1),
     "PQN": value_family(gae_value, layer_norm=True),
-    "C51": value_family(lambda: n_step_value(1), categorical_mean, NUM_ATOMS),
-    "Rainbow": value_family(lambda: n_step_value(3), categorical_mean, NUM_ATOMS),
-    "QR-DQN": value_family(quantile_value, quantile_mean, NUM_QUANTILES, batch_size=16),
+    "C51": value_family(lambda: n_step_value(1), categorical_mean, NUM_ATOMS, n_step=1),
+    "Rainbow": value_family(lambda: n_step_value(3), categorical_mean, NUM_ATOMS, n_step=3),
+    "QR-DQN": value_family(quantile_value, quantile_mean, NUM_QUANTILES, batch_size=16, n_step=1),
     "DDPG": continuous_family(DeterministicPolicy, identity, ensemble=False),
     "TD3": continuous_family(DeterministicPolicy, identity, ensemble=True),
     # alpha falls, so that values are nearly those without entropy

@@ -17,6 +17,7 @@ STOCK: dict[str, Any] = {  # the defaults of PureJaxRL; the same in all programs
     "num_minibatches": 4, "learning_rate": 2.5e-4, "anneal_lr": True, "gamma": 0.99,
     "gae_lambda": 0.95, "clip_eps": 0.2, "clip_value": True, "ent_coef": 0.01, "vf_coef": 0.5,
     "max_grad_norm": 0.5, "hidden_sizes": (64, 64), "activation": "tanh",
+    "normalize_obs": False, "normalize_reward": False,
 }  # fmt: skip
 ROLLOUT = STOCK["num_envs"] * STOCK["num_steps"]
 

@@ -42,7 +42,6 @@ class RainbowConfig(C51Config):
     dueling: bool = option(True, "dueling network: separate value and advantage streams")
     noisy: bool = option(True, "NoisyNet exploration instead of epsilon-greedy")
     prioritized: bool = option(True, "prioritized experience replay instead of uniform")
-    n_step: int = option(3, "number of rewards in an n-step return", low=1)
     priority_exponent: float = option(
         0.5, "priority exponent alpha; 0 samples uniformly", low=0, high=1
     )

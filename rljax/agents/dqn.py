@@ -2,7 +2,9 @@
 
 Double DQN (https://arxiv.org/abs/1509.06461) is another `bootstrap`, dueling
 (https://arxiv.org/abs/1511.06581) another `network`, prioritized replay another `replay`. Differs
-from the paper: Adam for RMSProp; target updates are counted in environment steps.
+from the paper: Adam for RMSProp; target updates are counted in environment steps. The defaults
+differ too: 3-step returns, normalized observations and an annealed learning rate, without which
+some seeds do not learn (docs/robustness.md).
 """
 
 from collections.abc import Callable
@@ -33,18 +35,21 @@ from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, Transition, ident
 class QConfig(ReplayConfig):
     """Options of every algorithm of the DQN family."""
 
+    total_timesteps: int = option(200_000, "environment steps of the whole run", low=1)
+    buffer_size: int = option(200_000, "capacity of the replay buffer, in transitions", low=1)
     learning_rate: float = option(1e-3, "learning rate of the optimizer", above=0)
-    anneal_lr: bool = option(False, "anneal the learning rate linearly to 0")
+    anneal_lr: bool = option(True, "anneal the learning rate linearly to 0")
     max_grad_norm: float = option(10.0, "maximum global norm of the gradient", above=0)
     eps_start: float = option(1.0, "initial epsilon of the epsilon-greedy policy", low=0, high=1)
-    eps_end: float = option(0.05, "final epsilon of the epsilon-greedy policy", low=0, high=1)
+    eps_end: float = option(0.01, "final epsilon of the epsilon-greedy policy", low=0, high=1)
     exploration_fraction: float = option(
         0.2, "fraction of training over which epsilon is annealed linearly", low=0, high=1
     )
     double: bool = option(False, "double DQN: select the next action with the online network")
     dueling: bool = option(False, "dueling network: separate value and advantage streams")
+    n_step: int = option(3, "number of rewards in an n-step return", low=1)
     noisy: bool = option(False, "NoisyNet exploration instead of epsilon-greedy")
-    normalize_obs: bool = option(False, "normalize observations by running mean and variance")
+    normalize_obs: bool = option(True, "normalize observations by running mean and variance")
     activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
 
 

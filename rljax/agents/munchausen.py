@@ -22,6 +22,7 @@ class MunchausenConfig(DQNConfig):
     temperature: float = option(0.03, "temperature tau of the softmax policy", above=0)
     munchausen_coef: float = option(0.9, "weight alpha of the log-policy in the reward", low=0)
     munchausen_clip: float = option(-1.0, "lower bound l0 of tau times the log-policy")
+    n_step: int = option(1, "number of rewards in an n-step return", low=1)
 
     def __post_init__(self):
         super().__post_init__()

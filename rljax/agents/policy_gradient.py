@@ -31,9 +31,9 @@ class PolicyGradientConfig(RunConfig):
     anneal_lr: bool = option(True, "anneal the learning rate linearly to 0")
     max_grad_norm: float = option(0.5, "maximum global norm of the gradient", above=0)
     ent_coef: float = option(0.0, "entropy bonus coefficient", low=0)
-    normalize_obs: bool = option(False, "normalize observations by running mean and variance")
+    normalize_obs: bool = option(True, "normalize observations by running mean and variance")
     normalize_reward: bool = option(
-        False, "scale rewards by the standard deviation of the discounted return"
+        True, "scale rewards by the standard deviation of the discounted return"
     )
     hidden_sizes: tuple[int, ...] = option((64, 64), "units of each hidden layer", low=1)
     activation: str = option("tanh", "activation of the hidden layers", choices=tuple(ACTIVATIONS))

@@ -38,10 +38,10 @@ from rljax.types import Agent, Array, EnvSpec, Metrics, PyTree, identity
 
 @config
 class PPOConfig(GAEConfig):
-    num_steps: int = option(64, "rollout length per environment", low=1)
-    learning_rate: float = option(2e-3, "learning rate of the optimizer", above=0)
+    num_steps: int = option(256, "rollout length per environment", low=1)
+    learning_rate: float = option(5e-4, "learning rate of the optimizer", above=0)
     update_epochs: int = option(10, "epochs over each rollout", low=1)
-    num_minibatches: int = option(4, "minibatches per epoch", low=1)
+    num_minibatches: int = option(8, "minibatches per epoch", low=1)
     surrogate: str = option("clip", "surrogate objective of the policy", choices=("clip", "kl"))
     clip_eps: float = option(0.2, "clipping epsilon of the probability ratio", above=0)
     target_kl: float = option(0.01, "target KL divergence of the adaptive penalty", above=0)

@@ -16,6 +16,7 @@ from rljax.results import (
     drawing,
     figures,
     frames,
+    health,
     statistics,
     storage,
     sweeps,
@@ -151,6 +152,19 @@ class Result:
         else:
             scores = np.asarray(self.returns, np.float64)[..., -1]
         return scores.reshape(-1, self.num_seeds)
+
+    def health(self) -> list[dict[str, Any]]:
+        """Returns the runs that show signs of failed learning, at most one sign for each.
+
+        A run shows a sign if all its episodes were equal, if its action values are far outside the
+        range of the returns, if its return became constant at the lowest value, or if it lost more
+        than half of what it had learned. See docs/robustness.md.
+
+        Returns:
+          For each such run its index "run" among settings and seeds, the swept values "setting",
+          the "seed", and a "text" with what happened and what may help.
+        """
+        return health.health(self)
 
     def ranking(self) -> list[int]:
         """Returns the indices of `settings`, best first; equal ones keep their order.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rljax.results import figures, statistics, texts
+from rljax.results import figures, health, statistics, texts
 
 if TYPE_CHECKING:
     from rljax.results.result import Result
 
-MAX_DIVERGED = 5  # diverged runs named in a summary
+MAX_NAMED = 5  # diverged or failed runs named in a summary
 MAX_ROWS = 30  # settings in the table of a sweep
 CELL = "text-align:left; padding:2px 12px 2px 0"
 
@@ -116,15 +116,31 @@ def _stopped(steps: np.ndarray) -> str:
 
 
 def _notes(result: "Result") -> list[str]:
-    """Returns what the columns of a sweep are, and the diverged runs."""
+    """Returns what the columns of a sweep are, and the runs that diverged or failed to learn."""
     notes = []
     if result.sweep:
         seeds = texts.count(result.num_seeds, "seed")
         notes.append(f"interquartile mean over {seeds} [95 % interval], best setting first")
     if (more := len(result.settings) - MAX_ROWS) > 0:
         notes[-1] += f"; {texts.count(more, 'more setting')} in `run.frame()`"
-    for run in result.diverged[:MAX_DIVERGED]:
+    for run in result.diverged[:MAX_NAMED]:
         notes.append(f"diverged: {run['title']} at step {run['step']:,} ({run['name']})")
-    if (more := len(result.diverged) - MAX_DIVERGED) > 0:
+    if (more := len(result.diverged) - MAX_NAMED) > 0:
         notes.append(f"diverged: {texts.count(more, 'more run')}")
-    return notes
+    return [*notes, *_signs(result)]
+
+
+def _signs(result: "Result") -> list[str]:
+    """Returns the signs of failed learning, one line for all seeds that show the same."""
+    seeds: dict[str, list[int]] = {}
+    for sign in health.health(result):
+        setting = ", ".join(f"{name} {texts.value(x)}" for name, x in sign["setting"].items())
+        text = f"{setting}: {sign['text']}" if setting else sign["text"]
+        seeds.setdefault(text, []).append(sign["seed"])
+    lines = [
+        f"seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))}: {text}"
+        for text, of in seeds.items()
+    ]
+    if (more := len(lines) - MAX_NAMED) > 0:
+        lines[MAX_NAMED:] = [f"{texts.count(more, 'more sign')} of failed learning: run.health()"]
+    return lines

@@ -19,6 +19,7 @@ SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
 CONFIG = A2CConfig(
     num_envs=B, num_steps=T, total_timesteps=T * B * UPDATES, hidden_sizes=(5,), learning_rate=0.03,
     gamma=0.9, gae_lambda=0.8, ent_coef=0.02, vf_coef=0.7, max_grad_norm=0.3, anneal_lr=True,
+    normalize_obs=False, normalize_reward=False,
 )  # fmt: skip
 NETWORK = networks.actor_critic_network(SPEC, CONFIG.hidden_sizes, CONFIG.activation)
 

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 T, B = 5, 3
 SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
-CONFIG = A3CConfig(num_envs=B, num_steps=T, total_timesteps=T * B * 40, pull_period=3)
+CONFIG = A3CConfig(
+    num_envs=B, num_steps=T, total_timesteps=T * B * 40, pull_period=3, normalize_obs=False,
+    normalize_reward=False,
+)  # fmt: skip
 NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 
 
@@ -124,4 +127,4 @@ def test_the_softplus_head_is_the_std_or_the_variance(std):
     expected = scipy.stats.norm.logpdf([0.2, -0.3], scale=0.5).sum()
     np.testing.assert_allclose(policy.log_prob(action), np.full(B, expected), rtol=1e-5)
     np.testing.assert_allclose(scipy.stats.norm.logpdf(0.2, scale=0.5), -0.305791, rtol=1e-5)
-    assert a3c(A3CConfig(num_envs=B, std=std), spec).init(jax.random.key(0)).params.keys()
+    assert a3c(dataclasses.replace(CONFIG, std=std), spec).init(jax.random.key(0)).params.keys()

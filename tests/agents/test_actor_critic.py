@@ -22,7 +22,7 @@ NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 def test_updates_equal_those_of_the_book(discount_gradient):
     config = ActorCriticConfig(
         num_envs=B, num_steps=T, total_timesteps=T * B * 4, gamma=0.9, vf_coef=1.0,
-        discount_gradient=discount_gradient,
+        discount_gradient=discount_gradient, normalize_obs=False, normalize_reward=False,
     )  # fmt: skip
     agent = actor_critic(config, SPEC, network=NETWORK, optimizer=optax.sgd(1.0))
     state = agent.init(jax.random.key(0))

@@ -70,7 +70,7 @@ def test_the_longest_run_can_be_traced(name):
 @pytest.mark.parametrize("name", ["dqn", "pqn"])
 def test_the_last_update_of_the_longest_run_is_exact(name):
     """Epsilon is the final one, gradient steps are taken, and no counter is negative."""
-    options = {"num_envs": 2, "num_steps": 8, "hidden_sizes": (4,)}
+    options = {"num_envs": 2, "num_steps": 8, "hidden_sizes": (4,), "eps_end": 0.05}
     if name == "dqn":
         options |= {"learning_starts": 16, "batch_size": 8, "buffer_size": 32}
     row, config = AGENTS[name], AGENTS[name].config(**options)

@@ -23,7 +23,8 @@ T, B, WORKERS = 8, 2, 4
 SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
 CONFIG = DPPOConfig(
     num_envs=B, num_steps=T, total_timesteps=T * B * 60, hidden_sizes=(5,), learning_rate=0.01,
-    update_epochs=1, num_minibatches=1, max_grad_norm=1e9, target_kl=0.01,
+    update_epochs=1, num_minibatches=1, max_grad_norm=1e9, target_kl=0.01, normalize_obs=False,
+    normalize_reward=False,
 )  # fmt: skip
 NETWORK = networks.actor_critic_network(SPEC, CONFIG.hidden_sizes, CONFIG.activation)
 AVERAGE = partial(jax.lax.pmean, axis_name="workers")

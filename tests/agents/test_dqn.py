@@ -27,7 +27,8 @@ N = 6
 CONFIG = DQNConfig(
     num_envs=2, num_steps=3, total_timesteps=60, hidden_sizes=(5,), learning_rate=0.03, gamma=0.9,
     buffer_size=40, batch_size=N, learning_starts=6, train_frequency=6, gradient_steps=1,
-    target_update_interval=6, tau=0.25, max_grad_norm=0.3, importance_exponent=0.4,
+    target_update_interval=6, tau=0.25, max_grad_norm=0.3, importance_exponent=0.4, n_step=1,
+    anneal_lr=False, normalize_obs=False,
 )  # fmt: skip
 
 

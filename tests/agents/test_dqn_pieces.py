@@ -11,7 +11,9 @@ from rljax.replay import uniform
 from rljax.types import EnvSpec
 
 SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=2)
-OPTIONS = {"hidden_sizes": (5,), "buffer_size": 40, "batch_size": 6, "learning_starts": 6}
+OPTIONS = {
+    "hidden_sizes": (5,), "buffer_size": 40, "batch_size": 6, "learning_starts": 6, "n_step": 1,
+}  # fmt: skip
 CONFIG = DQNConfig(**OPTIONS)
 
 

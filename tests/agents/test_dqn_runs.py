@@ -88,8 +88,16 @@ def test_train_and_resume_give_the_same_bits(agent, env_id, options, tmp_path):
         ("Pendulum-v1", {}, "needs discrete actions"),
         ("CartPole-v1", {"buffer_size": 2**31 - 1}, "`buffer_size` is 2,147,483,647"),
         ("CartPole-v1", {"buffer_size": 32}, "`buffer_size` is 32"),
-        ("CartPole-v1", {"learning_starts": 60_000}, "`learning_starts` is 60000"),
-        ("CartPole-v1", {"total_timesteps": 500}, "`learning_starts` is 1000"),
+        (
+            "CartPole-v1",
+            {"learning_starts": 60_000, "buffer_size": 50_000},
+            "`learning_starts` is 60000",
+        ),
+        (
+            "CartPole-v1",
+            {"total_timesteps": 500, "learning_starts": 1000},
+            "`learning_starts` is 1000",
+        ),
         ("CartPole-v1", {"loss": "hubert"}, "did you mean 'huber'"),
     ],
 )

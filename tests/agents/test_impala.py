@@ -19,7 +19,10 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 T, B = 6, 3
 SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
-CONFIG = IMPALAConfig(num_envs=B, num_steps=T, total_timesteps=T * B * 40, pull_period=2)
+CONFIG = IMPALAConfig(
+    num_envs=B, num_steps=T, total_timesteps=T * B * 40, pull_period=2, normalize_obs=False,
+    normalize_reward=False,
+)  # fmt: skip
 NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 
 

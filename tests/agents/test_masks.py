@@ -25,12 +25,19 @@ from rljax.config import from_mapping
 from rljax.networks import policies
 from rljax.ops import td
 from rljax.ops.epsilon_greedy import epsilon_greedy_policy, epsilon_greedy_value
+from rljax.types import params_of
 
 SMALL = {"hidden_sizes": (32,)}
-REPLAY = SMALL | {"num_envs": 8, "num_steps": 2, "train_frequency": 16, "batch_size": 64}
+BARE = {"normalize_obs": False, "normalize_reward": False}
+PPO = {"learning_rate": 2e-3, "num_minibatches": 4}
+REPLAY = SMALL | {
+    "num_envs": 8, "num_steps": 2, "train_frequency": 16, "batch_size": 64, "buffer_size": 50_000,
+    "target_update_interval": 500, "n_step": 1, "anneal_lr": False, "eps_end": 0.05,
+    "normalize_obs": False,
+}  # fmt: skip
 LEARNING = {
-    "ppo": SMALL | {"num_envs": 8, "num_steps": 32, "update_epochs": 4},
-    "a2c": SMALL | {"num_envs": 8, "num_steps": 8},
+    "ppo": SMALL | BARE | PPO | {"num_envs": 8, "num_steps": 32, "update_epochs": 4},
+    "a2c": SMALL | BARE | {"num_envs": 8, "num_steps": 8},
     "dqn": REPLAY,
     "c51": REPLAY | {"v_min": -25.0, "v_max": 0.0},
     "sarsa": {"eps_start": 0.2, "eps_end": 0.01},
@@ -76,7 +83,7 @@ def test_every_agent_respects_the_mask(name):
         **{key: value for key, value in options.items() if key in fields},
     )  # fmt: skip
     assert np.isfinite(result.evaluation["returns"]).all()
-    table = getattr(result.state.agent.params, "q", None)
+    table = getattr(params_of(result.state.agent), "q", None)
     if table is not None:  # of visited states, illegal actions have the value -inf
         marked = np.isneginf(table)
         assert (marked == ~LEGAL[None])[marked.any(axis=-1)].all() and marked.any()
@@ -205,7 +212,9 @@ MULTI = [
 @pytest.mark.parametrize("mask", [False, True], ids=["all legal", "masked"])
 def test_agents_learn_several_actions_at_once(name, mask):
     fields = AGENTS[name].config.__dataclass_fields__
-    options = {"num_envs": 16, "hidden_sizes": (32,), "learning_rate": 3e-3, "gamma": 0.5}
+    options = {"num_envs": 16, "hidden_sizes": (32,), "learning_rate": 3e-3, "gamma": 0.5} | BARE
+    if issubclass(AGENTS[name].config, PPOConfig):
+        options |= {"num_steps": 64, "num_minibatches": 4}
     result = rljax.train(
         name, matching((3, 4), mask), num_seeds=4, total_timesteps=40_000, progress=False,
         num_reports=1, eval_episodes=8,

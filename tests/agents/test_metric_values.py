@@ -26,7 +26,7 @@ RATE, B, T = 0.5, 2, 6
 ONE_STEP = {
     "num_envs": B, "update_epochs": 1, "num_minibatches": 1, "gradient_steps": 1, "gamma": 0.0,
     "train_frequency": B * T, "learning_starts": B * T, "policy_delay": 1, "batch_size": 8,
-    "normalize_advantage": False,
+    "normalize_advantage": False, "normalize_obs": False, "normalize_reward": False, "n_step": 1,
 }  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def test_fill_of_each_replay_buffer_from_empty_to_full(buffer, fills):
 
 def test_metrics_of_gradient_steps_are_nan_before_learning_starts():
     row, config = AGENTS["dqn"], config_of("dqn", is_full=False)
-    config = dataclasses.replace(config, learning_starts=24, train_frequency=4)
+    config = dataclasses.replace(config, learning_starts=24, train_frequency=4, n_step=1)
     env = wrappers.batched(walk(), B)
     learner = make_learner(row.make(config, env.spec), env, T)
     run = jax.jit(partial(train, learner, num_updates=2, num_reports=2))

@@ -25,7 +25,7 @@ SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B)
 CONFIG = PPOConfig(
     num_envs=B, num_steps=T, total_timesteps=T * B * UPDATES, hidden_sizes=(5,), learning_rate=0.03,
     update_epochs=3, num_minibatches=1, gamma=0.9, gae_lambda=0.8, ent_coef=0.02, vf_coef=0.7,
-    clip_eps=0.05, anneal_lr=False, max_grad_norm=0.3,
+    clip_eps=0.05, anneal_lr=False, max_grad_norm=0.3, normalize_obs=False, normalize_reward=False,
 )  # fmt: skip
 NETWORK = networks.actor_critic_network(SPEC, CONFIG.hidden_sizes, CONFIG.activation)
 
@@ -267,7 +267,7 @@ def test_it_finds_the_best_continuous_action():
     env = restarting(Env(spec, lambda key: (jnp.int32(0), jnp.zeros(1)), step))
     config = PPOConfig(
         num_envs=8, num_steps=8, total_timesteps=64 * 150, hidden_sizes=(4,), learning_rate=0.02,
-        update_epochs=4, num_minibatches=1,
+        update_epochs=4, num_minibatches=1, normalize_obs=False, normalize_reward=False,
     )  # fmt: skip
     env = wrappers.batched(env, 8)
     agent = ppo(config, env.spec)

@@ -22,7 +22,7 @@ T, B, ROLLOUTS, GAMMA = 4, 2, 5, 0.9
 SPEC = EnvSpec(obs_shape=(3,), num_actions=4, num_envs=B, max_episode_steps=6)
 CONFIG = REINFORCEConfig(
     num_envs=B, num_steps=T, total_timesteps=T * B * 8, gamma=GAMMA, baseline="none",
-    normalize_advantage=False, ent_coef=0.0,
+    normalize_advantage=False, ent_coef=0.0, normalize_obs=False, normalize_reward=False,
 )  # fmt: skip
 NETWORK = networks.actor_critic_network(SPEC, (5,), "tanh")
 
@@ -217,7 +217,7 @@ def test_the_short_corridor_is_solved_by_a_stochastic_policy():
     """Sutton and Barto (2018), example 13.1: the optimal return is -11.66, for p(right) = 0.59."""
     run = rljax.train(
         "reinforce", "rljax/ShortCorridor", num_seeds=10, total_timesteps=100_000, gamma=1.0,
-        num_reports=5, eval_episodes=0, progress=False,
+        num_reports=5, eval_episodes=0, progress=False, normalize_obs=False, normalize_reward=False,
     )  # fmt: skip
     last = np.asarray(run.metrics["charts/episodic_return"])[:, -1]
     assert -13 < last.mean() < -11.4

@@ -74,7 +74,7 @@ def test_the_learning_rate_is_annealed_over_all_gradient_steps():
         ({"buffer_size": 127}, "`buffer_size` is 127, but a batch has 128"),
         ({"num_envs": 8, "num_steps": 300, "buffer_size": 2000}, "`buffer_size` is 2000, but one"),
         (
-            {"learning_starts": 50_001},
+            {"learning_starts": 50_001, "buffer_size": 50_000},
             "`learning_starts` is 50001, but the replay buffer holds 50000",
         ),
         (

@@ -13,11 +13,18 @@ from rljax.config import from_mapping
 from rljax.types import EnvSpec
 
 REPLAY = {"num_envs": 8, "num_steps": 2, "train_frequency": 8, "learning_starts": 500}
+ON_POLICY = {"num_steps": 32, "normalize_obs": True, "normalize_reward": False}
+PPO = ON_POLICY | {"learning_rate": 2e-3, "num_minibatches": 4}
+GRU = {"memory": "gru", "memory_size": 16, "torso": "mlp"}
+DQN = REPLAY | {
+    "buffer_size": 50_000, "target_update_interval": 500, "anneal_lr": False, "eps_end": 0.05,
+    "normalize_obs": True,
+}  # fmt: skip
 LEARNING = {
-    "ppo": {"normalize_obs": True, "num_steps": 32},
-    "ppo with a memory": {"memory": "gru", "memory_size": 16, "num_steps": 32, "torso": "mlp"},
-    "reinforce": {"normalize_obs": True, "num_steps": 32},
-    "dqn": REPLAY | {"normalize_obs": True, "prioritized": True, "n_step": 2, "gamma": 0.5},
+    "ppo": PPO,
+    "ppo with a memory": PPO | GRU | {"normalize_obs": False},
+    "reinforce": ON_POLICY,
+    "dqn": DQN | {"prioritized": True, "n_step": 2, "gamma": 0.5},
     "pqn": {"num_envs": 16, "num_steps": 32, "gamma": 0.5},
     "discrete_sac": REPLAY,
 }  # fmt: skip
@@ -62,7 +69,7 @@ def test_each_array_is_normalized_by_its_own_moments_and_a_mask_is_not():
 def test_a_run_with_trees_resumes_with_identical_results(tmp_path):
     options = {"total_timesteps": 400, "num_reports": 2, "eval_episodes": 2, "progress": False}
     options |= {"buffer_size": 300, "learning_starts": 60, "batch_size": 32, "num_envs": 2}
-    options["hidden_sizes"] = (8,)
+    options |= {"hidden_sizes": (8,), "n_step": 1}
     env = camera_and_speed()
     whole = rljax.train("dqn", env, normalize_obs=True, **options)
     options |= {"total_timesteps": 400, "run_dir": tmp_path / "run"}
@@ -78,5 +85,5 @@ def test_a_dtype_that_replay_cannot_store_is_named():
     with pytest.raises(ValueError, match=r"observations of `obs\['camera'\]` are float32, but"):
         rljax.train(
             "dqn", camera_and_speed(jnp.float32), total_timesteps=100, progress=False,
-            learning_starts=10, batch_size=10,
+            learning_starts=10, batch_size=10, n_step=1,
         )  # fmt: skip

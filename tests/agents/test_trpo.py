@@ -20,7 +20,8 @@ T, B = 8, 4
 SPEC = EnvSpec(obs_shape=(2,), num_actions=3, num_envs=B)
 CONFIG = TRPOConfig(
     num_envs=B, num_steps=T, total_timesteps=T * B * 4, gamma=0.9, gae_lambda=0.8, damping=0.02,
-    cg_iterations=60, update_epochs=3, num_minibatches=1, ent_coef=0.01,
+    cg_iterations=60, update_epochs=3, num_minibatches=1, ent_coef=0.01, normalize_obs=False,
+    normalize_reward=False,
 )  # fmt: skip
 NETWORK = networks.actor_critic_network(SPEC, (3,), "tanh")
 POLICY = ("actor", "logits")

@@ -20,6 +20,10 @@ from rljax.ops import returns
 from rljax.types import Agent, Env
 
 GAMMA, TIME_LIMIT = 0.9, 20
+PPO = {  # options of learning tests, whose thresholds do not depend on the defaults
+    "num_steps": 64, "learning_rate": 2e-3, "num_minibatches": 4, "normalize_obs": False,
+    "normalize_reward": False,
+}  # fmt: skip
 
 
 def constant_reward(env: Env) -> Env:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from envs.suite_helpers import (
+    PPO,
     assert_same_steps,
     learned_value,
     lengths_of_truncated_episodes,
@@ -114,8 +115,8 @@ def test_parameters():
 def test_ppo_learns_to_balance_an_object_of_brax():
     env = brax_environment("inverted_pendulum")
     run = rljax.train(
-        "ppo", env, total_timesteps=32_768, num_envs=16, num_steps=64, num_reports=8,
-        eval_episodes=16, progress=False, env_params={"max_episode_steps": 100},
+        "ppo", env, total_timesteps=32_768, num_envs=16, num_reports=8, eval_episodes=16,
+        progress=False, env_params={"max_episode_steps": 100}, **PPO,
     )  # fmt: skip
     assert run.env_id == "InvertedPendulum"
     assert run.evaluation["returns"].mean() > 50

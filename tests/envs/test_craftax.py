@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from envs.suite_helpers import (
+    PPO,
     assert_same_steps,
     learned_value,
     lengths_of_truncated_episodes,
@@ -89,7 +90,7 @@ def test_ppo_trains_on_an_object_of_craftax():
     env = craftax.make_craftax_env_from_name(CLASSIC, auto_reset=True)
     run = rljax.train(
         "ppo", (env, env.default_params.replace(max_timesteps=200)), total_timesteps=8192,
-        num_envs=16, num_steps=64, num_reports=2, eval_episodes=0, progress=False,
+        num_envs=16, num_reports=2, eval_episodes=0, progress=False, **PPO,
     )  # fmt: skip
     assert run.env_id == CLASSIC
     assert np.isfinite(run.returns).all() and run.returns[0, -1] > 0

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from envs.suite_helpers import learned_value, play
+from envs.suite_helpers import PPO, learned_value, play
 
 import rljax
 from rljax import envs
@@ -290,8 +290,8 @@ def test_objects_train_and_pools_are_closed():
 
 
 @pytest.mark.parametrize(("agent", "options"), [
-    ("dqn", {"learning_starts": 128, "num_seeds": 2}), ("q_learning", {}),
-    ("ppo", {"memory": "gru", "num_minibatches": 1, "num_seeds": 3}),
+    ("dqn", {"learning_starts": 128, "n_step": 1, "num_seeds": 2}), ("q_learning", {}),
+    ("ppo", {"memory": "gru", "num_steps": 64, "num_minibatches": 1, "num_seeds": 3}),
 ])  # fmt: skip
 def test_agents(agent, options, tmp_path):
     env_id = "FrozenLake-v1" if agent == "q_learning" else "CartPole-v1"
@@ -360,8 +360,8 @@ def test_command_line_evaluates_in_the_original(tmp_path, capsys):
     from rljax.cli import commands
 
     run_dir = str(tmp_path / "run")
-    rljax.train("ppo", "CartPole-v1", run_dir=run_dir, total_timesteps=512, eval_episodes=0,
-                progress=False)  # fmt: skip
+    rljax.train("ppo", "CartPole-v1", run_dir=run_dir, total_timesteps=512, num_steps=64,
+                eval_episodes=0, progress=False)  # fmt: skip
     commands.evaluate([run_dir], {"in": "gymnasium", "num_episodes": "3"})
     assert "3 episodes each" in capsys.readouterr().out
     rows = rljax.evaluate(run_dir, 3, suite="gymnasium")
@@ -378,5 +378,5 @@ def test_a_time_limit_is_bootstrapped():
 @pytest.mark.slow
 def test_ppo_solves_cartpole_in_50k_steps():
     run = rljax.train("ppo", "gymnasium/CartPole-v1", total_timesteps=50_000, num_envs=8,
-                      progress=False)  # fmt: skip
+                      progress=False, **PPO)  # fmt: skip
     assert run.evaluation["returns"].mean() > 450

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from envs.suite_helpers import learned_value
+from envs.suite_helpers import PPO, learned_value
 
 jumanji = pytest.importorskip("jumanji")
 
@@ -238,6 +238,7 @@ def test_objects():
 @pytest.mark.slow
 def test_ppo_learns_2048():
     env = envs.make("jumanji/Game2048-v1")
-    result = rljax.train("ppo", env, total_timesteps=100_000, progress=False, eval_episodes=0)
+    options = PPO | {"total_timesteps": 100_000, "eval_episodes": 0}
+    result = rljax.train("ppo", env, progress=False, **options)
     returns = result.returns.ravel()
     assert returns[0] < 1_300 and returns[-1] > 2_000  # random actions have about 1,000

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from envs.suite_helpers import (
+    PPO,
     assert_same_steps,
     codes_of,
     learned_value,
@@ -113,8 +114,8 @@ def test_parameters():
 def test_ppo_trains_on_an_object_of_navix():
     env = navix.make("Navix-Empty-5x5-v0", observation_fn=navix.observations.symbolic)
     run = rljax.train(
-        "ppo", env, total_timesteps=8192, num_envs=16, num_steps=32, num_reports=8,
-        eval_episodes=16, progress=False, env_params={"max_episode_steps": 30},
+        "ppo", env, total_timesteps=8192, num_envs=16, num_reports=8, eval_episodes=16,
+        progress=False, env_params={"max_episode_steps": 30}, **PPO | {"num_steps": 32},
     )  # fmt: skip
     assert run.env_id == "Room"
     assert run.evaluation["returns"].mean() > 0.9

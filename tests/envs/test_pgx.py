@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from envs.suite_helpers import learned_value
+from envs.suite_helpers import PPO, learned_value
 
 pgx = pytest.importorskip("pgx")
 
@@ -270,6 +270,7 @@ def test_truncation_is_bootstrapped():
     ("env_id", "before", "after"), [("pgx/minatar-breakout", 2, 4), ("pgx/2048", 1_500, 2_000)]
 )
 def test_ppo_learns(env_id, before, after):
-    result = rljax.train("ppo", env_id, total_timesteps=100_000, progress=False, eval_episodes=0)
+    options = PPO | {"total_timesteps": 100_000, "eval_episodes": 0}
+    result = rljax.train("ppo", env_id, progress=False, **options)
     returns = result.returns.ravel()
     assert returns[0] < before and returns[-1] > after

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from envs.suite_helpers import (
+    PPO,
     assert_same_steps,
     learned_value,
     lengths_of_truncated_episodes,
@@ -114,8 +115,8 @@ def test_objects_of_playground(short_task):
 @pytest.mark.slow
 def test_ppo_trains_on_an_object_of_playground(short_task):
     run = rljax.train(
-        "ppo", short_task, total_timesteps=16_384, num_envs=16, num_steps=64, num_reports=8,
-        eval_episodes=8, progress=False,
+        "ppo", short_task, total_timesteps=16_384, num_envs=16, num_reports=8, eval_episodes=8,
+        progress=False, **PPO,
     )  # fmt: skip
     assert run.env_id == "Balance"
     assert run.evaluation["returns"].shape == (1, 8) and run.returns[0, -1] > 20

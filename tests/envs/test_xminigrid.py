@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from envs.suite_helpers import (
+    PPO,
     assert_same_steps,
     codes_of,
     learned_value,
@@ -127,8 +128,8 @@ def test_ppo_trains_on_a_wrapped_object_of_xminigrid():
     env = wrappers.DirectionObservationWrapper(env)
     assert rljax.make((env, params)).spec.obs_shape == {"direction": (4,), "img": (7, 7, 25)}
     run = rljax.train(
-        "ppo", env, env_params=params, total_timesteps=8192, num_envs=16, num_steps=32,
-        num_reports=8, eval_episodes=16, progress=False,
+        "ppo", env, env_params=params, total_timesteps=8192, num_envs=16, num_reports=8,
+        eval_episodes=16, progress=False, **PPO | {"num_steps": 32},
     )  # fmt: skip
     assert run.env_id == "Empty"
     assert run.evaluation["returns"].mean() > 0.8

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 pytest.importorskip("flatbuffers")
 
 CASES = {
-    "ppo": ("ppo", "CartPole-v1", {}),
+    "ppo": ("ppo", "CartPole-v1", {"normalize_obs": False, "normalize_reward": False}),
     "recurrent": ("ppo", "CartPole-v1", {"memory": "gru"}),
     "normalized": ("ppo", "Pendulum-v1", {"normalize_obs": True}),
     "dqn": ("dqn", "CartPole-v1", {"normalize_obs": True}),

@@ -48,7 +48,8 @@ def dense(params, name, x):
 
 
 def test_discrete_actions_are_those_of_the_network_in_numpy():
-    policy = random_policy("ppo", "CartPole-v1", activation="tanh")
+    options = {"activation": "tanh", "normalize_obs": False, "normalize_reward": False}
+    policy = random_policy("ppo", "CartPole-v1", **options)
     obs, params = random_observations(policy, 200), policy.params
     assert all(name.startswith("params/params/") for name in params)
     params = {name.removeprefix("params/params/"): x for name, x in params.items()}
@@ -248,7 +249,7 @@ def swept():
     return rljax.train(
         "dqn", "CartPole-v1", num_seeds=2, gamma=[0.9, 0.99], total_timesteps=512, num_envs=2,
         learning_starts=100, batch_size=8, hidden_sizes=(8,), eval_episodes=3, eval_interval=256,
-        num_reports=2, progress=False,
+        num_reports=2, normalize_obs=False, progress=False,
     )  # fmt: skip
 
 
@@ -290,7 +291,8 @@ def test_there_is_no_policy_of_planners_that_need_the_simulator():
 def test_a_policy_plays_in_gymnasium():
     """Trained in rljax, it balances the pole of gymnasium; also in its vector environment."""
     run = rljax.train(
-        "ppo", "CartPole-v1", total_timesteps=40_000, learning_rate=1e-3, eval_episodes=0,
+        "ppo", "CartPole-v1", total_timesteps=40_000, num_steps=64, learning_rate=1e-3,
+        num_minibatches=4, normalize_obs=False, normalize_reward=False, eval_episodes=0,
         progress=False,
     )  # fmt: skip
     policy = run.policy()

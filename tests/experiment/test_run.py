@@ -320,8 +320,8 @@ def test_pieces_can_be_replaced_by_custom_objects(tmp_path):
     counting = rljax.clip(0.2)._replace(init=lambda: jnp.int32(0), adapt=lambda n, kl: n + 1)
     pieces = {"network": Linear(), "optimizer": optax.sgd(0.5), "surrogate": counting}
     run = rljax.train(
-        "ppo", cart_pole, **SMALL, update_epochs=1, num_minibatches=1, run_dir=tmp_path / "run",
-        progress=False, eval_episodes=4, **pieces,
+        "ppo", cart_pole, **SMALL, update_epochs=1, num_minibatches=1, normalize_obs=False,
+        normalize_reward=False, run_dir=tmp_path / "run", progress=False, eval_episodes=4, **pieces,
     )  # fmt: skip
     assert run.env_id == "CartPole-v1" and run.config["pieces"] == sorted(["env", *pieces])
     assert "surrogate" not in run.config  # the piece replaces the option

@@ -85,7 +85,10 @@ AGENTS_WITH_MEMORY = ["ppo", "a2c", "a3c", "dppo"]
 
 def recurrent_agent(name, **options):
     row = AGENTS[name]
-    options = {"memory": "gru", "memory_size": H, "hidden_sizes": (5,), "num_envs": B} | options
+    options = {
+        "memory": "gru", "memory_size": H, "hidden_sizes": (5,), "num_envs": B,
+        "normalize_obs": False, "normalize_reward": False,
+    } | options  # fmt: skip
     config = row.config(num_steps=T, total_timesteps=T * B * 8, **options)
     return config, wrappers.batched(with_memory(row, config, walk()), B), row.make
 
@@ -282,7 +285,8 @@ def test_every_memory_solves_memory_chain(memory):
     """The first observation shows the rewarded action, which the last step asks for."""
     run = rljax.train(
         "ppo", "MemoryChain-bsuite", memory=memory, num_seeds=8, total_timesteps=50_000,
-        num_minibatches=1, progress=False,
+        num_steps=64, learning_rate=2e-3, num_minibatches=1, normalize_obs=False,
+        normalize_reward=False, progress=False,
     )  # fmt: skip
     solved = (run.evaluation["returns"].mean(axis=-1) > 0.99).sum()
     assert solved >= 7

@@ -1,0 +1,140 @@
+"""Signs in the metrics of a run that it has not learned: what happened, and what helps.
+
+Each sign is one that failed runs of the study in docs/robustness.md show, and healthy ones do not.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rljax.results import figures
+
+if TYPE_CHECKING:
+    from rljax.results.result import Result
+
+MIN_REPORTS = 8  # with a return; fewer show no trend
+LEARNS = ("losses/entropy", "losses/td_loss", "losses/critic_loss")  # agents with a network
+EPISODIC_LENGTH, ENTROPY, MAX_Q = (
+    "charts/episodic_length", "losses/entropy", "losses/q_value_max",
+)  # fmt: skip
+EXPLORATION = "add an exploration bonus (docs/exploration.md)"
+
+
+class Curves(NamedTuple):
+    """The metrics of one run.
+
+    Attributes:
+      steps: environment steps of the reports with a return, `[P]`.
+      metrics: values at those reports, `[P]` by name.
+      config: hyperparameters of the run.
+    """
+
+    steps: np.ndarray
+    metrics: dict[str, np.ndarray]
+    config: dict[str, Any]
+
+    @property
+    def returns(self) -> np.ndarray:
+        return self.metrics[figures.EPISODIC_RETURN]
+
+
+def health(result: "Result") -> list[dict[str, Any]]:
+    """Returns the signs of `Result.health`."""
+    if figures.EPISODIC_RETURN not in result.metrics or not {*LEARNS} & {*result.metrics}:
+        return []
+    found, diverged = [], {run["run"] for run in result.diverged}
+    metrics = {name: result.by_setting(name) for name in result.metrics}
+    for setting, swept in enumerate(result.settings):
+        for seed in range(result.num_seeds):
+            run = setting * result.num_seeds + seed
+            of_run = {name: x[setting, seed] for name, x in metrics.items()}
+            present = ~np.isnan(of_run[figures.EPISODIC_RETURN])
+            if run in diverged or present.sum() < MIN_REPORTS:
+                continue
+            of_run = {name: x[present] for name, x in of_run.items()}
+            curves = Curves(result.steps[present], of_run, result.config | swept)
+            text = next(filter(None, (sign(curves) for sign in SIGNS)), None)
+            if text:
+                found.append({"run": run, "setting": swept, "seed": seed, "text": text})
+    return found
+
+
+def nothing_happened(curves: Curves) -> str | None:
+    """All episodes were equal: no action was ever rewarded more than another."""
+    lengths = curves.metrics.get(EPISODIC_LENGTH, np.zeros(1))
+    if np.ptp(curves.returns) > 0 or np.ptp(lengths) > 0:
+        return None
+    return (
+        f"every episode returned {curves.returns[0]:.4g}, so no reward was found to learn from: "
+        f"{_either(curves, 'exploration_fraction', 'ent_coef', other=EXPLORATION)}."
+    )
+
+
+def stuck(curves: Curves) -> str | None:
+    """The last quarter of the returns is constant, and the lowest of the run."""
+    returns = curves.returns
+    last = returns[-max(len(returns) // 4, MIN_REPORTS // 2) :]
+    if np.ptp(last) > 0 or last[0] > returns.min() or last[0] == returns.max():
+        return None
+    since = curves.steps[np.flatnonzero(returns != last[0])[-1] + 1]
+    text = f"the return is {last[0]:.4g}, its lowest, since step {since:,}"
+    if ENTROPY in curves.metrics:
+        entropy = curves.metrics[ENTROPY]
+        text += f", and the entropy fell from {entropy.max():.2g} to {entropy[-1]:.2g}"
+    return f"{text}: {_either(curves, 'ent_coef', 'eps_end', 'learning_rate', 'target_kl')}."
+
+
+def unstable(curves: Curves) -> str | None:
+    """The run has lost more than half of what it had learned, and more than its usual noise."""
+    width = max(3, len(curves.returns) // 20)
+    smooth = np.convolve(curves.returns, np.ones(width) / width, "valid")
+    noise = np.median(np.abs(np.diff(curves.returns)))
+    best, final = smooth.max(), smooth[-1]
+    gain, loss = best - smooth[0], best - final
+    if loss <= 0.5 * gain or loss <= 6 * noise or gain <= 6 * noise:
+        return None
+    return (
+        f"the return fell from {best:.4g} to {final:.4g} by the end: "
+        f"{_either(curves, 'learning_rate', 'anneal_lr', other='keep the best (`eval_interval`)')}."
+    )
+
+
+def exploded(curves: Curves) -> str | None:
+    """Action values are far outside the range of the returns."""
+    if MAX_Q not in curves.metrics or np.isnan(curves.metrics[MAX_Q]).all():
+        return None
+    gamma = float(curves.config.get("gamma", 0.99))
+    reward = np.abs(curves.metrics.get("charts/reward", np.zeros(1))).max()
+    bound = np.abs(curves.returns).max() + reward / max(1 - gamma, 1e-3)
+    largest = float(np.nanmax(np.abs(curves.metrics[MAX_Q])))
+    if largest <= 10 * bound + 10:
+        return None
+    size = np.abs(curves.returns).max()
+    return (
+        f"action values reached {largest:.3g}, but returns only {size:.3g}: "
+        f"{_either(curves, 'learning_rate', 'target_update_interval', 'double')}."
+    )
+
+
+SIGNS: tuple[Callable[[Curves], str | None], ...] = (
+    nothing_happened, exploded, stuck, unstable,
+)  # fmt: skip
+CURES = {
+    "ent_coef": "raise `ent_coef`", "eps_end": "raise `eps_end`",
+    "exploration_fraction": "raise `exploration_fraction`",
+    "learning_rate": "lower `learning_rate`", "target_kl": "lower `target_kl`",
+    "target_update_interval": "raise `target_update_interval`",
+}  # fmt: skip
+NORMALIZATION = ("normalize_reward", "normalize_obs")
+SWITCHES = ("anneal_lr", "double", *NORMALIZATION)  # cures that are on or off
+
+
+def _either(curves: Curves, *names: str, other: str = "") -> str:
+    """Returns the first two cures that the agent has an option for, joined by "or"."""
+    config = curves.config
+    off = [name for name in (*names, *NORMALIZATION) if config.get(name) is False]
+    cures = [f"set {name}=True" for name in off if name in SWITCHES]
+    cures += [CURES[name] for name in names if name in CURES and name in config]
+    chosen = [*cures[: 1 if other else 2], *filter(None, (other,))]
+    return " or ".join(chosen).replace(" or set ", " or ")
