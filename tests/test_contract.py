@@ -28,7 +28,8 @@ B, T, NUM_UPDATES, NUM_WORKERS = 2, 6, 3, 4
 SMALL = {
     "num_envs": B, "num_steps": T, "total_timesteps": B * T * 8, "hidden_sizes": (4,),
     "learning_rate": 0.01, "ent_coef": 0.01, "update_epochs": 2, "num_minibatches": 2,
-    "clip_eps": 0.01, "target_kl": 3e-3, "noise": "gaussian",
+    "clip_eps": 0.01, "target_kl": 3e-3, "noise": "gaussian", "n_step": 1,
+    "normalize_obs": False, "normalize_reward": False,
 }  # fmt: skip
 FULL = {
     "normalize_obs": True, "normalize_reward": True, "normalize_advantage": True, "surrogate": "kl",

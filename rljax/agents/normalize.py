@@ -53,10 +53,15 @@ def normalizes(spec: EnvSpec) -> bool:
 def init_obs_moments(spec: EnvSpec) -> PyTree:
     """Returns the moments of no observations, one `Moments` for each array.
 
-    An action mask has no moments; None is in its place.
+    They divide the bytes of images by 255, and change no other observation. An action mask has no
+    moments; None is in its place.
     """
     obs, _ = split_mask(spec, obs_structs(spec))
-    return jax.tree.map(lambda x: running.init_moments(x.shape), obs)
+
+    def init(x):
+        return running.init_moments(x.shape, 255.0 if x.dtype == jnp.uint8 else 1.0)
+
+    return jax.tree.map(init, obs)
 
 
 def _map_arrays(function: Callable[[running.Moments, Array], Any], moments: PyTree, obs: PyTree):

@@ -81,7 +81,7 @@ def ppo(
       >>> spec = EnvSpec(obs_shape=(4,), num_actions=2)
       >>> agent = ppo(PPOConfig(), spec, surrogate=clip(0.1), optimizer=optax.adam(1e-3))
       >>> state = jax.eval_shape(agent.init, jax.random.key(0))
-      >>> sorted(state.params["params"])
+      >>> sorted(state.agent.params["params"])
       ['actor', 'critic', 'logits', 'value']
     """
     network = network_or_default(network, config, spec)

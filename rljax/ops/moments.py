@@ -23,9 +23,10 @@ class Moments(NamedTuple):
     num_samples: Array
 
 
-def init_moments(shape: tuple[int, ...]) -> Moments:
-    """Returns the moments of no samples: mean 0 and variance 1, which standardize to the input."""
-    return Moments(jnp.zeros(shape), jnp.ones(shape), jnp.float32(0.0))
+def init_moments(shape: tuple[int, ...], scale: float = 1.0) -> Moments:
+    """Returns the moments of no samples: mean 0 and standard deviation `scale`, `[*shape]`."""
+    variance = jnp.full(shape, scale**2, jnp.float32)
+    return Moments(jnp.zeros(shape, jnp.float32), variance, jnp.float32(0.0))
 
 
 def update_moments(

@@ -9,7 +9,7 @@ import pytest
 from probes import bits
 from recorder import KEY, RECORDER, SIZE, SPEC, B, T, make_trajectory
 
-from rljax.agents.normalize import CLIP, normalized
+from rljax.agents.normalize import CLIP, init_obs_moments, normalized, standardize_obs
 from rljax.agents.policy_gradient import normalized_advantage
 from rljax.ops import moments
 from rljax.ops.returns import discounted_sums
@@ -251,3 +251,13 @@ def test_advantages_of_workers_are_normalized_together():
     of_worker = partial(normalized_advantage, average=average)
     got = jax.vmap(of_worker, axis_name="workers")(jnp.asarray(advantage))
     np.testing.assert_allclose(got, (advantage - advantage.mean()) / advantage.std(), atol=1e-5)
+
+
+def test_bytes_are_divided_by_255_before_there_are_statistics():
+    spec = EnvSpec(obs_shape=(4, 4, 1), num_actions=2, obs_dtype="uint8")
+    of_bytes = init_obs_moments(spec)
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 4, 4, 1)
+    np.testing.assert_allclose(standardize_obs(pixels, of_bytes), pixels / 255.0, rtol=1e-6)
+    floats = init_obs_moments(spec._replace(obs_dtype="float32"))
+    np.testing.assert_allclose(standardize_obs(pixels / 300.0, floats), pixels / 300.0, rtol=1e-6)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(of_bytes)} == {"float32"}
