@@ -96,7 +96,9 @@ CASES = {
     "td3": _continuous("TD3", unread=PRIORITIES | CORRELATION),
     "sac": _continuous("SAC", unread=PRIORITIES | CORRELATION),
     "simba": _continuous(
-        "SimBa", options=CONTINUOUS | {"actor_hidden_sizes": (4,)}, unread=PRIORITIES | CORRELATION
+        "SimBa",
+        options=CONTINUOUS | {"actor_hidden_sizes": (4,), "normalize_obs": True},
+        unread=PRIORITIES | CORRELATION,
     ),
     "discrete_sac": _continuous("discrete SAC"),
     "pqn": Case("PQN", EXPLORATION),
