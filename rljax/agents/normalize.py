@@ -53,8 +53,8 @@ def normalizes(spec: EnvSpec) -> bool:
 def init_obs_moments(spec: EnvSpec) -> PyTree:
     """Returns the moments of no observations, one `Moments` for each array.
 
-    They divide the bytes of images by 255, and change no other observation. An action mask has no
-    moments; None is in its place.
+    `standardize_obs` with them divides bytes by 255 and leaves floats as they are. An action mask
+    has no moments; None is in its place.
     """
     obs, _ = split_mask(spec, obs_structs(spec))
 

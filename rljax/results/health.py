@@ -1,7 +1,4 @@
-"""Signs in the metrics of a run that it has not learned: what happened, and what helps.
-
-Each sign is one that failed runs of the study in docs/robustness.md show, and healthy ones do not.
-"""
+"""Signs of failed learning in the metrics of a run: what happened, and what may help."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +16,7 @@ EPISODIC_LENGTH, ENTROPY, MAX_Q = (
     "charts/episodic_length", "losses/entropy", "losses/q_value_max",
 )  # fmt: skip
 EXPLORATION = "add an exploration bonus (docs/exploration.md)"
+KEEP_BEST = "keep the best policy with `eval_interval`"
 
 
 class Curves(NamedTuple):
@@ -61,14 +59,13 @@ def health(result: "Result") -> list[dict[str, Any]]:
 
 
 def nothing_happened(curves: Curves) -> str | None:
-    """All episodes were equal: no action was ever rewarded more than another."""
+    """All episodes had the same return and length."""
     lengths = curves.metrics.get(EPISODIC_LENGTH, np.zeros(1))
     if np.ptp(curves.returns) > 0 or np.ptp(lengths) > 0:
         return None
-    return (
-        f"every episode returned {curves.returns[0]:.4g}, so no reward was found to learn from: "
-        f"{_either(curves, 'exploration_fraction', 'ent_coef', other=EXPLORATION)}."
-    )
+    text = f"every episode had the return {curves.returns[0]:.4g} and the same length, so there was"
+    cure = _cure(curves, "exploration_fraction", "ent_coef", other=EXPLORATION)
+    return f"{text} nothing to learn from{cure}"
 
 
 def stuck(curves: Curves) -> str | None:
@@ -82,7 +79,7 @@ def stuck(curves: Curves) -> str | None:
     if ENTROPY in curves.metrics:
         entropy = curves.metrics[ENTROPY]
         text += f", and the entropy fell from {entropy.max():.2g} to {entropy[-1]:.2g}"
-    return f"{text}: {_either(curves, 'ent_coef', 'eps_end', 'learning_rate', 'target_kl')}."
+    return text + _cure(curves, "ent_coef", "eps_end", "learning_rate", "target_kl")
 
 
 def unstable(curves: Curves) -> str | None:
@@ -94,10 +91,8 @@ def unstable(curves: Curves) -> str | None:
     gain, loss = best - smooth[0], best - final
     if loss <= 0.5 * gain or loss <= 6 * noise or gain <= 6 * noise:
         return None
-    return (
-        f"the return fell from {best:.4g} to {final:.4g} by the end: "
-        f"{_either(curves, 'learning_rate', 'anneal_lr', other='keep the best (`eval_interval`)')}."
-    )
+    text = f"the return fell from {best:.4g} to {final:.4g} by the end"
+    return text + _cure(curves, "learning_rate", "anneal_lr", other=KEEP_BEST)
 
 
 def exploded(curves: Curves) -> str | None:
@@ -111,10 +106,8 @@ def exploded(curves: Curves) -> str | None:
     if largest <= 10 * bound + 10:
         return None
     size = np.abs(curves.returns).max()
-    return (
-        f"action values reached {largest:.3g}, but returns only {size:.3g}: "
-        f"{_either(curves, 'learning_rate', 'target_update_interval', 'double')}."
-    )
+    text = f"action values reached {largest:.3g}, but returns only {size:.3g}"
+    return text + _cure(curves, "learning_rate", "target_update_interval", "double")
 
 
 SIGNS: tuple[Callable[[Curves], str | None], ...] = (
@@ -130,11 +123,17 @@ NORMALIZATION = ("normalize_reward", "normalize_obs")
 SWITCHES = ("anneal_lr", "double", *NORMALIZATION)  # cures that are on or off
 
 
-def _either(curves: Curves, *names: str, other: str = "") -> str:
-    """Returns the first two cures that the agent has an option for, joined by "or"."""
+def _cure(curves: Curves, *names: str, other: str = "") -> str:
+    """Returns the end of a sentence: the first two cures that the agent has an option for.
+
+    Args:
+      curves: the run.
+      names: options that may help, and normalization after them.
+      other: a cure that is not an option; it takes the second place.
+    """
     config = curves.config
     off = [name for name in (*names, *NORMALIZATION) if config.get(name) is False]
     cures = [f"set {name}=True" for name in off if name in SWITCHES]
     cures += [CURES[name] for name in names if name in CURES and name in config]
-    chosen = [*cures[: 1 if other else 2], *filter(None, (other,))]
-    return " or ".join(chosen).replace(" or set ", " or ")
+    cures = [*cures[:1], other] if other else cures[:2]
+    return f": {' or '.join(cures)}." if cures else "."

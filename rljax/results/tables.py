@@ -134,8 +134,7 @@ def _signs(result: "Result") -> list[str]:
     """Returns the signs of failed learning, one line for all seeds that show the same."""
     seeds: dict[str, list[int]] = {}
     for sign in health.health(result):
-        setting = ", ".join(f"{name} {texts.value(x)}" for name, x in sign["setting"].items())
-        text = f"{setting}: {sign['text']}" if setting else sign["text"]
+        text = ": ".join(filter(None, (texts.setting(sign["setting"]), sign["text"])))
         seeds.setdefault(text, []).append(sign["seed"])
     lines = [
         f"seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))}: {text}"

@@ -46,8 +46,8 @@ def test_healthy_runs_have_no_sign(returns):
 
 def test_episodes_that_are_all_equal():
     assert texts(np.full(POINTS, -200.0)) == [
-        "every episode returned -200, so no reward was found to learn from: set "
-        "normalize_reward=True or add an exploration bonus (docs/exploration.md)."
+        "every episode had the return -200 and the same length, so there was nothing to learn "
+        "from: set normalize_reward=True or add an exploration bonus (docs/exploration.md)."
     ]
     # the same return in fewer steps is learning
     assert texts(np.full(POINTS, 1.0), lengths=np.linspace(100, 5, POINTS)) == []
@@ -66,7 +66,9 @@ def test_a_run_that_lost_what_it_had_learned():
     returns = np.concatenate([np.linspace(20, 500, 25), np.linspace(500, 100, 15)]) + NOISE
     (text,) = texts(returns, DQN, **{"losses/td_loss": 1.0})
     assert text.startswith("the return fell from 48") or text.startswith("the return fell from 49")
-    assert text.endswith("by the end: set anneal_lr=True or keep the best (`eval_interval`).")
+    assert text.endswith(
+        "by the end: set anneal_lr=True or keep the best policy with `eval_interval`."
+    )
 
 
 def test_action_values_outside_the_range_of_returns():
@@ -85,7 +87,7 @@ def test_the_summary_names_seeds_with_the_same_sign_in_one_line():
         (i, {"ent_coef": 0.0}, i) for i in range(3)
     ]
     (line,) = [line for line in result.summary().splitlines() if "every episode" in line]
-    assert line.strip().startswith("seeds 0, 1, 2: ent_coef 0: every episode returned -200")
+    assert line.strip().startswith("seeds 0, 1, 2: ent_coef=0: every episode had the return -200")
 
 
 def test_runs_without_a_network_or_that_diverged_are_not_judged():
@@ -101,5 +103,11 @@ def test_signs_of_a_real_run():
     options = {"num_seeds": 2, "total_timesteps": 20_000, "progress": False, "eval_episodes": 0}
     run = rljax.train("a2c", "MountainCar-v0", normalize_obs=False, num_reports=20, **options)
     assert [sign["seed"] for sign in run.health()] == [0, 1]
-    assert "  seeds 0, 1: every episode returned -200" in run.summary()
+    assert "  seeds 0, 1: every episode had the return -200" in run.summary()
     assert rljax.train("a2c", "CartPole-v1", num_reports=20, **options).health() == []
+
+
+def test_without_an_option_that_helps_only_the_sign_is_named():
+    returns = np.where(np.arange(POINTS) < 10, -300.0 + NOISE, -500.0)
+    (text,) = texts(returns, {"gamma": 0.99}, **{"losses/critic_loss": 1.0})
+    assert text == "the return is -500, its lowest, since step 11,000."
