@@ -34,21 +34,19 @@ class Task(NamedTuple):
     Attributes:
       env_id: id of the environment.
       threshold: return from which on the task counts as solved.
-      floor: return of a policy that has learned nothing.
-      best: upper end of the axis in the figure.
+      floor: a policy with this return or a lower one has learned nothing.
     """
 
     env_id: str
     threshold: float
     floor: float
-    best: float
 
 
-CARTPOLE = Task("CartPole-v1", 475, 10, 500)
-ACROBOT = Task("Acrobot-v1", -100, -500, -60)
-MOUNTAIN_CAR = Task("MountainCar-v0", -130, -200, -90)
-PENDULUM = Task("Pendulum-v1", -250, -1600, -100)
-MOUNTAIN_CAR_CONTINUOUS = Task("MountainCarContinuous-v0", 85, -100, 100)
+CARTPOLE = Task("CartPole-v1", 475, 30)
+ACROBOT = Task("Acrobot-v1", -100, -495)
+MOUNTAIN_CAR = Task("MountainCar-v0", -130, -199)
+PENDULUM = Task("Pendulum-v1", -250, -1000)
+MOUNTAIN_CAR_CONTINUOUS = Task("MountainCarContinuous-v0", 85, 10)
 TASKS = (CARTPOLE, ACROBOT, MOUNTAIN_CAR, PENDULUM, MOUNTAIN_CAR_CONTINUOUS)
 DISCRETE, CONTINUOUS = TASKS[:3], TASKS[3:]
 
@@ -112,7 +110,7 @@ def row(name: str, task: Task, scores: Scores) -> list[str]:
     late = np.median([np.inf if steps is None else steps for steps in reached])
     return [
         task.env_id, name, human(scores.steps), f"{(final >= task.threshold).sum()}/{len(final)}",
-        *(f"{x:.4g}" for x in quantiles), human(late) if np.isfinite(late) else "-",
+        str((final <= task.floor).sum()), *(f"{x:.4g}" for x in quantiles), human(late) if np.isfinite(late) else "-",
         f"{scores.seconds:.0f}",
     ]  # fmt: skip
 
@@ -164,12 +162,15 @@ def main() -> None:
         f"Mean return of {EPISODES} greedy episodes of each seed's final policy: the number of "
         "seeds that reach the threshold, and quantiles over seeds. `reached` is the median of the "
         "environment steps until the training return reaches the threshold.",
-        "environment", "agent", ">steps", ">solved", ">minimum", ">5 %", ">25 %", ">median",
-        ">reached", ">seconds",
+        "environment", "agent", ">steps", ">solved", ">at the floor", ">minimum", ">5 %",
+        ">25 %", ">median", ">reached", ">seconds",
     )  # fmt: skip
-    table.remarks += [f"{task.env_id}: solved at {task.threshold:g}" for task in TASKS]
+    table.remarks += [
+        f"{task.env_id}: solved at {task.threshold:g}, floor at {task.floor:g}" for task in TASKS
+    ]
     results: dict[tuple[str, str], Scores] = {}
-    cache = options.output and options.output / "robustness.json"
+    name = f"robustness-{options.seed}-{options.num_seeds}.json"
+    cache = options.output and options.output / name
     if cache and cache.is_file():
         saved = json.loads(cache.read_text(encoding="utf-8"))
         results = {(env_id, name): Scores(*scores) for env_id, name, scores in saved}
