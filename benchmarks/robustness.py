@@ -110,8 +110,8 @@ def row(name: str, task: Task, scores: Scores) -> list[str]:
     late = np.median([np.inf if steps is None else steps for steps in reached])
     return [
         task.env_id, name, human(scores.steps), f"{(final >= task.threshold).sum()}/{len(final)}",
-        str((final <= task.floor).sum()), *(f"{x:.4g}" for x in quantiles), human(late) if np.isfinite(late) else "-",
-        f"{scores.seconds:.0f}",
+        str((final <= task.floor).sum()), *(f"{x:.4g}" for x in quantiles),
+        human(late) if np.isfinite(late) else "-", f"{scores.seconds:.0f}",
     ]  # fmt: skip
 
 
