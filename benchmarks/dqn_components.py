@@ -101,7 +101,7 @@ def train(env: Env, num_seeds: int, num_reports: int, learning_rate: float, **op
     return rljax.train(
         (DQNConfig, instrumented_dqn), env, num_seeds=num_seeds, num_reports=num_reports,
         progress=False, eval_episodes=0, num_envs=1, num_steps=1, train_frequency=1, batch_size=32,
-        gamma=0.9, n_step=1, normalize_obs=False,
+        gamma=0.9, n_step=1, normalize_obs=False, exploration_repeat=1,
         optimizer=optax.rmsprop(learning_rate, **RMSPROP), **options,
     )  # fmt: skip
 

@@ -75,7 +75,7 @@ DQN = DQNConfig, with_bonus(rljax.dqn, 3e-4)
 PPO = PPOConfig, with_bonus(rljax.ppo, 1e-2)  # fewer updates, so a larger learning rate
 SMALL_EPSILON = {
     "eps_start": 0.05, "eps_end": 0.05, "target_update_interval": 100, "n_step": 1,
-    "normalize_obs": False, "anneal_lr": False,
+    "normalize_obs": False, "anneal_lr": False, "exploration_repeat": 1,
 }  # fmt: skip
 ROLLOUTS = {
     "num_steps": 64, "num_minibatches": 4, "learning_rate": 2e-3, "normalize_obs": False,

@@ -54,8 +54,9 @@ STUDIES = {
     ),
     "dqn": Study(
         "dqn", "CartPole-v1",
-        {"n_step": 1, "anneal_lr": False, "normalize_obs": False, "eps_end": 0.05}, 475,
-        "losses/q_value",
+        {"n_step": 1, "anneal_lr": False, "normalize_obs": False, "eps_end": 0.05,
+         "exploration_repeat": 1},
+        475, "losses/q_value",
     ),
 }  # fmt: skip
 

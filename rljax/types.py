@@ -152,6 +152,7 @@ class Agent(NamedTuple):
     greedy: Greedy  # (state, obs[B], key) -> action[B]
     update: AgentUpdate  # (state, trajectory[T, B], key) -> (state, metrics)
     sample_noise: SampleNoise = jax.random.split  # (key, T) -> noise of T calls of `act`
+    noise_repeat: int = 1  # steps of training for which `act` gets the same row of noise
     search: Any = None  # (state, obs[B], key) -> `agents.search.Search` of `greedy`, of planners
 
 
@@ -271,6 +272,7 @@ class TrainState(NamedTuple):
     key: Key
     episodes: PyTree  # return and length so far of the episodes in progress, [B] each
     num_updates: Array  # int32; environment steps are num_updates * T * B
+    noise_key: Key | None = None  # of the agent's noise, where several rollouts repeat it
 
 
 class LearnerInit(Protocol):

@@ -8,7 +8,7 @@ DQN: dict[str, Any] = {  # rejax's configuration for CartPole, double and duelin
     "gamma": 0.99, "tau": 0.02, "target_update_interval": 10, "eps_start": 1.0, "eps_end": 0.05,
     "exploration_fraction": 0.5, "max_grad_norm": 10.0, "hidden_sizes": (64, 64),
     "activation": "swish", "double": True, "dueling": True, "loss": "squared", "n_step": 1,
-    "normalize_obs": False, "anneal_lr": False,
+    "normalize_obs": False, "anneal_lr": False, "exploration_repeat": 1,
 }  # fmt: skip
 PQN: dict[str, Any] = {
     "num_envs": 32, "num_steps": 64, "update_epochs": 4, "num_minibatches": 16,

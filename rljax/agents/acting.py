@@ -9,6 +9,8 @@ from rljax.networks import policies
 from rljax.ops import random, td
 from rljax.types import Array, EnvSpec, PyTree, RecurrentObs
 
+EXPLORATION_REPEAT_HELP = "steps for which exploration noise is repeated; 1 draws it at each step"
+
 
 class Acting(NamedTuple):
     """How an agent acts: the fields `sample_noise`, `act` and `greedy` of `types.Agent`."""

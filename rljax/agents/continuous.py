@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax.agents.acting import ActionNoise, gaussian, ornstein_uhlenbeck
+from rljax.agents.acting import (
+    EXPLORATION_REPEAT_HELP,
+    ActionNoise,
+    gaussian,
+    ornstein_uhlenbeck,
+)
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.config import config, option
 from rljax.networks import continuous as networks
@@ -42,6 +47,7 @@ class ActorCriticReplayConfig(ReplayConfig):
     hidden_sizes: tuple[int, ...] = option((256, 256), "units of each hidden layer", low=1)
     actor_learning_rate: float = option(3e-4, "learning rate of the policy", above=0)
     critic_learning_rate: float = option(3e-4, "learning rate of the critics", above=0)
+    exploration_repeat: int = option(1, EXPLORATION_REPEAT_HELP, low=1)
     normalize_obs: bool = option(False, "normalize observations by running mean and variance")
     activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
 

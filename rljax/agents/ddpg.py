@@ -129,4 +129,6 @@ def ddpg(
 
     noise = check_action_noise(action_noise or continuous.exploration_noise(config))
     acting = noisy_policy(spec, greedy_action, noise, config.learning_starts)
-    return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
+    return Agent(
+        init, acting.act, acting.greedy, update, acting.sample_noise, config.exploration_repeat
+    )

@@ -139,4 +139,4 @@ def discrete_sac(
         del key
         return most_probable(logits(state, obs), obs)
 
-    return Agent(init, act, greedy, update, sample_noise)
+    return Agent(init, act, greedy, update, sample_noise, config.exploration_repeat)

@@ -3,8 +3,8 @@
 Double DQN (https://arxiv.org/abs/1509.06461) is another `bootstrap`, dueling
 (https://arxiv.org/abs/1511.06581) another `network`, prioritized replay another `replay`. Differs
 from the paper: Adam for RMSProp; target updates are counted in environment steps. The defaults
-differ too: 3-step returns, normalized observations and an annealed learning rate, without which
-some seeds do not learn (docs/robustness.md).
+differ too: 3-step returns, normalized observations, an annealed learning rate and repeated
+exploratory actions, without which some seeds do not learn (docs/robustness.md).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from rljax.agents import off_policy, replay_schedule
-from rljax.agents.acting import check_discrete, epsilon_greedy
+from rljax.agents.acting import EXPLORATION_REPEAT_HELP, check_discrete, epsilon_greedy
 from rljax.agents.off_policy import Learned
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.config import config, option
@@ -26,7 +26,7 @@ from rljax.networks.action_values import check_q_network
 from rljax.networks.encoder import example_obs
 from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, random, td
-from rljax.ops.diagnostics import q_value_metrics
+from rljax.ops.diagnostics import q_value_metrics, spread_of_values
 from rljax.ops.observations import legal_values
 from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, Transition, identity
 
@@ -45,6 +45,7 @@ class QConfig(ReplayConfig):
     exploration_fraction: float = option(
         0.2, "fraction of training over which epsilon is annealed linearly", low=0, high=1
     )
+    exploration_repeat: int = option(8, EXPLORATION_REPEAT_HELP, low=1)
     double: bool = option(False, "double DQN: select the next action with the online network")
     dueling: bool = option(False, "dueling network: separate value and advantage streams")
     n_step: int = option(3, "number of rewards in an n-step return", low=1)
@@ -227,10 +228,13 @@ def dqn(
         sample_noise = network_noise if config.noisy else None
         state = state._replace(learned=flat)
         state, metrics = loop.learn(state, trajectory, key, gradient_step, sample_noise)
+        metrics |= average(spread_of_values(trajectory.extras["value"]))
         return state._replace(learned=unflatten(state.learned, unravel)), metrics
 
     acting = epsilon_greedy(config, spec, q_values)
-    return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
+    return Agent(
+        init, acting.act, acting.greedy, update, acting.sample_noise, config.exploration_repeat
+    )
 
 
 def network_noise(key, num):

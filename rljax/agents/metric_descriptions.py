@@ -151,6 +151,9 @@ METRICS = (
     Metric("losses/td_loss", "mean quantile Huber loss", ("qr_dqn",)),
     Metric("losses/q_value", "mean Q(s, a) of the sampled actions",
            (*DQN, "pqn", *CRITICS)),
+    Metric("losses/value_std",
+           "standard deviation of max_a Q(s, a) over the steps and environments of a rollout; 0 if "
+           "the network is constant", (*DQN, "pqn"), "with more than one step in a rollout"),
     Metric("losses/q_value_max",
            "maximum Q(s, a) of the sampled actions of a batch; mean over the batches",
            (*DQN, "pqn", *CRITICS)),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rljax.agents.acting import check_discrete, epsilon_greedy
+from rljax.agents.acting import EXPLORATION_REPEAT_HELP, check_discrete, epsilon_greedy
 from rljax.agents.minibatches import (
     GRADIENT_STEPS,
     check_minibatches,
@@ -26,7 +26,7 @@ from rljax.networks.action_values import check_q_network
 from rljax.networks.encoder import example_obs
 from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, returns, td
-from rljax.ops.diagnostics import q_value_metrics
+from rljax.ops.diagnostics import q_value_metrics, spread_of_values
 from rljax.ops.observations import legal_values
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
 
@@ -46,6 +46,7 @@ class PQNConfig(RunConfig):
     exploration_fraction: float = option(
         0.2, "fraction of training over which epsilon is annealed linearly", low=0, high=1
     )
+    exploration_repeat: int = option(1, EXPLORATION_REPEAT_HELP, low=1)
     hidden_sizes: tuple[int, ...] = option((128, 128), "units of each hidden layer", low=1)
     activation: str = option("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
 
@@ -134,10 +135,13 @@ def pqn(
         (flat, opt_state), metrics = jax.lax.scan(minibatch_step, (flat, state.opt_state), indices)
         env_steps = Shared(state.env_steps.value + td_target.size)
         state = PQNState(unravel(flat), opt_state, env_steps)
-        return state, average(jax.tree.map(jnp.mean, metrics)) | rate_metric(opt_state)
+        metrics = jax.tree.map(jnp.mean, metrics) | spread_of_values(trajectory.extras["value"])
+        return state, average(metrics) | rate_metric(opt_state)
 
     acting = epsilon_greedy(config, spec, q_values)
-    return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
+    return Agent(
+        init, acting.act, acting.greedy, update, acting.sample_noise, config.exploration_repeat
+    )
 
 
 def default_optimizer(config: PQNConfig) -> optax.GradientTransformation:

@@ -171,7 +171,9 @@ def sac(
         return jnp.tanh(distribution(state, obs)[0])
 
     acting = with_warmup(spec, explore, greedy_action, config.learning_starts, noise.has_memory)
-    return Agent(init, acting.act, acting.greedy, update, acting.sample_noise)
+    return Agent(
+        init, acting.act, acting.greedy, update, acting.sample_noise, config.exploration_repeat
+    )
 
 
 def soft_actor_critic(

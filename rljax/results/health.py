@@ -15,6 +15,7 @@ LEARNS = ("losses/entropy", "losses/td_loss", "losses/critic_loss")  # agents wi
 EPISODIC_LENGTH, ENTROPY, MAX_Q = (
     "charts/episodic_length", "losses/entropy", "losses/q_value_max",
 )  # fmt: skip
+VALUE_STD, EXPLAINED = "losses/value_std", "losses/explained_variance"
 EXPLORATION = "add an exploration bonus (docs/exploration.md)"
 KEEP_BEST = "keep the best policy with `eval_interval`"
 
@@ -82,6 +83,21 @@ def stuck(curves: Curves) -> str | None:
     return text + _cure(curves, "ent_coef", "eps_end", "learning_rate", "target_kl")
 
 
+def constant(curves: Curves) -> str | None:
+    """The value network has given the same value for all observations since some report."""
+    returns, metrics = curves.returns, curves.metrics
+    if VALUE_STD in metrics:
+        is_constant = metrics[VALUE_STD] == 0
+    else:
+        is_constant = np.abs(metrics.get(EXPLAINED, np.ones(len(returns)))) < 1e-5
+    last = len(returns) - max(len(returns) // 4, MIN_REPORTS // 2)
+    if not is_constant[last:].all() or returns[last:].mean() > returns[: last or 1].mean():
+        return None
+    since = curves.steps[np.flatnonzero(~is_constant)[-1] + 1 if not is_constant.all() else 0]
+    text = f"the network has given the same value for all observations since step {since:,}, as if"
+    return f"{text} all units of a layer were dead" + _cure(curves, "learning_rate")
+
+
 def unstable(curves: Curves) -> str | None:
     """The run has lost more than half of what it had learned, and more than its usual noise."""
     width = max(3, len(curves.returns) // 20)
@@ -111,7 +127,7 @@ def exploded(curves: Curves) -> str | None:
 
 
 SIGNS: tuple[Callable[[Curves], str | None], ...] = (
-    nothing_happened, exploded, stuck, unstable,
+    nothing_happened, exploded, constant, stuck, unstable,
 )  # fmt: skip
 CURES = {
     "ent_coef": "raise `ent_coef`", "eps_end": "raise `eps_end`",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax.ops import random
 from rljax.ops.observations import mean_legal_actions
@@ -34,10 +35,12 @@ def rollout(
     obs: PyTree,
     key: Key,
     num_steps: int,
+    noise_key: Key | None = None,
 ) -> tuple[PyTree, PyTree, Transition, Array]:
     """Collects `num_steps` steps of interaction in every environment.
 
-    The random numbers of all steps are drawn before the loop, in one vectorized call.
+    The random numbers of all steps are drawn before the loop, in one vectorized call. Each row of
+    the agent's noise serves `agent.noise_repeat` steps.
 
     Args:
       env: a batched environment that resets itself.
@@ -47,13 +50,19 @@ def rollout(
       obs: observations to act on first, `[B, *obs_shape]`.
       key: random key.
       num_steps: length of the rollout, T.
+      noise_key: key of the agent's noise; by default it is derived from `key`.
 
     Returns:
       The new environment states, the next observations, the trajectory `[T, B]`, and the rewards
       `[T, B]` before any clipping.
     """
     act_key, env_key = random.split(key)
-    noise = agent.sample_noise(act_key, num_steps), env.sample_noise(env_key, num_steps)
+    act_key = act_key if noise_key is None else noise_key
+    repeat = min(agent.noise_repeat, num_steps)
+    act_noise = agent.sample_noise(act_key, -(-num_steps // repeat))
+    if repeat > 1:
+        act_noise = jax.tree.map(lambda x: x[np.arange(num_steps) // repeat], act_noise)
+    noise = act_noise, env.sample_noise(env_key, num_steps)
 
     def act_once(carry, noise):
         env_state, obs = carry
@@ -90,6 +99,8 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
       >>> int(state.num_updates)
       1
     """
+    rollouts = agent.noise_repeat // num_steps  # with the same noise of the agent
+    repeats = rollouts > 1
 
     @in_32_bits
     def init(key: Key, worker: int | Array = 0) -> TrainState:
@@ -97,20 +108,25 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
         env_key, key = jax.random.split(jax.random.fold_in(key, worker))  # different environments
         env_state, obs = env.reset(env_key)
         episodes = jnp.zeros(env.spec.num_envs), jnp.zeros(env.spec.num_envs, jnp.int32)
-        return TrainState(agent.init(agent_key), env_state, obs, key, episodes, jnp.int32(0))
+        noise_key = key if repeats else None
+        agent_state = agent.init(agent_key)
+        return TrainState(agent_state, env_state, obs, key, episodes, jnp.int32(0), noise_key)
 
     @in_32_bits
     def step(state):
-        act_key, update_key, key = random.split(state.key, 3)
+        act_key, update_key, key, *new = random.split(state.key, 4 if repeats else 3)
+        is_new = state.num_updates % max(rollouts, 1) == 0
+        noise_key = jnp.where(is_new, new[0], state.noise_key) if repeats else None
         env_state, obs, trajectory, reward = rollout(
-            env, agent, state.agent, state.env, state.obs, act_key, num_steps
+            env, agent, state.agent, state.env, state.obs, act_key, num_steps, noise_key
         )
         agent_state, metrics = agent.update(state.agent, trajectory, update_key)
         unclipped = trajectory._replace(reward=reward)
         episodes, charts = episode_metrics(unclipped, state.episodes)
         if env.spec.action_mask:
             charts |= {"charts/legal_actions": mean_legal_actions(env.spec, trajectory.obs)}
-        state = TrainState(agent_state, env_state, obs, key, episodes, state.num_updates + 1)
+        num_updates = state.num_updates + 1
+        state = TrainState(agent_state, env_state, obs, key, episodes, num_updates, noise_key)
         return state, {**charts, **metrics}
 
     return Learner(init, jax.jit(step, inline=True))  # traced once for all its callers

@@ -318,7 +318,7 @@ def test_the_coefficient_can_be_swept_and_returns_are_those_of_the_environment()
         (BonusConfig, dqn_with_bonus), probe(DELAYED, length=5), coefficient=[0.0, 100.0],
         num_seeds=2, total_timesteps=600, learning_starts=128, num_reports=3, progress=False,
         eval_episodes=2, target_update_interval=500, n_step=1, anneal_lr=False, eps_end=0.05,
-        normalize_obs=False,
+        exploration_repeat=1, normalize_obs=False,
     )  # fmt: skip
     assert run.returns.shape == (2, 2, 3)
     np.testing.assert_array_equal(run.returns, 10.0)

@@ -33,7 +33,7 @@ PPO = {"learning_rate": 2e-3, "num_minibatches": 4}
 REPLAY = SMALL | {
     "num_envs": 8, "num_steps": 2, "train_frequency": 16, "batch_size": 64, "buffer_size": 50_000,
     "target_update_interval": 500, "n_step": 1, "anneal_lr": False, "eps_end": 0.05,
-    "normalize_obs": False,
+    "exploration_repeat": 1, "normalize_obs": False,
 }  # fmt: skip
 LEARNING = {
     "ppo": SMALL | BARE | PPO | {"num_envs": 8, "num_steps": 32, "update_epochs": 4},

@@ -222,6 +222,22 @@ def test_values_of_the_sampled_actions_before_the_gradient_step():
     assert "charts/replay_fill" not in metrics  # the capacity of another replay is not known
 
 
+@pytest.mark.parametrize("name", ["dqn", "pqn"])
+def test_the_deviation_of_the_values_of_a_rollout(name):
+    """With weights of 0 in one layer the network is constant: the deviation is exactly 0."""
+    _, trajectory, _, metrics = update(name, options={"normalize_obs": False})
+    value = np.asarray(trajectory.extras["value"], np.float64)
+    assert value.shape == (T, B)
+    np.testing.assert_allclose(value_of(metrics["losses/value_std"]), value.std(), rtol=1e-4)
+
+    agent, _ = make(name, "discrete", {})
+    state = agent.init(jax.random.key(0))
+    constant = jnp.full((T, B), 100 / 3)
+    trajectory = trajectory._replace(extras={"value": constant})
+    _, metrics = agent.update(state, trajectory, jax.random.key(1))
+    assert value_of(metrics["losses/value_std"]) == 0
+
+
 @pytest.mark.parametrize("name", ["dqn", "pets"])
 def test_replay_fill_is_the_fraction_of_the_capacity(name):
     options = {"buffer_size": 40, "learning_starts": 20, "train_frequency": 6, "n_step": 1}

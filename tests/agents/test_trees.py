@@ -18,7 +18,7 @@ PPO = ON_POLICY | {"learning_rate": 2e-3, "num_minibatches": 4}
 GRU = {"memory": "gru", "memory_size": 16, "torso": "mlp"}
 DQN = REPLAY | {
     "buffer_size": 50_000, "target_update_interval": 500, "anneal_lr": False, "eps_end": 0.05,
-    "normalize_obs": True,
+    "exploration_repeat": 1, "normalize_obs": True,
 }  # fmt: skip
 LEARNING = {
     "ppo": PPO,

@@ -80,6 +80,25 @@ def test_action_values_outside_the_range_of_returns():
     assert texts(np.linspace(20, 200, POINTS), DQN, **metrics) == []
 
 
+@pytest.mark.parametrize(
+    ("config", "name", "healthy", "dead"),
+    [(DQN, "losses/value_std", 0.1, 0.0), (A2C, "losses/explained_variance", -0.1, 1e-7)],
+)
+def test_a_network_that_has_become_constant(config, name, healthy, dead):
+    returns = np.where(np.arange(POINTS) < 20, 100.0, 20.0) + NOISE / 10
+    metrics = {name: np.where(np.arange(POINTS) < 20, healthy, dead), "losses/td_loss": 1.0}
+    (text,) = texts(returns, config, **metrics)
+    assert text.startswith(
+        "the network has given the same value for all observations since step 21,000, as if all "
+        "units of a layer were dead: "
+    )
+    assert "lower `learning_rate`" in text
+    metrics[name] = np.full(POINTS, healthy)
+    assert texts(returns, config, **metrics) == []
+    metrics[name] = np.zeros(POINTS)  # a task with one observation, which was learned
+    assert texts(LEARNED + NOISE, config, **metrics) == []
+
+
 def test_the_summary_names_seeds_with_the_same_sign_in_one_line():
     returns = np.stack([np.full((3, POINTS), -200.0), np.tile(LEARNED, (3, 1))])
     result = made(returns, sweep={"ent_coef": [0.0, 0.1]})

@@ -71,6 +71,49 @@ def test_every_step_of_a_rollout_gets_its_own_row_of_noise():
     np.testing.assert_array_equal(trajectory.extras["row"], [20, 21, 22, 23])
     np.testing.assert_array_equal(trajectory.reward[:, 0], [20, 21, 22, 23])
 
+
+@pytest.mark.parametrize(
+    ("repeat", "T", "expected"),
+    [
+        (3, 8, [[0, 0, 0, 1, 1, 1, 2, 2], [3, 3, 3, 4, 4, 4, 5, 5]]),
+        (4, 1, [[0], [0], [0], [0], [1], [1]]),
+        (5, 2, [[0, 0], [0, 0], [1, 1]]),  # two whole rollouts
+        (1, 2, [[0, 1], [2, 3]]),
+    ],
+)
+def test_the_noise_of_an_agent_is_repeated_within_and_across_rollouts(repeat, T, expected):
+    """Equal numbers in `expected` stand for equal noise; that of the environment never repeats."""
+    agent = drift(DriftConfig(), ENV.spec)._replace(
+        act=lambda state, obs, row: (jnp.zeros(B, int), row),
+        update=lambda state, trajectory, key: (
+            state, {"noise": trajectory.extras, "env": trajectory.next_obs[..., 0]}
+        ),
+        sample_noise=lambda key, num: jax.random.bits(key, (num,)), noise_repeat=repeat,
+    )  # fmt: skip
+    env = ENV._replace(
+        sample_noise=lambda key, num: jax.random.uniform(key, (num, B)),
+        step=lambda state, action, row: (
+            state, Step(jnp.zeros((B, 3)), row, *jnp.zeros((2, B), bool), jnp.stack([row] * 3, -1))
+        ),
+    )  # fmt: skip
+    learner = make_learner(agent, env, T)
+    states = [jax.jit(learner.init)(jax.random.key(3), worker) for worker in range(2)]
+    noise, env_noise = np.zeros((2, len(expected), T)), []
+    for update in range(len(expected)):
+        for worker, state in enumerate(states):
+            states[worker], metrics = learner.step(state)
+            noise[worker, update] = metrics["noise"]
+            env_noise += np.asarray(metrics["env"]).ravel().tolist()
+    for mine, other in (noise, noise[::-1]):
+        _, numbers = np.unique(np.array(expected), return_inverse=True)
+        for number in set(numbers.ravel()):
+            assert len(np.unique(mine.ravel()[numbers.ravel() == number])) == 1
+        assert len(np.unique(mine)) == len(set(numbers.ravel()))
+        assert not np.isin(mine, other).any()  # workers explore differently
+    assert len(np.unique(env_noise)) == len(env_noise)
+
+
+def test_the_noise_of_a_step_is_a_key_by_default():
     keyed = drift(DriftConfig(), ENV.spec)._replace(
         act=lambda state, obs, key: (jax.random.randint(key, (B,), 0, 3), jax.random.bits(key))
     )
