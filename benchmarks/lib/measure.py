@@ -87,21 +87,25 @@ def loop(options: argparse.Namespace) -> dict[str, Any]:
     """Times the training loop in steady state, of PPO or of a random policy."""
     import jax
 
-    from rljax.experiment.make_plan import make_plan
-    from rljax.training import parallel, runs
-
     shape = {"num_envs": options.num_envs, "num_steps": options.num_steps}
     agent, fields = ("ppo", common.STOCK) if options.program == "ppo" else (random_policy(), {})
     fields = {name: value for name, value in fields.items() if name != "env_id"} | shape
-    with common.Clock() as compiling:
-        plan = make_plan(
-            agent, options.env_id, num_seeds=options.num_seeds, total_timesteps=2**30, **fields
-        )
-        placement = parallel.place(plan.num_runs)
-        work = runs.Runs(plan.make_learner(), plan.config, plan.run_inits(), placement)
+    plan, work, compiling = compiled_runs(agent, options.env_id, options.num_seeds, **fields)
     clocks, updates = in_chunks(lambda count: jax.block_until_ready(work.advance(count)), options)
     steps = updates * plan.num_runs * plan.steps_per_update
     return {"steps": steps, "clocks": clocks, "compiling": compiling}
+
+
+def compiled_runs(agent: Any, env_id: str, num_seeds: int, **fields: Any) -> tuple[Any, Any, Any]:
+    """Compiles and initializes runs as `rljax.train` does. Returns plan, runs and a clock."""
+    from rljax.experiment.make_plan import make_plan
+    from rljax.training import parallel, runs
+
+    with common.Clock() as compiling:
+        plan = make_plan(agent, env_id, num_seeds=num_seeds, total_timesteps=2**30, **fields)
+        placement = parallel.place(plan.num_runs)
+        work = runs.Runs(plan.make_learner(), plan.config, plan.run_inits(), placement)
+    return plan, work, compiling
 
 
 def in_chunks(advance: Any, options: argparse.Namespace) -> tuple[list[common.Clock], int]:

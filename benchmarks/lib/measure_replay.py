@@ -4,7 +4,9 @@ python benchmarks/lib/measure_replay.py cycle --capacity 131072
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -19,8 +21,15 @@ from rljax.types import Transition, sample_one
 
 def main() -> None:
     options = replay_common.options("rljax prioritized replay")
+    clocks = replay_common.time_jax(options, *functions(options.capacity))
+    facts = {"versions": common.versions("jax", "jaxlib"), "processor": measure.processor()}
+    replay_common.answer(options, clocks, **facts, **common.jax_device())
+
+
+def functions(capacity: int) -> tuple[Any, Callable, Callable, Callable]:
+    """Returns an empty buffer, and `add`, `sample` and `reprioritize` of `time_jax`."""
     buffer = replay.prioritized(
-        options.capacity, replay_common.BATCH, replay_common.EXPONENT, replay_common.EPSILON
+        capacity, replay_common.BATCH, replay_common.EXPONENT, replay_common.EPSILON
     )
 
     def add(state, items):
@@ -32,9 +41,7 @@ def main() -> None:
         return (sample.transitions, sample.probability, sample.min_probability), sample.indices
 
     state = buffer.init(Transition(**replay_common.item(jnp.zeros)))
-    clocks = replay_common.time_jax(options, state, add, sample, buffer.reprioritize)
-    facts = {"versions": common.versions("jax", "jaxlib"), "processor": measure.processor()}
-    replay_common.answer(options, clocks, **facts, **common.jax_device())
+    return state, add, sample, buffer.reprioritize
 
 
 if __name__ == "__main__":
