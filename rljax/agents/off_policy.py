@@ -21,7 +21,7 @@ from rljax.agents.normalize import (
 )
 from rljax.agents.replay_schedule import ReplayConfig
 from rljax.networks.encoder import example_obs
-from rljax.ops import random, td
+from rljax.ops import platform, random, td
 from rljax.ops.observations import action_struct, environment_obs
 from rljax.replay import check_memory, check_replay
 from rljax.types import (
@@ -202,7 +202,9 @@ def off_policy_loop(
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
         sums, unravel = ravel_pytree(zeros)  # one vector: many small kernels would take longer
         carry = state.learned, replay_state, sums
-        learned, replay_state, sums = jax.lax.fori_loop(first, last, body, carry)
+        learned, replay_state, sums = repeat_from(
+            first, last, schedule.max_gradient_steps(config), body, carry
+        )
 
         moments = state.moments
         if normalized:
@@ -216,6 +218,29 @@ def off_policy_loop(
         return OffPolicyState(learned, replay_state, Shared(env_steps), moments), metrics
 
     return OffPolicyLoop(init, learn, standardize)
+
+
+def repeat_from(
+    first: Array, last: Array, max_num: int, body: Callable[[Array, PyTree], PyTree], carry: PyTree
+) -> PyTree:
+    """Returns `jax.lax.fori_loop(first, last, body, carry)`.
+
+    On a GPU it is a loop of `max_num` iterations inside one branch, whose results count only from
+    `first` to `last`: the host then waits for one condition in place of one in each iteration.
+    """
+    if not platform.is_gpu():
+        return jax.lax.fori_loop(first, last, body, carry)
+
+    def count_until_last(i, carry):
+        def select(new, old):
+            return old if new is old else jnp.where(first + i < last, new, old)
+
+        return jax.tree.map(select, body(first + i, carry), carry)
+
+    def loop(carry):
+        return jax.lax.fori_loop(0, max_num, count_until_last, carry)
+
+    return jax.lax.cond(last > first, loop, identity, carry)
 
 
 def precomputed(

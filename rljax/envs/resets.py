@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from rljax.envs.wrapped import check_not_on_host, check_single, inner_functions
+from rljax.ops import platform
 from rljax.types import Array, Env, Key, PyTree
 
 
@@ -42,7 +43,9 @@ def auto_reset(env: Env) -> Env:
     An initial state depends on the key of `reset` alone, so it can be drawn ahead. Each copy
     holds one in reserve. If an episode ends in a copy whose reserve is used up, all used
     reserves of the batch are drawn again in one call. Most steps therefore compute no reset;
-    one reset for every copy at every step takes most of the time of a light environment.
+    one reset for every copy at every step takes most of the time of a light environment. On a
+    GPU, where the host has to wait for the condition, used reserves are drawn again at each step;
+    the episodes are the same, because those of a copy depend on its key alone.
 
     Args:
       env: a single environment whose `step` does not reset.
@@ -73,12 +76,14 @@ def auto_reset(env: Env) -> Env:
         keys = jnp.where(used, new_keys, keys)
         return _where(used, new_reserve, reserve), jnp.zeros_like(used), keys
 
-    # not `cond`: under `vmap` it computes both branches at every step
     @_over_all_copies
     def ensure_reserves(done, *reserves):
         def must_redraw(reserves):
             return (done & reserves[1]).any()
 
+        if platform.is_gpu():
+            return redraw_used(reserves)
+        # not `cond`: under `vmap` it computes both branches at every step
         return jax.lax.while_loop(must_redraw, redraw_used, reserves)
 
     def reset(key):

@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rljax.ops import platform
 from rljax.types import Array, PyTree, Transition
 
 
@@ -105,8 +106,9 @@ def next_values(value_of: Callable[[PyTree], Array], trajectory: Transition, val
 
     Within an episode, `next_obs` of one step is `obs` of the following step, whose value is known.
     Only the end of the trajectory and the truncated steps are evaluated, one truncated step per
-    environment and loop iteration. The `while_loop`, unlike `cond`, stays lazy under `vmap`. Where
-    an episode terminated the result is arbitrary and must be masked.
+    environment and loop iteration. The `while_loop`, unlike `cond`, stays lazy under `vmap`. On a
+    GPU, where the host has to wait for the condition of the loop, all steps are evaluated in one
+    call. Where an episode terminated the result is arbitrary and must be masked.
 
     Args:
       value_of: `(obs[B, ...]) -> value[B]`.
@@ -123,9 +125,12 @@ def next_values(value_of: Callable[[PyTree], Array], trajectory: Transition, val
     chex.assert_rank(value, 2)
     chex.assert_type(value, float)
     chex.assert_type([trajectory.terminated, trajectory.truncated], bool)
+    pending = trajectory.truncated.at[-1].set(False)
+    if platform.is_gpu():
+        evaluated = jax.vmap(value_of)(trajectory.next_obs)
+        return jnp.where(pending, evaluated, jnp.concatenate([value[1:], evaluated[-1:]]))
     last_obs = jax.tree.map(lambda x: x[-1], trajectory.next_obs)
     next_value = jnp.concatenate([value[1:], value_of(last_obs)[None]])
-    pending = trajectory.truncated.at[-1].set(False)
     environments = jnp.arange(value.shape[1])
 
     def evaluate_one_each(carry):
