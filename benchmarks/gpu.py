@@ -74,6 +74,10 @@ def main() -> int:
         "--budget", type=float, default=360, help="seconds after which no row starts (360)"
     )
     parser.add_argument("--timeout", type=float, default=120, help="seconds per row (120)")
+    parser.add_argument(
+        "--only", default="", metavar="NAMES",
+        help='comma-separated rows, such as "ppo CartPole-v1 2048 x 32,plain PPO" (all)',
+    )  # fmt: skip
     parser.add_argument("--output", metavar="FILE.md", help="markdown file for the tables")
     options = parser.parse_args()
     sizes = QUICK if options.quick else Sizes()
@@ -81,6 +85,8 @@ def main() -> int:
     end = time.perf_counter() + options.budget
     with contextlib.closing(Worker(harness.LIB / "measure_gpu.py")) as worker:
         for case in cases(sizes):
+            if not is_chosen(case, harness.names(options.only)):
+                continue
             try:
                 remaining = end - time.perf_counter()
                 answer = measure(case, sizes, worker, remaining, options.timeout)
@@ -91,6 +97,12 @@ def main() -> int:
     for table in report.tables:
         print("\n" + table.text())
     return int(report.failed > 0)
+
+
+def is_chosen(case: Case, names: list[str]) -> bool:
+    """Whether the name and size of a case start with one of the names; with no names, all do."""
+    buffers = " command buffers" * (case.process == "command buffers")
+    return not names or f"{case.name}{buffers} {case.size}".startswith(tuple(names))
 
 
 def measure(

@@ -17,7 +17,7 @@ REJAX: dict[str, dict[str, Any]] = {  # its configs/gymnax/pendulum.yaml
     "sac": REPLAY | {
         "buffer_size": 10_000, "batch_size": 256, "learning_starts": 256, "tau": 0.02,
         "actor_learning_rate": 1e-2, "critic_learning_rate": 1e-2, "alpha_learning_rate": 1e-2,
-        "activation": "swish", "normalize_obs": True,
+        "activation": "swish", "normalize_obs": True, "exploration_repeat": 1,
     },
 }  # fmt: skip
 RLTOOLS: dict[str, dict[str, Any]] = {  # its defaults
@@ -29,7 +29,7 @@ RLTOOLS: dict[str, dict[str, Any]] = {  # its defaults
     "sac": REPLAY | {
         "buffer_size": 20_000, "batch_size": 100, "learning_starts": 100, "tau": 0.005,
         "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3, "alpha_learning_rate": 1e-3,
-        "initial_alpha": 0.5, "activation": "relu",
+        "initial_alpha": 0.5, "activation": "relu", "exploration_repeat": 1,
     },
 }  # fmt: skip
 DDPG = {name: x for name, x in RLTOOLS["td3"].items() if name != "policy_delay"} | {

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.agents import continuous
+from rljax.agents.acting import EXPLORATION_REPEAT_HELP
 from rljax.agents.discrete_sac import DiscreteSACConfig, discrete_sac
 from rljax.agents.ensemble import EnsembleState, make_ensemble
 from rljax.agents.model_schedule import METRICS, EnsembleConfig, trainings_due
@@ -35,6 +36,7 @@ class MBPOConfig(EnsembleConfig, DiscreteSACConfig, SACConfig):
     buffer_size: int = option(100_000, "capacity of the replay buffer, in transitions", low=1)
     batch_size: int = option(256, "transitions per gradient step", low=1)
     gradient_steps: int = option(20, "gradient steps per update", low=1)
+    exploration_repeat: int = option(1, EXPLORATION_REPEAT_HELP, low=1)
     real_batch_size: int = option(
         13, "real transitions per gradient step; the others are imagined", low=1
     )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.agents import continuous, off_policy
-from rljax.agents.acting import with_warmup
+from rljax.agents.acting import EXPLORATION_REPEAT_HELP, with_warmup
 from rljax.agents.continuous import ActorCriticReplayConfig
 from rljax.agents.off_policy import Learned
 from rljax.config import config, option
@@ -44,8 +44,12 @@ class EntropyConfig(ActorCriticReplayConfig):
 
 @config
 class SACConfig(EntropyConfig):
-    """Options of SAC; the defaults are those of the paper (appendix D)."""
+    """Options of SAC; the defaults are those of the paper (appendix D).
 
+    Differs from the paper: the noise of the actions is repeated for 8 steps (docs/robustness.md).
+    """
+
+    exploration_repeat: int = option(8, EXPLORATION_REPEAT_HELP, low=1)
     target_entropy_per_dimension: float = option(-1.0, "target entropy per action dimension")
     noise: str = option("gaussian", continuous.NOISE_HELP, choices=continuous.NOISES)
     noise_theta: float = option(0.15, continuous.NOISE_THETA_HELP, low=0, high=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import optax
 
+from rljax.agents.acting import EXPLORATION_REPEAT_HELP
 from rljax.agents.sac import SACConfig, sac
 from rljax.config import config, option
 from rljax.networks.continuous import action_size
@@ -35,6 +36,7 @@ class SimBaConfig(SACConfig):
     )
     initial_alpha: float = option(0.01, "initial temperature alpha of the entropy", above=0)
     target_entropy_per_dimension: float = option(-0.5, "target entropy per action dimension")
+    exploration_repeat: int = option(1, EXPLORATION_REPEAT_HELP, low=1)
     weight_decay: float = option(0.01, "weight decay of AdamW", low=0)
     normalize_obs: bool = option(True, "normalize observations by running mean and variance")
 
