@@ -90,7 +90,7 @@ CASES = {
     "dqn": _replay("DQN"),
     "c51": _replay("C51"),
     "qr_dqn": _replay("QR-DQN"),
-    "munchausen": _replay("DQN", options=REPLAY | {"double": False, "n_step": 1}),
+    "munchausen": _replay("DQN", options=REPLAY | {"double": False}),
     "rainbow": _replay("Rainbow", unread=EPSILON, unread_full=EPSILON),
     "ddpg": _continuous("DDPG", unread=PRIORITIES | CORRELATION),
     "td3": _continuous("TD3", unread=PRIORITIES | CORRELATION),

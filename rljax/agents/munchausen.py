@@ -1,6 +1,8 @@
 """Munchausen DQN, https://arxiv.org/abs/2007.14430 (eq. 2): rewards with a scaled log-policy added.
 
 The policy is the softmax of the target network's values; the target is that of soft Q-learning.
+Differs from the paper, as for `rljax.agents.dqn`: 3-step returns. Replay holds the sum of their
+rewards, so the log-policy is added to the first reward alone.
 """
 
 from collections.abc import Callable
@@ -22,15 +24,9 @@ class MunchausenConfig(DQNConfig):
     temperature: float = option(0.03, "temperature tau of the softmax policy", above=0)
     munchausen_coef: float = option(0.9, "weight alpha of the log-policy in the reward", low=0)
     munchausen_clip: float = option(-1.0, "lower bound l0 of tau times the log-policy")
-    n_step: int = option(1, "number of rewards in an n-step return", low=1)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.n_step > 1:
-            raise ValueError(
-                f"`n_step` is {self.n_step}, but Munchausen DQN adds the log-policy of every step "
-                "to its reward, and replay does not store it for the later steps: set it to 1."
-            )
         if self.double:
             raise ValueError(
                 "`double` is True, but Munchausen DQN bootstraps from the expectation over all "
@@ -42,7 +38,10 @@ def munchausen_objective(
     temperature: Any, coefficient: Any, log_policy_floor: Any, loss: Callable[[Array], Array],
     spec: EnvSpec,
 ) -> Objective:  # fmt: skip
-    """`r + alpha max(tau log pi(a|s), l0) + gamma sum_a' pi(a'|s') (Q - tau log pi)(s', a')`."""
+    """`r + alpha max(tau log pi(a|s), l0) + gamma sum_a' pi(a'|s') (Q - tau log pi)(s', a')`.
+
+    With n-step returns r is their discounted sum, gamma becomes gamma^n, and s' is n steps later.
+    """
 
     legal = partial(legal_values, spec)
 

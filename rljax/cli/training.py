@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rljax.cli import devices, parser
+from rljax.cli import devices, hints, parser
 from rljax.cli.help import with_default
 from rljax.cli.parser import FLAGS, expect
 from rljax.config import convert, field_types, load, unknown_key
@@ -49,8 +49,10 @@ def train(positionals: list[str], options: dict[str, str]) -> None:
         record.setdefault("devices", jax.device_count())
     planned = groups.groups_from_record(record)
     plan = planned[0].plan
-    if note and is_first:
-        print(note, file=sys.stderr)
+    advice = hints.hint(plan.agent, plan.env_id, record)
+    for line in filter(None, (note, advice)):
+        if is_first:
+            print(line, file=sys.stderr)
     run_plan.check_options(plan, run_dir or "runs", **how)
     initial_params = groups.checked_source(planned, initial_params)
     run_dir = run_dir or directory.new_directory(plan.agent, plan.env_id)

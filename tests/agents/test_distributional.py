@@ -131,7 +131,6 @@ def test_no_gradient_flows_through_the_target(kind):
         (C51Config, {"v_min": 3.0, "v_max": 3.0}, "`v_min` is 3.0, but it must be below"),
         (C51Config, {"num_atoms": 1}, "`num_atoms` is 1"),
         (RainbowConfig, {"learning_starts": 130}, "the first batch needs 136"),
-        (MunchausenConfig, {"n_step": 2}, "`n_step` is 2, but Munchausen DQN"),
         (MunchausenConfig, {"double": True}, "`double` is True, but Munchausen DQN"),
     ],
 )
