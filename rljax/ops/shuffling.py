@@ -9,10 +9,8 @@ from rljax.types import Array, Key
 
 MAX_SORTED = 8192
 ROUNDS = 12  # with 8, pairs of indices are not equally likely for sizes below 64
-MULTIPLIERS = 0x7FEB352D, 0x846CA68B  # of an integer hash, https://github.com/skeeto/hash-prospector
-    0x7FEB352D,
-    0x846CA68B,
-)  # of a 32-bit integer hash, https://nullprogram.com/blog/2018/07/31/
+# of a 32-bit integer hash, https://github.com/skeeto/hash-prospector
+MULTIPLIERS = 0x7FEB352D, 0x846CA68B
 
 
 def permutations(key: Key, num: int, size: int) -> Array:
@@ -21,7 +19,8 @@ def permutations(key: Key, num: int, size: int) -> Array:
     Up to 8192 elements, one sort of 32-bit words with random high bits and the index in the low
     bits: three times as fast on a CPU as `jax.random.permutation`. Two words with equal random
     bits, which has probability below size / 2^31, keep their order. Above, if the size is a power
-    of two, `feistel_permutations`, which takes less than a hundredth of the time of `jax.random.permutation`.
+    of two, `feistel_permutations`, in less than a hundredth of the time of
+    `jax.random.permutation`.
 
     Args:
       key: random key.
