@@ -107,7 +107,9 @@ def _hashed_indices(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    return jnp.stack(_hashed_indices(key, shape), axis=-1)
+    # without the barrier XLA merges the hash of a key into that of the numbers drawn from it, and
+    # compiles code that grows exponentially with the number of splits (observed with jax 0.11)
+    return jax.lax.optimization_barrier(jnp.stack(_hashed_indices(key, shape), axis=-1))
 
 
 def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
