@@ -6,6 +6,9 @@ kernels per iteration. Here it is straight-line code, which XLA compiles to one 
 keeps the number of kernels low that are ready at the same time; where there are more than eight,
 XLA divides them between threads, which takes longer than it saves if they are small.
 
+A split is a kernel of its own. Otherwise XLA fuses the hashes of a chain of splits with the numbers
+drawn at its end, and jaxlib 0.11 does not finish compiling a kernel of four hashes.
+
 On other devices, and for keys of other implementations, the functions are those of `jax.random`.
 """
 
@@ -107,8 +110,8 @@ def _hashed_indices(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    # without the barrier XLA merges the hash of a key into that of the numbers drawn from it, and
-    # compiles code that grows exponentially with the number of splits (observed with jax 0.11)
+    # To see if a value is needed in one lane only, LLVM's loop vectorizer follows every path of its
+    # uses. Each of the 20 rounds multiplies their number, so chains of hashes must not be fused.
     return jax.lax.optimization_barrier(jnp.stack(_hashed_indices(key, shape), axis=-1))
 
 

@@ -58,6 +58,19 @@ def test_keys_can_be_used_by_jax_random():
     assert jax.random.poisson(key, 3.0, (2,)).shape == (2,)
 
 
+def test_no_kernel_holds_two_hashes():
+    """LLVM's time is exponential in the length of a chain of them (see `random._split`)."""
+
+    def draw(key):
+        return random.normal(random.split(random.split(key, 3)[1])[0], (8, 256))
+
+    # at level 0 loops are not vectorized, so that this test fails instead of compiling forever
+    options = {"xla_backend_optimization_level": 0}
+    program = jax.jit(draw).lower(jax.random.key(9)).compile(compiler_options=options).as_text()
+    shifts = [kernel.count(" shift-left(") for kernel in program.split("\n\n")]
+    assert 1 <= max(shifts) <= 20  # one per round
+
+
 def test_older_numbering_of_elements():
     with jax.threefry_partitionable(False):
         key = jax.random.key(8)
