@@ -47,8 +47,9 @@ ACROBOT = Task("Acrobot-v1", -100, -495)
 MOUNTAIN_CAR = Task("MountainCar-v0", -130, -199)
 PENDULUM = Task("Pendulum-v1", -250, -1000)
 MOUNTAIN_CAR_CONTINUOUS = Task("MountainCarContinuous-v0", 85, 10)
-TASKS = (CARTPOLE, ACROBOT, MOUNTAIN_CAR, PENDULUM, MOUNTAIN_CAR_CONTINUOUS)
-DISCRETE, CONTINUOUS = TASKS[:3], TASKS[3:]
+PARTIAL_PENDULUM = Task("partial/Pendulum-v1", -400, -1000)
+DISCRETE, CONTINUOUS = (CARTPOLE, ACROBOT, MOUNTAIN_CAR), (PENDULUM, MOUNTAIN_CAR_CONTINUOUS)
+TASKS = (*DISCRETE, *CONTINUOUS, PARTIAL_PENDULUM)
 
 # name of the row: the agent and its options, beside the defaults
 AGENTS: dict[str, tuple[str, Mapping[str, Any]]] = {
@@ -59,7 +60,7 @@ AGENTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "dqn prioritized": ("dqn", {"prioritized": True}), "c51": ("c51", {}),
     "qr_dqn": ("qr_dqn", {}), "munchausen": ("munchausen", {}), "rainbow": ("rainbow", {}),
     "pqn": ("pqn", {}), "discrete_sac": ("discrete_sac", {}), "ddpg": ("ddpg", {}),
-    "td3": ("td3", {}), "sac": ("sac", {}),
+    "td3": ("td3", {}), "sac": ("sac", {}), "ppo gru": ("ppo", {"memory": "gru"}),
 }  # fmt: skip
 EPISODES, REPORTS = 100, 50
 
@@ -81,8 +82,11 @@ class Scores(NamedTuple):
     seconds: float
 
 
-def tasks_of(agent: str) -> tuple[Task, ...]:
-    """Returns the tasks whose actions an agent supports."""
+def tasks_of(name: str) -> tuple[Task, ...]:
+    """Returns the tasks of a row: all whose actions the agent supports."""
+    agent, options = AGENTS[name]
+    if "memory" in options:
+        return (PARTIAL_PENDULUM,)
     actions = rljax.AGENTS[agent].actions
     return DISCRETE * ("discrete" in actions) + CONTINUOUS * ("continuous" in actions)
 
@@ -113,6 +117,26 @@ def row(name: str, task: Task, scores: Scores) -> list[str]:
         str((final <= task.floor).sum()), *(f"{x:.4g}" for x in quantiles),
         human(late) if np.isfinite(late) else "-", f"{scores.seconds:.0f}",
     ]  # fmt: skip
+
+
+def overview(results: Mapping[tuple[str, str], Scores]) -> Table:
+    """Returns a table of agents and tasks: the seeds that are solved, and the lowest return."""
+    tasks = [task for task in TASKS if any(env_id == task.env_id for env_id, _ in results)]
+    table = Table(
+        "All tasks", "Seeds that reach the threshold, and the lowest return of a seed.",
+        "agent", *(f">{task.env_id}" for task in tasks),
+    )  # fmt: skip
+    for name in AGENTS:
+        cells = []
+        for task in tasks:
+            final = np.array(
+                results[task.env_id, name].final if (task.env_id, name) in results else []
+            )
+            solved = f"{(final >= task.threshold).sum()}/{len(final)}, "
+            cells.append(solved + f"{final.min():.4g}" if len(final) else "")
+        if any(cells):
+            table.add(name, *cells)
+    return table
 
 
 def draw(results: Mapping[tuple[str, str], Scores], path: Path) -> None:
@@ -178,7 +202,7 @@ def main() -> None:
         for name, (agent, given) in AGENTS.items():
             if options.agents and name not in options.agents:
                 continue
-            if task not in tasks_of(agent) or task.env_id not in chosen:
+            if task not in tasks_of(name) or task.env_id not in chosen:
                 continue
             key = task.env_id, name
             if key not in results:
@@ -190,9 +214,10 @@ def main() -> None:
                     )
             table.add(*row(name, task, results[key]))
     line = harness.machine(measure.facts())
-    print(f"\n{line}\n\n{table.text()}")
+    tables = [overview(results), table]
+    print(f"\n{line}\n\n" + "\n\n".join(each.text() for each in tables))
     if options.output:
-        harness.write(options.output / "robustness.md", "Robustness", line, [table])
+        harness.write(options.output / "robustness.md", "Robustness", line, tables)
         draw(results, options.output / "robustness.png")
 
 
