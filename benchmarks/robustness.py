@@ -51,6 +51,7 @@ PARTIAL_PENDULUM = Task("partial/Pendulum-v1", -400, -1000)
 DISCRETE, CONTINUOUS = (CARTPOLE, ACROBOT, MOUNTAIN_CAR), (PENDULUM, MOUNTAIN_CAR_CONTINUOUS)
 TASKS = (*DISCRETE, *CONTINUOUS, PARTIAL_PENDULUM)
 
+SHORT = {"total_timesteps": 20_000}  # by default a million steps with wide networks
 # name of the row: the agent and its options, beside the defaults
 AGENTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "ppo": ("ppo", {}), "dppo": ("dppo", {}), "trpo": ("trpo", {}), "a2c": ("a2c", {}),
@@ -59,8 +60,9 @@ AGENTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "dqn double": ("dqn", {"double": True}), "dqn dueling": ("dqn", {"dueling": True}),
     "dqn prioritized": ("dqn", {"prioritized": True}), "c51": ("c51", {}),
     "qr_dqn": ("qr_dqn", {}), "munchausen": ("munchausen", {}), "rainbow": ("rainbow", {}),
-    "pqn": ("pqn", {}), "discrete_sac": ("discrete_sac", {}), "ddpg": ("ddpg", {}),
-    "td3": ("td3", {}), "sac": ("sac", {}), "ppo gru": ("ppo", {"memory": "gru"}),
+    "pqn": ("pqn", {}), "ddpg 20k": ("ddpg", SHORT), "td3 20k": ("td3", SHORT), "sac 20k": ("sac", SHORT),
+    "discrete_sac 100k": ("discrete_sac", {"total_timesteps": 100_000}),
+    "ppo gru": ("ppo", {"memory": "gru"}),
 }  # fmt: skip
 EPISODES, REPORTS = 100, 50
 
