@@ -60,8 +60,8 @@ AGENTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "dqn double": ("dqn", {"double": True}), "dqn dueling": ("dqn", {"dueling": True}),
     "dqn prioritized": ("dqn", {"prioritized": True}), "c51": ("c51", {}),
     "qr_dqn": ("qr_dqn", {}), "munchausen": ("munchausen", {}), "rainbow": ("rainbow", {}),
-    "pqn": ("pqn", {}), "ddpg 20k": ("ddpg", SHORT), "td3 20k": ("td3", SHORT), "sac 20k": ("sac", SHORT),
-    "discrete_sac 100k": ("discrete_sac", {"total_timesteps": 100_000}),
+    "pqn": ("pqn", {}), "ddpg 20k": ("ddpg", SHORT), "td3 20k": ("td3", SHORT),
+    "sac 20k": ("sac", SHORT), "discrete_sac 100k": ("discrete_sac", {"total_timesteps": 100_000}),
     "ppo gru": ("ppo", {"memory": "gru"}),
 }  # fmt: skip
 EPISODES, REPORTS = 100, 50
