@@ -32,7 +32,9 @@ class Case(NamedTuple):
 EPSILON = frozenset({"eps_start", "eps_end", "exploration_fraction"})
 PRIORITIES = frozenset({"priority_exponent", "importance_exponent"})
 CORRELATION = frozenset({"noise_theta"})  # of Ornstein-Uhlenbeck noise
-EXPLORATION = {"eps_end": 0.5, "exploration_fraction": 0.3, "max_grad_norm": 0.1}
+EXPLORATION = {
+    "eps_end": 0.5, "exploration_fraction": 0.3, "max_grad_norm": 0.1, "exploration_repeat": 2,
+}  # fmt: skip
 REPLAY = EXPLORATION | {
     "buffer_size": 40, "batch_size": 8, "learning_starts": 12, "train_frequency": 5,
     "gradient_steps": 2, "target_update_interval": 10, "num_atoms": 7, "v_min": -2.0, "v_max": 3.0,
