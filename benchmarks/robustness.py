@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--num-seeds", type=int, default=64, help="seeds of each row (64)")
     parser.add_argument("--seed", type=int, default=1000, help="first seed (1000)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="directory for the results")
+    parser.add_argument("--saved", action="store_true", help="only the rows that are in DIR")
     options = parser.parse_args()
     if unknown := set(options.agents) - set(AGENTS):
         parser.error(f"unknown row {unknown.pop()!r}: choose from {', '.join(AGENTS)}.")
@@ -207,6 +208,8 @@ def main() -> None:
             if task not in tasks_of(name) or task.env_id not in chosen:
                 continue
             key = task.env_id, name
+            if key not in results and options.saved:
+                continue
             if key not in results:
                 results[key] = train(agent, given, task, options.num_seeds, options.seed)
                 if cache:
