@@ -228,7 +228,7 @@ def dqn(
         sample_noise = network_noise if config.noisy else None
         state = state._replace(learned=flat)
         state, metrics = loop.learn(state, trajectory, key, gradient_step, sample_noise)
-        metrics |= average(spread_of_values(trajectory.extras["value"]))
+        metrics |= average(spread_of_values(trajectory.extras))
         return state._replace(learned=unflatten(state.learned, unravel)), metrics
 
     acting = epsilon_greedy(config, spec, q_values)

@@ -135,7 +135,7 @@ def pqn(
         (flat, opt_state), metrics = jax.lax.scan(minibatch_step, (flat, state.opt_state), indices)
         env_steps = Shared(state.env_steps.value + td_target.size)
         state = PQNState(unravel(flat), opt_state, env_steps)
-        metrics = jax.tree.map(jnp.mean, metrics) | spread_of_values(trajectory.extras["value"])
+        metrics = jax.tree.map(jnp.mean, metrics) | spread_of_values(trajectory.extras)
         return state, average(metrics) | rate_metric(opt_state)
 
     acting = epsilon_greedy(config, spec, q_values)

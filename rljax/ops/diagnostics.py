@@ -1,6 +1,7 @@
 """Quantities that show whether training is healthy. They are reported and change nothing."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -71,21 +72,22 @@ def q_value_metrics(q: Array) -> dict[str, Array]:
     return {"losses/q_value": q.mean(), "losses/q_value_max": q.max()}
 
 
-def spread_of_values(value: Array) -> dict[str, Array]:
-    """Returns the standard deviation of the values of a rollout, if there is more than one.
+def spread_of_values(extras: Any) -> dict[str, Array]:
+    """Returns the standard deviation of the values of a rollout, if it has more than one.
 
     It is exactly 0 if all values are equal. Those of different observations are equal if all units
     of a layer of ReLUs are dead: the outputs are then constant, and so are the layers below, which
     get no gradient.
 
     Args:
-      value: value estimates of the observations of a rollout, `[T, B]`.
+      extras: extras of a rollout, whose `value` are value estimates of its observations, `[T, B]`.
 
     Example:
-      >>> spread_of_values(jnp.array([[1.0, 3.0]]))
+      >>> spread_of_values({"value": jnp.array([[1.0, 3.0]])})
       {'losses/value_std': Array(1., dtype=float32)}
     """
-    if value.size < 2:
+    value = extras.get("value") if isinstance(extras, dict) else None
+    if value is None or value.size < 2:
         return {}
     value = value - value.ravel()[0]  # equal numbers have the deviation 0, not a rounding error
     return {"losses/value_std": value.std()}
