@@ -508,6 +508,7 @@ BOX_RUN = {
     "num_envs": 4, "num_steps": 8, "total_timesteps": 12_000, "buffer_size": 12_000,
     "batch_size": 128, "learning_starts": 256, "train_frequency": 4, "hidden_sizes": (32, 32),
     "activation": "tanh", "actor_learning_rate": 0.002, "critic_learning_rate": 0.005, "tau": 0.05,
+    "exploration_repeat": 1,
 }  # fmt: skip
 
 
