@@ -19,6 +19,11 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))  # for `import probes` and `import cases`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# the files of `pytest -m quick`
+QUICK = re.compile(
+    r"/(cli|config|ops|replay|rendering|results)/|/networks/(?!test_(recurrent|cells|nnx))"
+    r"|/test_(main|imports|learner|policy_gradient|a2c|ddpg|dqn|pqn|sac|td3)\.py$"
+)
 PER_AGENT = ("test_contract.py", "test_probe_environments.py")
 DEVICES = "--xla_force_host_platform_device_count"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):
@@ -51,6 +56,12 @@ def pytest_configure(config):
     jax.config.update("jax_numpy_rank_promotion", "raise")
     hypothesis.settings.register_profile("rljax", deadline=None, derandomize=True, max_examples=30)
     hypothesis.settings.load_profile("rljax")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if QUICK.search(item.path.as_posix()) and not item.get_closest_marker("slow"):
+            item.add_marker("quick")
 
 
 @pytest.hookimpl(optionalhook=True)
