@@ -35,5 +35,5 @@ def hint(agent: str, env_id: str, options: Mapping[str, Any]) -> str:
     if agent not in agents or options.get("noise") == CORRELATED:
         return ""
     if agent in ("ddpg", "td3"):
-        cure += f", or --noise {CORRELATED} --noise_std 0.5"
+        cure += f", or --noise {CORRELATED} --noise-std 0.5"
     return f"{agent} seldom finds the goal of {env_id} by its exploration: use {cure}"
