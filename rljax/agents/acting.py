@@ -97,6 +97,11 @@ class ActionNoise(NamedTuple):
     has_memory: bool = False
 
 
+def noise_repeat(config: Any, noise: ActionNoise) -> int:
+    """Returns `Agent.noise_repeat`: noise with a memory is correlated already, and not repeated."""
+    return 1 if noise.has_memory else config.exploration_repeat
+
+
 def check_action_noise(noise: Any) -> ActionNoise:
     """Returns exploration noise; raises a `ValueError` if it is no `ActionNoise`."""
     if not isinstance(noise, ActionNoise):

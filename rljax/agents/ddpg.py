@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.agents import continuous, off_policy
-from rljax.agents.acting import ActionNoise, check_action_noise, noisy_policy
+from rljax.agents.acting import ActionNoise, check_action_noise, noise_repeat, noisy_policy
 from rljax.agents.continuous import ActorCritic, DeterministicConfig
 from rljax.agents.off_policy import Learned
 from rljax.config import config, option
@@ -130,5 +130,5 @@ def ddpg(
     noise = check_action_noise(action_noise or continuous.exploration_noise(config))
     acting = noisy_policy(spec, greedy_action, noise, config.learning_starts)
     return Agent(
-        init, acting.act, acting.greedy, update, acting.sample_noise, config.exploration_repeat
+        init, acting.act, acting.greedy, update, acting.sample_noise, noise_repeat(config, noise)
     )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.agents import continuous, off_policy
-from rljax.agents.acting import EXPLORATION_REPEAT_HELP, with_warmup
+from rljax.agents.acting import EXPLORATION_REPEAT_HELP, noise_repeat, with_warmup
 from rljax.agents.continuous import ActorCriticReplayConfig
 from rljax.agents.off_policy import Learned
 from rljax.config import config, option
@@ -46,7 +46,8 @@ class EntropyConfig(ActorCriticReplayConfig):
 class SACConfig(EntropyConfig):
     """Options of SAC; the defaults are those of the paper (appendix D).
 
-    Differs from the paper: the noise of the actions is repeated for 8 steps (docs/robustness.md).
+    Differs from the paper: Gaussian noise of the actions is repeated for 8 steps
+    (docs/robustness.md).
     """
 
     exploration_repeat: int = option(8, EXPLORATION_REPEAT_HELP, low=1)
@@ -176,7 +177,7 @@ def sac(
 
     acting = with_warmup(spec, explore, greedy_action, config.learning_starts, noise.has_memory)
     return Agent(
-        init, acting.act, acting.greedy, update, acting.sample_noise, config.exploration_repeat
+        init, acting.act, acting.greedy, update, acting.sample_noise, noise_repeat(config, noise)
     )
 
 

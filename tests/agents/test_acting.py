@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rljax.agents import off_policy
+from rljax.agents import AGENTS, off_policy
 from rljax.agents.acting import (
     Acting,
     gaussian,
@@ -285,3 +285,14 @@ def test_a_stochastic_policy_gets_its_normals_and_its_memory_also_during_warmup(
         assert extras == ()
     with pytest.raises(ValueError, match="noise has a memory, but Env does not carry it: wrap"):
         acting.greedy(state_of(0), obs.obs, jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3", "sac"])
+def test_noise_with_a_memory_is_not_repeated(name):
+    """Repeated normals would raise the variance of Ornstein-Uhlenbeck noise."""
+    row, spec = AGENTS[name], EnvSpec(
+        obs_shape=(3,), action_shape=(1,), action_low=-1.0, action_high=1.0
+    )  # fmt: skip
+    options = {"exploration_repeat": 8, "buffer_size": 1000}
+    assert row.make(row.config(**options, noise="gaussian"), spec).noise_repeat == 8
+    assert row.make(row.config(**options, noise="ornstein_uhlenbeck"), spec).noise_repeat == 1
