@@ -19,7 +19,7 @@ def test_agents_environments_and_cures_exist():
 @pytest.mark.parametrize("env_id", ["MountainCarContinuous-v0", "gymnax/MountainCarContinuous-v0"])
 def test_the_line_of_ddpg_names_its_noise(env_id):
     assert hints.hint("ddpg", env_id, {}) == (
-        "ddpg seldom finds the goal of MountainCarContinuous-v0 by its exploration: use ppo or "
+        "with its defaults ddpg does not solve MountainCarContinuous-v0 on every seed: use ppo or "
         "sac, or --noise ornstein_uhlenbeck --noise-std 0.5"
     )
     assert hints.hint("ddpg", env_id, {"noise": "ornstein_uhlenbeck"}) == ""
