@@ -9,7 +9,7 @@ from rljax.networks import policies
 from rljax.ops import random, td
 from rljax.types import Array, EnvSpec, PyTree, RecurrentObs
 
-EXPLORATION_REPEAT_HELP = "steps for which exploration noise is repeated; 1 draws it at each step"
+EXPLORATION_REPEAT_HELP = "steps for which a random action, or the noise of actions, is repeated"
 
 
 class Acting(NamedTuple):
