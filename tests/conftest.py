@@ -4,6 +4,7 @@ Compiling takes most of the time, so compiled programs are cached between test r
 `~/.cache/rljax-tests` or in JAX_COMPILATION_CACHE_DIR.
 """
 
+import ctypes
 import gc
 import hashlib
 import importlib
@@ -64,6 +65,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker("quick")
 
 
+def scope_of(nodeid):
+    """Returns the group of tests that one process runs: a file, or an agent of a file."""
+    file, _, test = nodeid.partition("::")
+    agent = re.search(r"\[(\w+)", test) if file.endswith(PER_AGENT) else None
+    return f"{file}-{agent[1]}" if agent else file
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Gives each file to one process of `pytest -n`, so that its fixtures are set up once.
@@ -75,9 +83,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file, _, test = nodeid.partition("::")
-            agent = re.search(r"\[(\w+)", test) if file.endswith(PER_AGENT) else None
-            return f"{file}-{agent[1]}" if agent else file
+            return scope_of(nodeid)
 
     return Scheduling(config, log)
 
@@ -92,17 +98,22 @@ def quick_compiles():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.fixture(autouse=True)
-def _limit_compiled_programs():
-    """Clears compiled programs before a process reaches the limit of 65,530 memory maps."""
-    yield
-    try:
-        with open("/proc/self/maps") as maps:
-            count = sum(1 for _ in maps)
-    except OSError:
-        return
-    if count > 15_000:
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Frees compiled programs between files and agents, so that a process stays below 2 GiB."""
+    is_last = nextitem is None or scope_of(nextitem.nodeid) != scope_of(item.nodeid)
+    if resident_memory() > (1 if is_last else 1.75) * 2**30:
         import jax
 
         jax.clear_caches()
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # the compiler's memory, which free() keeps
+
+
+def resident_memory():
+    """Returns the memory of this process in bytes; 0 on systems other than Linux."""
+    try:
+        with open("/proc/self/statm") as pages:
+            return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -86,13 +86,13 @@ def sizes_in_programs(plan, num_runs):
 
     Each is a list with the primitive and the size of the largest output of every equation.
     """
-    make, inits = plan.make_learner(), plan.run_inits()
+    learner_of, inits = runs.traced_once(plan.make_learner()), plan.run_inits()
 
     def init(init):
-        return runs.init_run(make, plan.config, init)
+        return runs.init_run(learner_of, plan.config, init)
 
     def advance(run):
-        return runs.advance_run(make, plan.config, run, jnp.int32(5), jnp.bool_(False))
+        return runs.advance_run(learner_of, plan.config, run, jnp.int32(5), jnp.bool_(False))
 
     states = jax.eval_shape(batching.over_runs(init, num_runs), inits)
     new = batching.over_runs(lambda x: advance(init(x)), num_runs)

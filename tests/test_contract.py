@@ -36,6 +36,8 @@ FULL = {
     "clip_value": True, "double": True, "dueling": True, "prioritized": True, "n_step": 3,
     "noise": "ornstein_uhlenbeck",
 }  # fmt: skip
+# one agent of each kind of update, since each operation is compiled by itself without `jit`
+WITHOUT_JIT = [("sarsa_lambda", False), ("ppo", True), ("dqn", True), ("sac", True)]
 FEW_ITERATIONS = {  # each operation is dispatched by itself without `jit`
     "update_epochs": 1, "num_minibatches": 1, "gradient_steps": 1, "cg_iterations": 2,
     "num_halvings": 2,
@@ -52,6 +54,11 @@ def config_of(name, is_full):
 
 def has_full_variant(name):
     return config_of(name, True) != config_of(name, False)
+
+
+def run_id(param):
+    name, is_full = param
+    return f"{name}{'-full' * is_full}"
 
 
 class AgentRun:
@@ -89,7 +96,7 @@ class AgentRun:
         (name, is_full) for name in LEARNERS for is_full in (False, True)
         if has_full_variant(name) or not is_full
     ],
-    ids=lambda param: f"{param[0]}{'-full' * param[1]}",
+    ids=run_id,
 )  # fmt: skip
 def agent_run(request):
     return AgentRun(*request.param)
@@ -103,25 +110,33 @@ def unpacked(tree):
             return x
         has_workers = jax.tree.leaves(x.words)[0].ndim == 3
         contents = jax.vmap(ring.contents) if has_workers else ring.contents
-        return contents(x), x.cursor, x.size
+        return jax.jit(contents)(x), x.cursor, x.size
 
     return jax.tree.map(items_of, tree, is_leaf=lambda x: isinstance(x, ring.Ring))
 
 
 def assert_close(x, y, rtol=1e-5, atol=1e-5):
     """Asserts that two trees are equal within a tolerance; keys and integers exactly."""
-    x, y = unpacked(x), unpacked(y)
+    x, y = on_host(unpacked(x)), on_host(unpacked(y))
     assert jax.tree.structure(x) == jax.tree.structure(y)
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(x), jax.tree.leaves(y), strict=True
     ):
         name = jax.tree_util.keystr(path)
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
         if jnp.issubdtype(a.dtype, jnp.floating):
             np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=name)
         else:
             np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def on_host(tree):
+    """Returns the arrays as those of NumPy, whose operations are not compiled; keys as words."""
+
+    def fetch(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return jax.tree.map(fetch, tree)
 
 
 def at(tree, i):
@@ -197,7 +212,7 @@ def test_vmap_over_keys_and_floats_equals_separate_runs(agent_run):
         return agent_run.run_updates(agent_run.learner(swept_config).init(key), swept_config)
 
     case = CASES[agent_run.name]
-    ends, metrics = jax.jit(jax.vmap(run))(keys, jax.tree.map(jnp.asarray, values))
+    ends, metrics = on_host(jax.jit(jax.vmap(run))(keys, jax.tree.map(jnp.asarray, values)))
     for i in range(num_runs):
         swept = dataclasses.replace(config, **{name: float(values[name][i]) for name in floats})
         separate = agent_run.advance(agent_run.init(keys[i], swept), swept)
@@ -239,9 +254,8 @@ def test_extreme_rewards_give_no_nan(agent_run, scale):
     assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(end.agent))
 
 
+@pytest.mark.parametrize("agent_run", WITHOUT_JIT, indirect=True, ids=run_id)
 def test_update_without_jit_equals_update_with_jit(agent_run):
-    if has_full_variant(agent_run.name) and not agent_run.is_full:
-        pytest.skip("the full variant covers the plain one")
     known = field_types(agent_run.row.config)
     few = {name: number for name, number in FEW_ITERATIONS.items() if name in known}
     config = dataclasses.replace(agent_run.config, **few)
@@ -284,11 +298,12 @@ def test_pmap_over_devices_equals_vmap_over_workers(agent_run):
     assert jax.device_count() >= NUM_WORKERS
     config = agent_run.config
     starts = [agent_run.init(jax.random.key(0), config, i) for i in range(NUM_WORKERS)]
-    starts = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+    starts = jax.jit(lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees))(*starts)
     average = partial(jax.lax.pmean, axis_name="workers")
     run_updates = partial(agent_run.run_updates, average=average)
     on_devices = jax.pmap(run_updates, "workers", in_axes=(0, None))(starts, config)
     vmapped = jax.jit(jax.vmap(run_updates, (0, None), axis_name="workers"))(starts, config)
+    vmapped, on_devices = on_host(vmapped), on_host(on_devices)
     for ends, _ in (vmapped, on_devices):
         agent = without_worker_fields(ends.agent)
         for worker in range(1, NUM_WORKERS):

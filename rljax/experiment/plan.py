@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rljax import config as configs
@@ -146,20 +145,20 @@ class Plan(NamedTuple):
 
         The key of seed i depends only on `seed` and i.
         """
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(
-            random.seed_key(self.seed), np.arange(self.num_seeds, dtype=np.uint32)
-        )
-        swept = {
-            name: jnp.asarray(values.repeat(self.num_seeds)) for name, values in self.swept.items()
-        }
-        keys = keys[np.tile(np.arange(self.num_seeds), self.num_runs // self.num_seeds)]
-        return RunInit(keys, swept, jnp.zeros(self.num_runs, jnp.int32))
+        return self._inits(workers=1)
 
     def worker_inits(self) -> RunInit:
         """Returns `run_inits` of all run-worker pairs, `[R * W]`; workers vary fastest."""
-        inits = jax.tree.map(lambda x: jnp.repeat(x, self.workers, axis=0), self.run_inits())
-        worker = jnp.tile(jnp.arange(self.workers, dtype=jnp.int32), self.num_runs)
-        return inits._replace(worker=worker)
+        return self._inits(self.workers)
+
+    def _inits(self, workers: int) -> RunInit:
+        """The indices are arrays of NumPy, so that one small program is compiled, for the keys."""
+        run = np.arange(self.num_runs).repeat(workers)
+        seeds = (run % self.num_seeds).astype(np.uint32)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(random.seed_key(self.seed), seeds)
+        swept = {name: values[run // self.num_seeds] for name, values in self.swept.items()}
+        worker = np.tile(np.arange(workers, dtype=np.int32), self.num_runs)
+        return RunInit(keys, swept, worker)
 
     def first_workers(self, tree: PyTree) -> PyTree:
         """Returns the entries of the first worker of each run: `[R * W, ...] -> [R, ...]`."""

@@ -9,7 +9,7 @@ devices may belong to several processes.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -104,6 +104,7 @@ def _rows_of_shards(num_runs: int, num_shards: int) -> np.ndarray:
     return np.where(places < num_runs, places, 0).reshape(num_shards, width)
 
 
+@lru_cache(maxsize=16)  # a new placement would compile `split`, `join` and `read` again
 def _on_threads(num_runs: int, num_shards: int) -> Placement:
     """One compiled program, called by one thread for each shard."""
     rows_of_shards = _rows_of_shards(num_runs, num_shards)
@@ -144,7 +145,13 @@ def _on_threads(num_runs: int, num_shards: int) -> Placement:
         def join_all(shards):
             return copied(shards[0])
 
-        return Placement(num_runs, 1, width, lambda tree: [copied(tree)], join_all, read, compile)
+        def split_one(tree):
+            return [copied(tree)]
+
+        def read_one(shards):
+            return jax.device_get(shards[0])
+
+        return Placement(num_runs, 1, width, split_one, join_all, read_one, compile)
     # one program for the whole tree: a program for each array would take longer than the copies
     join_all = jax.jit(join)
     return Placement(num_runs, num_shards, width, jax.jit(split), join_all, read, compile)

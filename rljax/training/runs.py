@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from rljax.training.programs import FAST_PROGRAM, ONE_THREAD, QUICK_COMPILE, Pro
 from rljax.types import Array, Key, Learner, PyTree, params_of
 
 MakeLearner = Callable[[Any], Learner]  # config -> learner, called inside the trace
+SweptLearner = Callable[[Any, dict[str, Array]], Learner]  # config, swept fields -> learner
 
 # Compiled programs are kept for later calls, up to this number: a program for the CPU takes
 # hundreds of memory maps, of which Linux gives a process 65,530 before XLA aborts it.
@@ -34,8 +36,8 @@ class RunInit(NamedTuple):
     """
 
     key: Key
-    swept: dict[str, Array]
-    worker: Array
+    swept: dict[str, Any]
+    worker: Array | np.ndarray
 
 
 class RunState(NamedTuple):
@@ -66,22 +68,40 @@ class HostView(NamedTuple):
     all_ended: Array
 
 
-def init_run(make_learner: MakeLearner, config: Any, init: RunInit) -> RunState:
+def traced_once(make_learner: MakeLearner) -> SweptLearner:
+    """Returns learners whose `step` is traced once, although several programs contain it.
+
+    The fields that a trace replaces are arguments of the step: JAX would trace a function that
+    refers to them from outside once more in every program.
+    """
+
+    @partial(jax.jit, inline=True)
+    def step(config, swept, state):
+        return make_learner(dataclasses.replace(config, **swept)).step(state)
+
+    def learner_of(config, swept):
+        learner = make_learner(dataclasses.replace(config, **swept))
+        return Learner(learner.init, partial(step, config, swept))
+
+    return learner_of
+
+
+def init_run(learner_of: SweptLearner, config: Any, init: RunInit) -> RunState:
     """Returns the state of one run before its first update."""
-    learner = make_learner(dataclasses.replace(config, **init.swept))
+    learner = learner_of(config, init.swept)
     state = learner.init(init.key, init.worker)
     return RunState(state, empty_report(learner, state), init.swept)
 
 
 def advance_run(
-    make_learner: MakeLearner, config: Any, run: RunState, num_updates: Array, clear: Array
+    learner_of: SweptLearner, config: Any, run: RunState, num_updates: Array, clear: Array
 ) -> RunState:
     """Returns the state of one run after `num_updates` more.
 
     `clear` empties the totals of its report first. The first update of each metric that was NaN or
     infinite is kept for the whole run.
     """
-    learner = make_learner(dataclasses.replace(config, **run.swept))
+    learner = learner_of(config, run.swept)
     totals = jax.tree.map(lambda x: jnp.where(clear, jnp.zeros_like(x), x), run.report.totals)
     report = run.report._replace(totals=totals)
     return RunState(*advance(learner, run.state, report, num_updates), run.swept)
@@ -114,7 +134,8 @@ def host_view(workers: int, num_steps: int, run: RunState) -> HostView:
 
 def template(make_learner: MakeLearner, config: Any, inits: RunInit) -> RunState:
     """Returns the shapes of the state of all runs, without compiling or computing anything."""
-    init = jax.vmap(lambda init: init_run(make_learner, config, init), axis_name=WORKERS)
+    learner_of = traced_once(make_learner)
+    init = jax.vmap(lambda init: init_run(learner_of, config, init), axis_name=WORKERS)
     return jax.eval_shape(init, inits)
 
 
@@ -149,14 +170,15 @@ class Runs:
         start = time.perf_counter()
         shards = placement.split(inits)
         options = FAST_PROGRAM | ONE_THREAD if one_thread else FAST_PROGRAM
+        learner_of = traced_once(make_learner)
         init = cached_program(
             cache_key and ("init", cache_key),
-            lambda: _compile_init(make_learner, placement, shards, config),
+            lambda: _compile_init(learner_of, placement, shards, config),
         )
         self._runs = init(shards, config)
         self._chunk = cached_program(
             cache_key and ("chunk", cache_key),
-            lambda: _compile_chunk(make_learner, placement, self._runs, config, options),
+            lambda: _compile_chunk(learner_of, placement, self._runs, config, options),
         )
         self._part: Program | None = None
         self._held: tuple[np.ndarray, RunState] | None = None
@@ -240,11 +262,11 @@ def cached_program(key: Hashable, compile: Callable[[], Program]) -> Program:
 
 
 def _compile_init(
-    make_learner: MakeLearner, placement: Placement, shards: Any, config: Any
+    learner_of: SweptLearner, placement: Placement, shards: Any, config: Any
 ) -> Program:
     def init(inits, config):
         def init_one(init):
-            return init_run(make_learner, config, init)
+            return init_run(learner_of, config, init)
 
         return over_runs(init_one, placement.width)(inits)
 
@@ -252,11 +274,11 @@ def _compile_init(
 
 
 def _compile_chunk(
-    make_learner: MakeLearner, placement: Placement, runs: Any, config: Any, options: dict[str, Any]
+    learner_of: SweptLearner, placement: Placement, runs: Any, config: Any, options: dict[str, Any]
 ) -> Program:
     def chunk(runs, config, num_updates, clear):
         def advance_one(run, num_updates, clear):
-            return advance_run(make_learner, config, run, num_updates, clear)
+            return advance_run(learner_of, config, run, num_updates, clear)
 
         runs = over_runs(advance_one, placement.width)(runs, num_updates, clear)
         return runs, host_view(placement.workers, config.num_steps, runs)
