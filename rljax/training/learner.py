@@ -103,7 +103,7 @@ def make_learner(agent: Agent, env: Env, num_steps: int) -> Learner:
     repeats = rollouts > 1
 
     @in_32_bits
-    def init(key: Key, worker: int | Array | np.ndarray = 0) -> TrainState:
+    def init(key: Key, worker: int | Array = 0) -> TrainState:
         agent_key, key = jax.random.split(key)  # the same agent in all workers
         env_key, key = jax.random.split(jax.random.fold_in(key, worker))  # different environments
         env_state, obs = env.reset(env_key)

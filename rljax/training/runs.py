@@ -37,7 +37,7 @@ class RunInit(NamedTuple):
 
     key: Key
     swept: dict[str, Any]
-    worker: Array | np.ndarray
+    worker: Any
 
 
 class RunState(NamedTuple):
