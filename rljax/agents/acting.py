@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rljax.networks import policies
 from rljax.ops import random, td
-from rljax.types import Array, EnvSpec, PyTree, RecurrentObs
+from rljax.types import Array, EnvSpec, PyTree, RecurrentObs, SampleNoise
 
 EXPLORATION_REPEAT_HELP = "steps for which a random action, or the noise of actions, is repeated"
 
@@ -38,33 +38,36 @@ def check_discrete(spec: EnvSpec) -> None:
         )
 
 
-def epsilon_greedy(config: Any, spec: EnvSpec, q_values: Callable[..., Array]) -> Acting:
+def epsilon_greedy(
+    config: Any, spec: EnvSpec, q_values: Callable[..., Array],
+    network_noise: SampleNoise | None = None,
+) -> Acting:  # fmt: skip
     """Acts epsilon-greedily; ties are broken uniformly at random.
 
     Args:
-      config: `eps_start`, `eps_end`, `exploration_fraction`; with `config.noisy` the noise of the
-        network explores instead of epsilon.
+      config: `eps_start`, `eps_end`, `exploration_fraction`.
       spec: description of the environment.
-      q_values: `(state, obs[B], noise) -> [B, A]`; `noise` is the key of a noisy network, None
-        without one and in `greedy`.
+      q_values: `(state, obs[B], noise) -> [B, A]`; `noise` is one row of `network_noise`, None
+        without it and in `greedy`.
+      network_noise: `(key, n) -> noise[n, ...]` of a noisy network, which explores instead of
+        epsilon.
 
     Returns:
       An `Acting` for states that have `env_steps`. The extras hold `value`, max_a Q(s, a).
     """
-    noisy = getattr(config, "noisy", False)
 
     def sample_noise(key, num_steps):
-        network_keys = None
-        if noisy:
+        noise = None
+        if network_noise:
             key, network_key = random.split(key)
-            network_keys = random.split(network_key, num_steps)
+            noise = network_noise(network_key, num_steps)
         shape = (num_steps, spec.num_envs, spec.num_actions + 1)
-        return random.uniform(key, shape), network_keys
+        return random.uniform(key, shape), noise
 
     def act(state, obs, noise):
-        uniform, network_key = noise
-        q = q_values(state, obs, network_key)
-        epsilon = 0.0 if noisy else td.epsilon_schedule(
+        uniform, noise_of_network = noise
+        q = q_values(state, obs, noise_of_network)
+        epsilon = 0.0 if network_noise else td.epsilon_schedule(
             state.env_steps.value, config.eps_start, config.eps_end,
             config.exploration_fraction * config.total_timesteps,
         )  # fmt: skip

@@ -28,7 +28,7 @@ from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, random, td
 from rljax.ops.diagnostics import q_value_metrics, spread_of_values
 from rljax.ops.observations import legal_values
-from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, Transition, identity
+from rljax.types import Agent, Array, EnvSpec, PyTree, Replay, SampleNoise, Transition, identity
 
 
 @config
@@ -184,9 +184,11 @@ def dqn(
     optimizers.check_optimizer(optimizer)
     loop = off_policy.off_policy_loop(config, spec, replay=replay, average=average)
 
+    network_noise = action_values.noise_sampler(network, spec) if config.noisy else None
+
     def q_function(params, noise):
-        rngs = None if noise is None else {"noise": noise}
-        return lambda obs: network.apply(params, obs, rngs=rngs)
+        variables = params if noise is None else {**params, "noise": noise}
+        return lambda obs: network.apply(variables, obs)
 
     def q_values(state, obs, noise):
         q = q_function(state.params, noise)
@@ -197,6 +199,8 @@ def dqn(
         target_params = jax.tree.map(jnp.copy, params)
         opt_state = optimizer.init(ravel_pytree(params)[0])
         return loop.init(Learned(params, target_params, opt_state))
+
+    learning_noise = network_noise and noise_pairs(network_noise)
 
     def update(state, trajectory, key):
         """Algorithm 1 of Mnih et al. (2015), for all environments at once."""
@@ -225,21 +229,25 @@ def dqn(
             )
             return Learned(params, target_params, opt_state), td_error, metrics
 
-        sample_noise = network_noise if config.noisy else None
         state = state._replace(learned=flat)
-        state, metrics = loop.learn(state, trajectory, key, gradient_step, sample_noise)
+        state, metrics = loop.learn(state, trajectory, key, gradient_step, learning_noise)
         metrics |= average(spread_of_values(trajectory.extras))
         return state._replace(learned=unflatten(state.learned, unravel)), metrics
 
-    acting = epsilon_greedy(config, spec, q_values)
+    acting = epsilon_greedy(config, spec, q_values, network_noise)
     return Agent(
         init, acting.act, acting.greedy, update, acting.sample_noise, config.exploration_repeat
     )
 
 
-def network_noise(key, num):
-    """Returns the keys of noisy networks: online and target of `num` gradient steps."""
-    return random.split(key, (num, 2))
+def noise_pairs(sample: SampleNoise) -> SampleNoise:
+    """Returns `(key, n) -> (noise of the online network, noise of the target network)`."""
+
+    def sample_pairs(key, num):
+        online_key, target_key = random.split(key)
+        return sample(online_key, num), sample(target_key, num)
+
+    return sample_pairs
 
 
 def q_network(config: QConfig, spec: EnvSpec, num_outputs: int) -> action_values.QNetwork:

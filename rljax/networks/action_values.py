@@ -9,11 +9,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
 
 from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
 from rljax.networks.layers import ACTIVATIONS, orthogonal
 from rljax.networks.nnx_modules import nnx_cure
-from rljax.types import EnvSpec
+from rljax.ops import random
+from rljax.types import EnvSpec, SampleNoise
 
 
 class NoisyDense(nn.Module):
@@ -21,8 +24,9 @@ class NoisyDense(nn.Module):
 
         (w + s_w * e_out e_in^T) x + b + s_b * e_out
 
-    Factorised noise, `e = sign(n) sqrt(|n|)`, sampled for each row of the batch. Without a
-    `noise` stream (`apply(..., rngs={"noise": key})`) the noise is zero. `[..., I] -> [..., O]`.
+    The factorised noise `e_in[I]` and `e_out[O]` is the same for all rows of a batch. It is given
+    as the collection `noise` (see `noise_sampler`); without it the noise is zero.
+    `[..., I] -> [..., O]`.
     """
 
     features: int
@@ -41,16 +45,40 @@ class NoisyDense(nn.Module):
         bias = self.param("bias", around_zero, (self.features,))
         kernel_spread = self.param("kernel_spread", spread, (inputs, self.features))
         bias_spread = self.param("bias_spread", spread, (self.features,))
-        mean = x @ kernel + jnp.broadcast_to(bias, (*x.shape[:-1], self.features))
-        if not self.has_rng("noise"):
-            return mean
-        input_noise, output_noise = self._noise(x.shape), self._noise(mean.shape)
-        spread = (x * input_noise) @ kernel_spread + jnp.broadcast_to(bias_spread, mean.shape)
-        return mean + output_noise * spread
+        if self.has_variable("noise", "input"):
+            noise = self.get_variable("noise", "output")
+            kernel += kernel_spread * jnp.outer(self.get_variable("noise", "input"), noise)
+            bias += bias_spread * noise
+        return x @ kernel + jnp.broadcast_to(bias, (*x.shape[:-1], self.features))
 
-    def _noise(self, shape):
-        normal = jax.random.normal(self.make_rng("noise"), shape)
-        return jnp.sign(normal) * jnp.sqrt(jnp.abs(normal))
+
+def noise_sampler(network: nn.Module, spec: EnvSpec) -> SampleNoise:
+    """Returns `(key, num) -> noise[num, ...]`, the `noise` collections of `num` evaluations.
+
+    Each is given to `network.apply` beside the parameters, `{**params, "noise": noise}`. It has
+    factorised noise, `sign(n) sqrt(|n|)` of standard normals n, of every `NoisyDense` layer.
+    """
+    params: Any = jax.eval_shape(network.init, jax.random.key(0), example_obs(spec))["params"]
+    sizes: dict[tuple[str, ...], int] = {}
+    leaves: Any = traverse_util.flatten_dict(params)
+    for path, leaf in leaves.items():
+        if path[-1] == "kernel_spread":
+            sizes[*path[:-1], "input"], sizes[*path[:-1], "output"] = leaf.shape
+    if not sizes:  # a network of the user's without such layers
+        return lambda key, num: {}
+    *ends, total = np.cumsum([*sizes.values()])
+
+    def sample(key, num):
+        def half(key):
+            normal = random.normal(key, (num, -(-total // 2)))
+            return jnp.sign(normal) * jnp.sqrt(jnp.abs(normal))
+
+        # XLA stores what a loop computes; else it would draw the numbers anew for each weight.
+        noise = jnp.concatenate(list(jax.lax.map(half, random.split(key))), axis=1)
+        parts = jnp.split(noise[:, :total], ends, axis=1)
+        return traverse_util.unflatten_dict(dict(zip(sizes, parts, strict=True)))
+
+    return sample
 
 
 class Layers(nn.Module):

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rljax.ops import platform
 from rljax.types import Array
 
 
@@ -37,8 +38,20 @@ def categorical_projection(
     low, high = support[0], support[-1]
     spacing = (high - low) / (support.size - 1)
     shifted = jnp.clip(reward[:, None] + discount[:, None] * support[None], low, high)
-    distance = jnp.abs(shifted[:, None, :] - support[None, :, None]) / spacing  # [N, to, from]
-    return (jnp.maximum(1.0 - distance, 0.0) * probabilities[:, None, :]).sum(axis=-1)
+    position, to = (shifted - low) / spacing, jnp.arange(support.size, dtype=jnp.float32)
+
+    def mass(position, probability):
+        """The part of m that comes from one atom, `[N, K]`."""
+        distance = jnp.abs(position[:, None] - to[None])
+        return jnp.maximum(1.0 - distance, 0.0) * probability[:, None]
+
+    atoms = position.T, probabilities.T
+    if platform.is_gpu():
+        return jax.vmap(mass)(*atoms).sum(axis=0)
+    # on a CPU, a sum over the last or first axis of [K, N, K] takes ten times as long
+    return jax.lax.scan(
+        lambda m, atom: (m + mass(*atom), None), jnp.zeros_like(probabilities), atoms
+    )[0]
 
 
 def categorical_loss(logits: Array, target: Array) -> Array:

@@ -73,14 +73,19 @@ def test_noisy_layers_have_the_mean_and_variance_of_factorised_noise():
     np.testing.assert_allclose(params["params"]["kernel_spread"], 0.5 / 2)
     mean = layer.apply(params, x[None])[0]
     np.testing.assert_allclose(mean, x @ kernel + bias, rtol=1e-6)
-    rows = jnp.tile(x[None], (num_samples, 1))
-    out = layer.apply(params, rows, rngs={"noise": jax.random.key(1)})
+    sample = action_values.noise_sampler(layer, EnvSpec((inputs,), outputs))
+    noise = sample(jax.random.key(1), num_samples)
+    assert jax.tree.map(jnp.shape, noise) == {
+        "input": (num_samples, inputs), "output": (num_samples, outputs)
+    }  # fmt: skip
+    out = jax.vmap(lambda noise: layer.apply({**params, "noise": noise}, x[None])[0])(noise)
     second_moment = np.sqrt(2 / np.pi)  # E e^2 = E |n|
     variance = 0.25**2 * (second_moment**2 * float((x**2).sum()) + second_moment)
     np.testing.assert_allclose(out.mean(axis=0), mean, atol=5 * np.sqrt(variance / num_samples))
     np.testing.assert_allclose(out.var(axis=0), variance, rtol=0.05)
-    again = layer.apply(params, rows, rngs={"noise": jax.random.key(1)})
-    np.testing.assert_array_equal(out, again)
+    unscaled = (out[0] - mean) / 0.25
+    e_in, e_out = noise["input"][0], noise["output"][0]
+    np.testing.assert_allclose(unscaled, (x @ e_in) * e_out + e_out, atol=1e-4)
 
 
 def test_the_layers_of_the_streams_are_noisy():
