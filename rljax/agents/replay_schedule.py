@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax.config import RunConfig, config, option
+from rljax.config import RunConfig, config, is_tracer, option
 from rljax.ops import optimizers
 from rljax.replay import n_step, prioritized, ring, uniform
 from rljax.types import Array, PyTree, Replay
@@ -64,12 +64,13 @@ class ReplayConfig(RunConfig):
                 f"`learning_starts` is {starts}, but the replay buffer holds {size} transitions: "
                 "lower it, or raise `buffer_size`."
             )
-        if starts > self.total_timesteps:
+        has_length = not is_tracer(self.total_timesteps)
+        if has_length and starts > self.total_timesteps:
             raise ValueError(
                 f"`learning_starts` is {starts}, but the run has only {self.total_timesteps} steps "
                 "and would learn nothing: lower it, or raise `total_timesteps`."
             )
-        if self.train_frequency > self.total_timesteps:
+        if has_length and self.train_frequency > self.total_timesteps:
             raise ValueError(
                 f"`train_frequency` is {self.train_frequency}, but the run has only "
                 f"{self.total_timesteps} steps and would learn nothing: lower it, or raise "
@@ -142,7 +143,8 @@ def annealed(config: ReplayConfig, learning_rate: Any) -> Callable[[Any], Any]:
     """Returns a schedule that anneals a learning rate linearly over all gradient steps."""
     env_steps = config.num_updates * config.num_envs * config.num_steps
     updates = env_steps // config.train_frequency - _first_update(config) + 1
-    return optimizers.learning_rate_schedule(learning_rate, max(updates, 1) * config.gradient_steps)
+    updates = jnp.maximum(updates, 1) if is_tracer(updates) else max(updates, 1)
+    return optimizers.learning_rate_schedule(learning_rate, updates * config.gradient_steps)
 
 
 def target_is_due(config: ReplayConfig, number: Array) -> Array:

@@ -12,6 +12,7 @@ from rljax.config.fields import (
     config,
     field_types,
     from_mapping,
+    is_tracer,
     option,
     to_mapping,
 )
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIASES", "RunConfig", "at_least", "check", "check_range", "check_swept", "config", "convert",
-    "dump", "field_types", "from_mapping", "kind_of", "load", "nearest", "option", "shown",
-    "suggestion", "to_mapping", "unknown_key",
+    "dump", "field_types", "from_mapping", "is_tracer", "kind_of", "load", "nearest", "option",
+    "shown", "suggestion", "to_mapping", "unknown_key",
 ]  # fmt: skip
 
 

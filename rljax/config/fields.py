@@ -6,6 +6,7 @@ once for all learning rates and again for another `num_envs`, and `jax.vmap` swe
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
@@ -93,6 +94,8 @@ def check(config: Any) -> None:
     types = field_types(type(config))
     for field in dataclasses.fields(config):
         value, limits = getattr(config, field.name), field.metadata
+        if is_tracer(value):
+            continue
         if types[field.name] is not float or isinstance(value, (str, bool, int)):
             value = convert(field.name, value, types[field.name])
             object.__setattr__(config, field.name, value)
@@ -110,6 +113,12 @@ def check(config: Any) -> None:
                 # the steps of a run are counted on the host, everything else on the device
                 bounds["high"] = MAX_STEPS if field.name == "total_timesteps" else MAX_COUNT
             check_range(field.name, value, **bounds)
+
+
+def is_tracer(value: Any) -> bool:
+    """Whether a value is an argument of a JAX program that is being traced."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)
 
 
 def from_mapping(cls: type[C], values: Mapping[str, Any], base: C | None = None) -> C:

@@ -1,8 +1,15 @@
-"""The options that every run has."""
+"""The options that every run has, and configs as arguments of programs for runs of any length."""
 
-from rljax.config.fields import MAX_COUNT, MAX_STEPS, check, config, option
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-__all__ = ["MAX_COUNT", "MAX_STEPS", "RunConfig"]
+import numpy as np
+
+from rljax.config.fields import MAX_COUNT, MAX_STEPS, check, config, is_tracer, option
+
+__all__ = ["MAX_COUNT", "MAX_STEPS", "ProgramConfig", "RunConfig", "for_programs", "with_values"]
 
 
 @config
@@ -16,6 +23,8 @@ class RunConfig:
 
     def __post_init__(self):
         check(self)
+        if is_tracer(self.total_timesteps):
+            return
         batch = self.num_envs * self.num_steps
         if batch > MAX_COUNT:
             raise ValueError(
@@ -43,3 +52,32 @@ class RunConfig:
     def num_updates(self) -> int:
         """Number of updates; they take at most `total_timesteps` environment steps."""
         return self.total_timesteps // (self.num_envs * self.num_steps)
+
+
+class ProgramConfig(NamedTuple):
+    """A config as an argument of compiled programs, which serve runs of any length.
+
+    Attributes:
+      config: the config, with 0 for `total_timesteps`.
+      total_timesteps: int32, traced by the programs.
+    """
+
+    config: Any
+    total_timesteps: Any
+
+
+def for_programs(config: RunConfig) -> Any:
+    """Returns a `ProgramConfig`, or the config of a run with too many steps for an int32."""
+    if config.total_timesteps > MAX_COUNT:
+        return config
+    same_for_all = copy.copy(config)
+    object.__setattr__(same_for_all, "total_timesteps", 0)
+    return ProgramConfig(same_for_all, np.int32(config.total_timesteps))
+
+
+def with_values(config: Any, values: Mapping[str, Any]) -> Any:
+    """Returns the config of a `ProgramConfig`, or a config, with other values of some fields."""
+    if isinstance(config, ProgramConfig):
+        values = {"total_timesteps": config.total_timesteps, **values}
+        config = config.config
+    return dataclasses.replace(config, **values)

@@ -1,12 +1,12 @@
 """A compiled evaluation of the policies of a plan, for one call or many."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rljax import envs
+from rljax.config.run import with_values
 from rljax.envs import host
 from rljax.envs.opponents import against
 from rljax.experiment import divergence
@@ -113,7 +113,7 @@ class Evaluator:
         shards = self._placement.split((kept, keys, inits.swept))
         if self._program is None:
             self._program = runs.cached_program(self._key, lambda: self._compile(shards))
-        episodes = jax.device_get(self._placement.join(self._program(shards, plan.config)))
+        episodes = jax.device_get(self._placement.join(self._program(shards, plan.program_config)))
         returns = np.array(episodes.returns)[..., 0]
         returns[list(divergence.in_params(plan, states, 0))] = np.nan
         unfinished = (~episodes.finished).sum(axis=(-1, -2))
@@ -127,8 +127,8 @@ class Evaluator:
         def evaluate_one(run, config):
             kept, key, swept = run
             state = acting.restore(kept, *self.part)
-            agent = plan.make_agent(dataclasses.replace(config, **swept), env._replace(spec=spec))
+            agent = plan.make_agent(with_values(config, swept), env._replace(spec=spec))
             return evaluate_agent(agent, env, state, key, greedy=self._greedy, close=host.close)
 
         program = runs.over_runs(evaluate_one, self._placement.width)
-        return self._placement.compile(program, shards, plan.config)
+        return self._placement.compile(program, shards, plan.program_config)

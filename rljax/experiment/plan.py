@@ -10,6 +10,7 @@ import numpy as np
 from rljax import config as configs
 from rljax import envs
 from rljax.agents import AGENTS, AgentRow
+from rljax.config.run import for_programs
 from rljax.envs.memory import carry_memory
 from rljax.envs.state import show_state
 from rljax.experiment.plan_checks import (
@@ -140,6 +141,16 @@ class Plan(NamedTuple):
 
         return make
 
+    @property
+    def program_config(self) -> Any:
+        """The config as an argument of compiled programs.
+
+        The programs of rljax's agents serve runs of any length. Others may need the number of
+        updates while they are traced, for example for a schedule of optax.
+        """
+        is_own = self.row.make.__module__.startswith("rljax.") and not self.pieces
+        return for_programs(self.config) if is_own else self.config
+
     def run_inits(self) -> RunInit:
         """Returns the keys and swept values of all runs, `[R]`: settings slowest, seeds fastest.
 
@@ -176,7 +187,7 @@ class Plan(NamedTuple):
         if self.pieces or self.custom_env:
             return None
         params = tuple(sorted(self.env_params.items()))
-        structure = jax.tree.structure(self.config)
+        structure = jax.tree.structure(self.program_config)
         runs = self.num_runs, self.workers
         return self.row.make, self.env_id, params, structure, tuple(self.swept), runs
 

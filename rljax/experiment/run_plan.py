@@ -188,7 +188,7 @@ def _compile(plan: Plan, placement: parallel.Placement) -> Runs:
     """Compiles and initializes the runs; plans of one program are compiled once."""
     cache_key = plan.cache_key() and (plan.cache_key(), placement.num_shards)
     return Runs(
-        plan.make_learner(), plan.config, plan.worker_inits(), placement, cache_key,
+        plan.make_learner(), plan.program_config, plan.worker_inits(), placement, cache_key,
         one_thread=_one_thread(plan),
     )  # fmt: skip
 

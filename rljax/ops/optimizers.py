@@ -9,18 +9,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax.config import kind_of
+from rljax.config import is_tracer, kind_of
 from rljax.types import Array, Mean, Metrics, PyTree
 
 
 def learning_rate_schedule(
-    learning_rate: Any, num_updates: int, steps_per_update: int = 1
+    learning_rate: Any, num_updates: int | Array, steps_per_update: int = 1
 ) -> Callable[[Any], Any]:
     """Linear annealing per update: full rate in the first, rate / num_updates in the last.
 
     Args:
       learning_rate: initial learning rate, a scalar.
-      num_updates: number of updates of the run.
+      num_updates: number of updates of the run; it may be traced.
       steps_per_update: optimizer steps (epochs x minibatches) per update, which share its rate.
 
     Returns:
@@ -32,7 +32,8 @@ def learning_rate_schedule(
       [1.0, 1.0, 0.75, 0.25, 0.0]
     """
     chex.assert_rank(learning_rate, 0)
-    chex.assert_scalar_positive(num_updates)
+    if not is_tracer(num_updates):
+        chex.assert_scalar_positive(num_updates)
     chex.assert_scalar_positive(steps_per_update)
 
     def schedule(count):

@@ -1,6 +1,5 @@
 """Many runs of one learner, compiled once and advanced from the host in chunks of updates."""
 
-import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.config.run import with_values
 from rljax.training.batching import choose, over_runs
 from rljax.training.learner import NEVER, Report, advance, empty_report
 from rljax.training.parallel import WORKERS, Placement
@@ -77,10 +77,10 @@ def traced_once(make_learner: MakeLearner) -> SweptLearner:
 
     @partial(jax.jit, inline=True)
     def step(config, swept, state):
-        return make_learner(dataclasses.replace(config, **swept)).step(state)
+        return make_learner(with_values(config, swept)).step(state)
 
     def learner_of(config, swept):
-        learner = make_learner(dataclasses.replace(config, **swept))
+        learner = make_learner(with_values(config, swept))
         return Learner(learner.init, partial(step, config, swept))
 
     return learner_of
@@ -157,7 +157,8 @@ class Runs:
 
         Args:
           make_learner: `config -> Learner`.
-          config: config of the runs; the fields in `inits.swept` are replaced.
+          config: config of the runs, or a `ProgramConfig`, with which equal programs serve runs of
+            any length; the fields in `inits.swept` are replaced.
           inits: keys, swept values and workers of the runs, `[E]`.
           placement: the devices or threads that the runs are placed on.
           cache_key: programs of equal keys are compiled once; None compiles anew.
@@ -281,7 +282,7 @@ def _compile_chunk(
             return advance_run(learner_of, config, run, num_updates, clear)
 
         runs = over_runs(advance_one, placement.width)(runs, num_updates, clear)
-        return runs, host_view(placement.workers, config.num_steps, runs)
+        return runs, host_view(placement.workers, with_values(config, {}).num_steps, runs)
 
     arguments = config, np.int32(0), np.bool_(False)
     return placement.compile(chunk, runs, *arguments, donate=(0,), options=options)

@@ -1,0 +1,75 @@
+"""Which changes of a call compile anew: those of shapes and of the structure of the program."""
+
+import jax.monitoring
+import numpy as np
+import pytest
+
+import rljax
+from rljax.config import run
+from rljax.experiment.make_plan import make_plan
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+SMALL = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "progress": False}
+REPLAY = SMALL | {"learning_starts": 40, "batch_size": 8, "buffer_size": 400}
+AGENTS = {
+    "ppo": ("CartPole-v1", SMALL | {"num_minibatches": 2}),
+    "dqn": ("CartPole-v1", REPLAY),
+    "sac": ("Pendulum-v1", REPLAY),
+    "q_learning": ("rljax/Maze", {"progress": False}),
+}
+
+
+@pytest.fixture
+def compiled():
+    """The number of programs compiled so far, in a list of events."""
+    events = []
+
+    def listen(event, duration, **kwargs):
+        if event == COMPILED:
+            events.append(kwargs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_other_numbers_compile_nothing(name, compiled):
+    env_id, options = AGENTS[name]
+    options = options | {"num_seeds": 2, "eval_episodes": 2}
+    rljax.train(name, env_id, total_timesteps=640, **options)
+    assert compiled
+    rate = "actor_learning_rate" if name == "sac" else "learning_rate"
+    for change in (
+        {"seed": 5}, {"total_timesteps": 1280}, {"gamma": 0.9, rate: 0.01}, {"num_reports": 3},
+    ):  # fmt: skip
+        compiled.clear()
+        again = rljax.train(name, env_id, **{"total_timesteps": 640} | options | change)
+        assert not compiled, change
+        assert again.steps[-1] == change.get("total_timesteps", 640)
+
+
+@pytest.mark.parametrize("name", ["ppo", "dqn"])
+def test_schedules_have_the_length_of_the_run(name):
+    """The learning rate reaches 0 at the end of each run, though the program is the same."""
+    env_id, options = AGENTS[name]
+    rates = []
+    for total in (640, 1280):
+        result = rljax.train(
+            name, env_id, total_timesteps=total, num_reports=total // 32, eval_episodes=0,
+            learning_rate=0.5, max_grad_norm=1e-6, **options,
+        )  # fmt: skip
+        rates.append(result.metric("charts/learning_rate")[0])
+    for rate in rates:
+        steps = rate[np.isfinite(rate)][1:]  # the first report may be a mean of several steps
+        assert 0 < steps[-1] <= 1.5 * 0.5 / len(steps)
+        np.testing.assert_allclose(np.diff(steps, 2), 0, atol=1e-6)
+
+
+def test_a_run_of_more_steps_than_an_int32_has_its_own_program():
+    length = 2**31 * 4
+    plan = make_plan("ppo", "CartPole-v1", num_envs=8, total_timesteps=length)
+    assert plan.program_config is plan.config
+    short = make_plan("ppo", "CartPole-v1", num_envs=8)
+    assert isinstance(short.program_config, run.ProgramConfig)
+    assert run.with_values(short.program_config, {}) == short.config
