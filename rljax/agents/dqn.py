@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from rljax.agents import off_policy, replay_schedule
 from rljax.agents.acting import EXPLORATION_REPEAT_HELP, check_discrete, epsilon_greedy
@@ -59,15 +58,16 @@ class DQNConfig(QConfig):
     loss: str = option("squared", "loss of the TD error", choices=tuple(td.LOSSES))
 
 
-def flatten(learned: Learned) -> tuple[Learned, Callable[[Array], PyTree]]:
-    """Returns the parameters and target parameters as vectors, and their inverse."""
-    params, unravel = ravel_pytree(learned.params)
-    return Learned(params, ravel_pytree(learned.target_params)[0], learned.opt_state), unravel
+def packed(learned: Learned) -> tuple[Learned, Callable[[PyTree], PyTree]]:
+    """Returns parameters and target parameters as `optimizers.packed` does, and the inverse."""
+    params, unpack = optimizers.packed(learned.params)
+    target_params, _ = optimizers.packed(learned.target_params)
+    return Learned(params, target_params, learned.opt_state), unpack
 
 
-def unflatten(flat: Learned, unravel: Callable[[Array], PyTree]) -> Learned:
-    """The inverse of `flatten`."""
-    return Learned(unravel(flat.params), unravel(flat.target_params), flat.opt_state)
+def unpacked(learned: Learned, unpack: Callable[[PyTree], PyTree]) -> Learned:
+    """The inverse of `packed`."""
+    return Learned(unpack(learned.params), unpack(learned.target_params), learned.opt_state)
 
 
 class QLoss(NamedTuple):
@@ -197,21 +197,21 @@ def dqn(
     def init(key):
         params = network.init(key, example_obs(spec))
         target_params = jax.tree.map(jnp.copy, params)
-        opt_state = optimizer.init(ravel_pytree(params)[0])
+        opt_state = optimizer.init(optimizers.packed(params)[0])
         return loop.init(Learned(params, target_params, opt_state))
 
     learning_noise = network_noise and noise_pairs(network_noise)
 
     def update(state, trajectory, key):
         """Algorithm 1 of Mnih et al. (2015), for all environments at once."""
-        flat, unravel = flatten(state.learned)  # so that the optimizer is one fused loop
+        start, unpack = packed(state.learned)
 
         def gradient_step(learned, batch):
             online_noise, target_noise = (None, None) if batch.noise is None else batch.noise
-            target = q_function(unravel(learned.target_params), target_noise)
+            target = q_function(unpack(learned.target_params), target_noise)
 
             def weighted_loss(params):
-                online = q_function(unravel(params), online_noise)
+                online = q_function(unpack(params), online_noise)
                 loss, td_error, q = objective.loss(
                     online, target, batch.transitions, batch.discount
                 )
@@ -223,16 +223,16 @@ def dqn(
             updates, opt_state = optimizer.update(grads, learned.opt_state, learned.params)
             metrics |= {"losses/grad_norm": optimizers.gradient_norm(grads)}
             metrics |= rate_metric(opt_state)
-            params = learned.params + updates
+            params = optax.apply_updates(learned.params, updates)
             target_params = off_policy.update_target(
                 learned.target_params, params, config.tau, batch.target_is_due
             )
             return Learned(params, target_params, opt_state), td_error, metrics
 
-        state = state._replace(learned=flat)
+        state = state._replace(learned=start)
         state, metrics = loop.learn(state, trajectory, key, gradient_step, learning_noise)
         metrics |= average(spread_of_values(trajectory.extras))
-        return state._replace(learned=unflatten(state.learned, unravel)), metrics
+        return state._replace(learned=unpacked(state.learned, unpack)), metrics
 
     acting = epsilon_greedy(config, spec, q_values, network_noise)
     return Agent(

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from rljax.agents.minibatches import check_minibatches, minibatch_indices
 from rljax.agents.normalize import normalized_by_config
@@ -32,7 +31,7 @@ from rljax.agents.ppo_loss import (
 from rljax.agents.surrogates import Surrogate, adaptive_kl, check_surrogate, clip
 from rljax.config import config, option
 from rljax.networks import recurrent
-from rljax.ops.optimizers import gradient_norm, norm_of_taken_step, skip_where
+from rljax.ops.optimizers import gradient_norm, norm_of_taken_step, packed, skip_where
 from rljax.types import Agent, Array, EnvSpec, Metrics, PyTree, identity
 
 
@@ -93,16 +92,16 @@ def ppo(
 
     def init(key):
         params = network.init(key, sequences.example_obs)
-        return PPOState(params, optimizer.init(ravel_pytree(params)[0]), surrogate.init())
+        return PPOState(params, optimizer.init(packed(params)[0]), surrogate.init())
 
     def update(state, trajectory, key):
         """Algorithm 1 of Schulman et al. (2017), for all environments at once."""
         batch = training_batch(network, config, sequences, state.params, trajectory)
         num_items, take = sequences.split(batch)
-        flat, unravel = ravel_pytree(state.params)  # so that the optimizer is one fused loop
+        start, unpack = packed(state.params)
 
-        def minibatch_loss(flat, minibatch):
-            params = unravel(flat)
+        def minibatch_loss(learned_params, minibatch):
+            params = unpack(learned_params)
             return loss(network, config, params, minibatch, surrogate, state.surrogate, average)
 
         def minibatch_step(learned, indices):
@@ -110,9 +109,9 @@ def ppo(
             return gradient_step(minibatch_loss, optimizer, surrogate, average, learned, minibatch)
 
         indices = minibatch_indices(config, key, num_items)
-        start = Learned(flat, state.opt_state, jnp.bool_(False))
+        start = Learned(start, state.opt_state, jnp.bool_(False))
         learned, metrics = jax.lax.scan(minibatch_step, start, indices)
-        params, metrics = unravel(learned.params), average(jax.tree.map(jnp.mean, metrics))
+        params, metrics = unpack(learned.params), average(jax.tree.map(jnp.mean, metrics))
         metrics = {
             **metrics, **rate_metric(learned.opt_state),
             **rollout_metrics(spec, batch.raw_action, batch.old_value, batch.target, average),
@@ -133,7 +132,7 @@ class Learned(NamedTuple):
     """What the gradient steps of an update change.
 
     Attributes:
-      params: parameters as one vector `[P]`.
+      params: parameters as `ops.optimizers.packed` returns them.
       opt_state: state of the optimizer.
       stopped: the surrogate has stopped the update, bool.
     """

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from rljax.agents.acting import EXPLORATION_REPEAT_HELP, check_discrete, epsilon_greedy
 from rljax.agents.minibatches import (
@@ -103,7 +102,7 @@ def pqn(
 
     def init(key):
         params = network.init(key, example_obs(spec))
-        return PQNState(params, optimizer.init(ravel_pytree(params)[0]), Shared(jnp.int32(0)))
+        return PQNState(params, optimizer.init(optimizers.packed(params)[0]), Shared(jnp.int32(0)))
 
     def update(state, trajectory, key):
         next_value = returns.next_values(
@@ -115,26 +114,27 @@ def pqn(
         )  # fmt: skip
         batch = trajectory.obs, trajectory.action, td_target
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-        flat, unravel = ravel_pytree(state.params)
+        params, unpack = optimizers.packed(state.params)
 
-        def loss(flat, obs, action, td_target):
-            q = td.chosen(network.apply(unravel(flat), obs), action)
+        def loss(params, obs, action, td_target):
+            q = td.chosen(network.apply(unpack(params), obs), action)
             loss = td.squared(td_target - q).mean()
             return loss, {"losses/td_loss": loss, **q_value_metrics(q)}
 
         def minibatch_step(carry, indices):
-            flat, opt_state = carry
+            params, opt_state = carry
             minibatch = jax.tree.map(lambda x: x[indices], batch)
-            grads, metrics = jax.grad(loss, has_aux=True)(flat, *minibatch)
+            grads, metrics = jax.grad(loss, has_aux=True)(params, *minibatch)
             grads = average(grads)
-            updates, opt_state = optimizer.update(grads, opt_state, flat)
+            updates, opt_state = optimizer.update(grads, opt_state, params)
             metrics |= {"losses/grad_norm": optimizers.gradient_norm(grads)}
-            return (flat + updates, opt_state), metrics
+            return (optax.apply_updates(params, updates), opt_state), metrics
 
         indices = minibatch_indices(config, key, td_target.size)
-        (flat, opt_state), metrics = jax.lax.scan(minibatch_step, (flat, state.opt_state), indices)
+        start = params, state.opt_state
+        (params, opt_state), metrics = jax.lax.scan(minibatch_step, start, indices)
         env_steps = Shared(state.env_steps.value + td_target.size)
-        state = PQNState(unravel(flat), opt_state, env_steps)
+        state = PQNState(unpack(params), opt_state, env_steps)
         metrics = jax.tree.map(jnp.mean, metrics) | spread_of_values(trajectory.extras)
         return state, average(metrics) | rate_metric(opt_state)
 

@@ -36,6 +36,7 @@ from rljax.types import params_of
 
 MAX_EVAL_EPISODES = 10**6  # of each policy
 SMALL_UPDATE = 2048  # steps of an update up to which matrix products are faster on one core
+WIDE = 256  # units from which on they are faster on all cores
 
 
 @in_32_bits
@@ -84,7 +85,7 @@ def run_plan(
         bar.compiled(runs.compile_seconds, first_step, runs.num_bytes)
         with storing(run_dir):
             if directory:
-                directory.start(placement, saved.num_updates, _one_thread(plan))
+                directory.start(placement, saved.num_updates, _one_thread(plan, placement))
             path = directory.path if directory else None
             opened = on_exit.enter_context(
                 open_writers(writers if is_first else (), path, saved.rows, plan)
@@ -179,9 +180,20 @@ def _progress_bar(plan: Plan, enabled: bool | None) -> Progress:
     )  # fmt: skip
 
 
-def _one_thread(plan: Plan) -> bool:
-    """Whether matrix products on a CPU are computed on one core, because updates are small."""
-    return jax.default_backend() != "cpu" or plan.steps_per_update <= SMALL_UPDATE
+def _one_thread(plan: Plan, placement: parallel.Placement) -> bool:
+    """Whether matrix products on a CPU are computed on one core.
+
+    They are if updates are small, unless a product of wide layers has the other cores to itself.
+    """
+    if jax.default_backend() != "cpu":
+        return True
+    sizes = [
+        getattr(plan.config, name) for name in configs.field_types(plan.row.config)
+        if name.endswith("hidden_sizes")
+    ]  # fmt: skip
+    is_wide = max((size for each in sizes for size in each), default=0) >= WIDE
+    is_alone = placement.num_shards == 1
+    return plan.steps_per_update <= SMALL_UPDATE and not (is_wide and is_alone)
 
 
 def _compile(plan: Plan, placement: parallel.Placement) -> Runs:
@@ -189,7 +201,7 @@ def _compile(plan: Plan, placement: parallel.Placement) -> Runs:
     cache_key = plan.cache_key() and (plan.cache_key(), placement.num_shards)
     return Runs(
         plan.make_learner(), plan.program_config, plan.worker_inits(), placement, cache_key,
-        one_thread=_one_thread(plan),
+        one_thread=_one_thread(plan, placement),
     )  # fmt: skip
 
 

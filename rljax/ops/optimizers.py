@@ -8,9 +8,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from rljax.config import is_tracer, kind_of
-from rljax.types import Array, Mean, Metrics, PyTree
+from rljax.types import Array, Mean, Metrics, PyTree, identity
+
+MAX_PACKED = 2**16  # measured on CPUs: networks of 64-64 gain by packing, of 256-256 they lose
 
 
 def learning_rate_schedule(
@@ -48,7 +51,8 @@ def clipped(
 ) -> optax.GradientTransformation:
     """Clips the global norm of the gradient (not each element), then applies `inner`.
 
-    Both work on one flat vector of all parameters: one fused loop instead of one per array.
+    Up to `MAX_PACKED` parameters, both work on one vector of them all: one fused loop instead of
+    one for each array.
 
     Example:
       >>> optimizer = clipped(optax.sgd(1.0), max_grad_norm=1.0)
@@ -58,7 +62,37 @@ def clipped(
     """
     check_optimizer(inner)
     chex.assert_rank(max_grad_norm, 0)
-    return optax.flatten(optax.chain(optax.clip_by_global_norm(max_grad_norm), inner))
+    on_tree = optax.with_extra_args_support(
+        optax.chain(optax.clip_by_global_norm(max_grad_norm), inner)
+    )
+    on_vector = optax.flatten(on_tree)
+
+    def init(params):
+        return (on_vector if _is_small(params) else on_tree).init(params)
+
+    def update(updates, state, params=None, **extra_args):
+        chosen = on_vector if _is_small(updates) else on_tree
+        return chosen.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def packed(params: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    """Returns parameters in the form in which gradient steps are fastest, and the inverse.
+
+    It is one vector up to `MAX_PACKED` parameters, so that the optimizer is one loop, and the tree
+    itself beyond: copies of large matrices into a vector and back take longer than they save.
+
+    Example:
+      >>> vector, unpack = packed({"w": jnp.ones((2, 2)), "b": jnp.zeros(2)})
+      >>> vector.shape, unpack(vector)["w"].shape
+      ((6,), (2, 2))
+    """
+    return ravel_pytree(params) if _is_small(params) else (params, identity)
+
+
+def _is_small(params: PyTree) -> bool:
+    return sum(x.size for x in jax.tree.leaves(params)) <= MAX_PACKED
 
 
 def check_optimizer(optimizer: Any, name: str = "optimizer") -> None:
@@ -99,6 +133,8 @@ def gradient_norm(grads: PyTree) -> Array:
       >>> gradient_norm({"w": jnp.array([3.0, 0.0]), "b": jnp.float32(4.0)})
       Array(5., dtype=float32)
     """
+    if not _is_small(grads):
+        return optax.global_norm(grads)
     flat = jnp.concatenate([jnp.reshape(x, [-1]) for x in jax.tree.leaves(grads)])
     return jnp.sqrt(jnp.sum(jnp.square(flat)))
 
