@@ -188,3 +188,22 @@ def test_the_learning_rate_of_an_own_optimizer_is_reported_if_its_state_holds_it
     assert reported_rates(chained, None) == [0.25] * 3
     assert reported_rates(optax.adam(schedule), None) == [None] * 3  # not in its state
     assert reported_rates(optax.chain(chained, chained), None) == [None] * 3  # which one?
+
+
+def test_large_parameters_are_clipped_and_updated_as_small_ones(monkeypatch):
+    """The tree and the packed vector give the same steps, and `packed` follows the same rule."""
+    params = {"w": jnp.arange(12.0).reshape(3, 4), "b": jnp.ones(4)}
+    grads = jax.tree.map(lambda x: x + 1.0, params)
+    steps, norms = [], []
+    for limit in (16, 15):
+        monkeypatch.setattr(optimizers, "MAX_PACKED", limit)
+        optimizer = optimizers.clipped(optax.adam(0.1), 0.5)
+        start, unpack = optimizers.packed(params)
+        is_vector = isinstance(start, jax.Array)
+        assert is_vector == (limit == 16)
+        packed_grads, _ = optimizers.packed(grads)
+        updates, _ = optimizer.update(packed_grads, optimizer.init(start), start)
+        steps.append(unpack(optax.apply_updates(start, updates)))
+        norms.append(optimizers.gradient_norm(packed_grads))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *steps)
+    np.testing.assert_allclose(norms, np.sqrt(sum((x**2).sum() for x in grads.values())), rtol=1e-6)
