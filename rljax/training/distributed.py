@@ -194,6 +194,7 @@ class _Heartbeat(threading.Thread):
 
         self._store: Any = distributed.global_state.client
         self._resume_hint, self._stopped = resume_hint, threading.Event()
+        self._sending = threading.Lock()  # no heartbeat follows the final message
         self._process = jax.process_index()
         self._peers = [i for i in range(jax.process_count()) if i != self._process]
 
@@ -206,7 +207,9 @@ class _Heartbeat(threading.Thread):
         count = 0
         while not self._stopped.wait(HEARTBEAT_SECONDS):
             count += 1
-            self._send(f"{count} {self.progress}")
+            with self._sending:
+                if not self._stopped.is_set():
+                    self._send(f"{count} {self.progress}")
             now = time.monotonic()
             for peer in self._peers:
                 message = self._receive(peer)
@@ -222,9 +225,10 @@ class _Heartbeat(threading.Thread):
 
     def stop(self, message: str) -> None:
         """Sends the final message of this process."""
-        if not self._stopped.is_set():
-            self._stopped.set()
-            self._send(message)
+        with self._sending:
+            if not self._stopped.is_set():
+                self._stopped.set()
+                self._send(message)
 
     def _check(self, peer: int, silent_seconds: float, stalled_seconds: float) -> None:
         name = f"process {peer} of {jax.process_count()}"

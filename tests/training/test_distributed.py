@@ -229,3 +229,22 @@ def test_finished_processes_need_no_heartbeat(heartbeat):
     heartbeat.join(5)
     assert not heartbeat.is_alive()
     assert heartbeat._store["rljax/0"] == "finished"
+
+
+def test_no_heartbeat_follows_the_final_message(heartbeat, monkeypatch):
+    """The main thread finishes while the other thread is about to send."""
+    heartbeat._store |= {"rljax/1": "finished", "rljax/2": "finished"}
+    is_sending, messages = threading.Event(), []
+
+    def slow_send(message):
+        if message != "finished":
+            is_sending.set()
+            time.sleep(0.2)
+        messages.append(message)
+
+    monkeypatch.setattr(heartbeat, "_send", slow_send)
+    heartbeat.start()
+    assert is_sending.wait(5)
+    heartbeat.stop("finished")
+    heartbeat.join(5)
+    assert messages[-1] == "finished"
