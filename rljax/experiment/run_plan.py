@@ -183,7 +183,8 @@ def _progress_bar(plan: Plan, enabled: bool | None) -> Progress:
 def _one_thread(plan: Plan, placement: parallel.Placement) -> bool:
     """Whether matrix products on a CPU are computed on one core.
 
-    They are if updates are small, unless a product of wide layers has the other cores to itself.
+    They are if updates are small. A single run with wide layers uses all cores instead, which are
+    idle otherwise.
     """
     if jax.default_backend() != "cpu":
         return True

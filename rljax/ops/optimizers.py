@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from rljax.config import is_tracer, kind_of
 from rljax.types import Array, Mean, Metrics, PyTree, identity
 
-MAX_PACKED = 2**16  # measured on CPUs: networks of 64-64 gain by packing, of 256-256 they lose
+MAX_PACKED = 2**16  # on a CPU, packing speeds up networks of 64-64 units, but slows 256-256 down
 
 
 def learning_rate_schedule(
@@ -80,8 +80,9 @@ def clipped(
 def packed(params: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
     """Returns parameters in the form in which gradient steps are fastest, and the inverse.
 
-    It is one vector up to `MAX_PACKED` parameters, so that the optimizer is one loop, and the tree
-    itself beyond: copies of large matrices into a vector and back take longer than they save.
+    Up to `MAX_PACKED` parameters this is one vector, so that the optimizer is one fused loop. A
+    larger tree is returned unchanged, because copying its matrices into a vector costs more time
+    than the single loop saves.
 
     Example:
       >>> vector, unpack = packed({"w": jnp.ones((2, 2)), "b": jnp.zeros(2)})

@@ -21,7 +21,7 @@ AGENTS = {
 
 @pytest.fixture
 def compiled():
-    """The number of programs compiled so far, in a list of events."""
+    """A list with one entry for each program that has been compiled."""
     events = []
 
     def listen(event, duration, **kwargs):
