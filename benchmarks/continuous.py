@@ -1,4 +1,4 @@
-"""Training speed of TD3 and SAC on Pendulum-v1 beside rejax and RLtools, and that of DDPG.
+"""Training speed of TD3, SAC and PPO on Pendulum-v1 beside rejax and RLtools, and that of DDPG.
 
     python benchmarks/continuous.py                      all cases, three pairs of each
     python benchmarks/continuous.py --peers rltools --agents sac --repeats 5
@@ -49,6 +49,7 @@ CASES = (
     *(Case("rltools", agent, 1, 64, 0.8, "CPU", 1) for agent in ("td3", "sac")),
     *(Case("rltools", agent, 1, 64, 0.8) for agent in ("td3", "sac")),
     *(Case("rltools", agent, 8, 64, 1.0) for agent in ("td3", "sac")),
+    Case("rltools", "ppo", 1, 32, 0.8, "CPU", 1), Case("rltools", "ppo", 1, 32, 0.8),
     Case("-", "ddpg", 1), Case("-", "ddpg", 8),
 )  # fmt: skip
 
@@ -56,7 +57,8 @@ CASES = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, names = parser.add_argument, harness.names
-    add("--agents", default=("td3", "sac", "ddpg"), type=names, help="agents: td3,sac,ddpg (all)")
+    add("--agents", default=("td3", "sac", "ppo", "ddpg"), type=names,
+        help="agents: td3,sac,ppo,ddpg (all)")  # fmt: skip
     add("--peers", default=("rejax", "rltools", "-"), type=names,
         help="cases: beside rejax,rltools, or - for rljax alone (all)")  # fmt: skip
     add("--repeats", type=int, default=3, help="pairs of processes of each case (3)")
@@ -107,7 +109,7 @@ def measure(peer: str, agent: str, num_seeds: int, width: int, timesteps: int, c
 def compare(options: argparse.Namespace) -> int:
     """Measures pairs of processes, rljax and the peer by turns. Returns the exit code."""
     table = Table(
-        "Continuous control from replay",
+        "Continuous control",
         f"Pendulum-v1, pairs of processes ({options.repeats}), one after the other. Steps of all "
         "seeds together, per wall second and per CPU second of all threads; the ratio is that of "
         "the rates named by `per`. Compile times are excluded.",
@@ -119,7 +121,7 @@ def compare(options: argparse.Namespace) -> int:
     for case in CASES:
         if case.agent not in options.agents or case.peer not in options.peers:
             continue
-        timesteps = options.timesteps or continuous_common.TIMESTEPS[case.peer]
+        timesteps = options.timesteps or continuous_common.timesteps(case.peer, case.agent)
         pairs = []
         try:
             for _ in range(options.repeats):
@@ -132,7 +134,7 @@ def compare(options: argparse.Namespace) -> int:
             line = line or harness.machine(pairs[0][0])
             failed += add_row(table, case, pairs)
     print(line, table.text(), sep="\n\n")
-    harness.write(options.output, "Continuous control from replay", line, [table])
+    harness.write(options.output, "Continuous control", line, [table])
     return int(failed > 0)
 
 

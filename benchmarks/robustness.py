@@ -76,12 +76,14 @@ class Scores(NamedTuple):
         None if none did.
       steps: environment steps of the run.
       seconds: wall time, with compiling and evaluation.
+      signs: index of each seed with a sign of failed learning (`run.health()`); None if unknown.
     """
 
     final: list[float]
     reached: list[int | None]
     steps: int
     seconds: float
+    signs: list[int] | None = None
 
 
 def tasks_of(name: str) -> tuple[Task, ...]:
@@ -106,18 +108,22 @@ def train(agent: str, options: Mapping[str, Any], task: Task, num_seeds: int, se
         reports = np.flatnonzero(returns >= task.threshold)
         reached.append(int(run.steps[reports[0]]) if len(reports) else None)
     seconds = time.perf_counter() - start
-    return Scores(final.tolist(), reached, int(run.steps[-1]), seconds)
+    signs = [sign["seed"] for sign in run.health()]
+    return Scores(final.tolist(), reached, int(run.steps[-1]), seconds, signs)
 
 
 def row(name: str, task: Task, scores: Scores) -> list[str]:
     """Returns the cells of a row of the table."""
     final, reached = np.array(scores.final), scores.reached
     quantiles = np.quantile(final, (0.0, 0.05, 0.25, 0.5))
+    signs = "-"
+    if scores.signs is not None:
+        signs = f"{len(scores.signs)}, {(final[scores.signs] >= task.threshold).sum()}"
     late = np.median([np.inf if steps is None else steps for steps in reached])
     return [
         task.env_id, name, human(scores.steps), f"{(final >= task.threshold).sum()}/{len(final)}",
         str((final <= task.floor).sum()), *(f"{x:.4g}" for x in quantiles),
-        human(late) if np.isfinite(late) else "-", f"{scores.seconds:.0f}",
+        human(late) if np.isfinite(late) else "-", signs, f"{scores.seconds:.0f}",
     ]  # fmt: skip
 
 
@@ -188,9 +194,10 @@ def main() -> None:
         "Seeds that the defaults solve",
         f"Mean return of {EPISODES} greedy episodes of each seed's final policy: the number of "
         "seeds that reach the threshold, and quantiles over seeds. `reached` is the median of the "
-        "environment steps until the training return reaches the threshold.",
+        "environment steps until the training return reaches the threshold. `signs` counts the "
+        "seeds that `run.health()` names, and those of them that are solved.",
         "environment", "agent", ">steps", ">solved", ">at the floor", ">minimum", ">5 %",
-        ">25 %", ">median", ">reached", ">seconds",
+        ">25 %", ">median", ">reached", ">signs", ">seconds",
     )  # fmt: skip
     table.remarks += [
         f"{task.env_id}: solved at {task.threshold:g}, floor at {task.floor:g}" for task in TASKS

@@ -26,6 +26,7 @@ PYTHON = (sys.executable, "-W", "ignore")
 SHAPES = ((4, 128), (64, 128), (2048, 32))
 ENV_IDS = ("CartPole-v1", "Breakout-MinAtar")
 MAX_ROLLOUT = 2**20  # steps of one rollout of all seeds on a CPU, which is slow and short of memory
+WIDTHS = {64: 1, 256: 5, 512: 20}  # units of a layer: divisor of the number of timed steps
 CARTPOLE = harness.REPOSITORY / "configs" / "ppo" / "CartPole-v1.toml"
 
 
@@ -62,7 +63,9 @@ def main() -> int:
     line, attempts = harness.machine(known), []
     options.backend = known["backend"]
     for name in options.only:
-        if name == "peers" and not options.peers:
+        if (name == "peers" and not options.peers) or (
+            name == "widths" and "rejax" not in options.peers
+        ):
             continue
         print(f"\n{name} · {line}", file=sys.stderr)
         attempts.append(SECTIONS[name](options))
@@ -228,6 +231,37 @@ def peers_table(options: argparse.Namespace) -> Attempts:
     return attempt
 
 
+def widths_table(options: argparse.Namespace) -> Attempts:
+    """PPO with networks of several widths, rljax and rejax by turns."""
+    table = Table(
+        "Wide networks",
+        "PPO on CartPole-v1, one seed, 8 environments x 64 steps, 10 epochs x 4 minibatches, tanh; "
+        f"pairs of processes ({options.repeats}), one after the other. The ratio is rljax over "
+        "rejax, pair by pair. Compile times are CPU seconds and are excluded from the rates.",
+        "units", ">rljax steps/s", ">rejax steps/s", ">ratio", ">min - max",
+        ">rljax compile", ">rejax compile", ">rljax return", ">rejax return",
+    )  # fmt: skip
+    attempt = Attempts(table)
+    python = attempt(
+        ["rejax"], harness.environment, "rejax", options.venvs, options.jax_extra,
+        options.pip_options,
+    )  # fmt: skip
+    command = [python, "-W", "ignore", harness.PEERS / PEERS["rejax"].program]
+    for width, fewer in WIDTHS.items() if python else ():
+        size = {"width": width, "timesteps": max(1, options.updates // fewer) * ROLLOUT}
+        cells, pairs = [f"{width}-{width}"], []
+        for _ in range(options.repeats):
+            a = attempt(cells, measure, "stock", options, **size)
+            b = a and attempt(cells, harness.ask, command, options.timeout, **size)
+            if not b:
+                break
+            pairs.append((a, b))
+        if pairs:
+            table.add(*cells, *pair_cells(pairs))
+            table.remarks += [f"{cells[0]}: {conditions(*pairs[0])}"]
+    return attempt
+
+
 def pair_cells(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
     sides = list(zip(*pairs, strict=True))
     rates = [[float(np.median(x["steps_per_second"])) for x in side] for side in sides]
@@ -292,7 +326,9 @@ def startup_table(options: argparse.Namespace) -> Attempts:
     return attempt
 
 
-SECTIONS = {"loop": loop_table, "peers": peers_table, "startup": startup_table}
+SECTIONS = {
+    "loop": loop_table, "peers": peers_table, "widths": widths_table, "startup": startup_table
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -64,7 +64,6 @@ def measure(agent: str, timesteps: int, num_seeds: int) -> None:
     for _ in range(2):  # the first of these only warms up
         with common.Clock() as clock:
             result = train()
-        clock.wall -= result.compile_seconds  # a run with `network=` compiles in every call
         clocks.append(clock)
     returns = rljax.evaluate(result, 100, **pieces)["returns"]
     steps, final_return = num_seeds * int(result.steps[-1]), float(returns.mean())

@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument(
         "--timesteps", type=int, default=976 * common.ROLLOUT, help="environment steps of `stock`"
     )
+    parser.add_argument(
+        "--width", type=int, default=0, help="units of each hidden layer; for `stock`"
+    )
     options = parser.parse_args()
     common.answer(**programs[options.program](options), **facts())
 
@@ -52,7 +55,7 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     """Times whole calls of `rljax.train`, including planning, reports and checks."""
     import rljax
 
-    fields = common.STOCK | {"total_timesteps": options.timesteps}
+    fields = common.ppo_configuration(options.width) | {"total_timesteps": options.timesteps}
     fields.pop("env_id")
 
     def train():

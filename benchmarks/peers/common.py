@@ -19,7 +19,16 @@ STOCK: dict[str, Any] = {  # the defaults of PureJaxRL; the same in all programs
     "max_grad_norm": 0.5, "hidden_sizes": (64, 64), "activation": "tanh",
     "normalize_obs": False, "normalize_reward": False,
 }  # fmt: skip
-ROLLOUT = STOCK["num_envs"] * STOCK["num_steps"]
+ROLLOUT = STOCK["num_envs"] * STOCK["num_steps"]  # also that of `ppo_configuration`
+
+
+def ppo_configuration(width: int) -> dict[str, Any]:
+    """Returns the configuration of PPO for two hidden layers of `width` units; `STOCK` for 0."""
+    if not width:
+        return STOCK
+    return STOCK | {
+        "num_envs": 8, "num_steps": 64, "update_epochs": 10, "hidden_sizes": (width, width),
+    }  # fmt: skip
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The configurations in which DDPG, TD3 and SAC are compared; the same in all programs."""
+"""The configurations in which agents are compared on Pendulum; the same in all programs."""
 
 from typing import Any
 
@@ -31,9 +31,21 @@ RLTOOLS: dict[str, dict[str, Any]] = {  # its defaults
         "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3, "alpha_learning_rate": 1e-3,
         "initial_alpha": 0.5, "activation": "relu", "exploration_repeat": 1,
     },
+    "ppo": {  # not its defaults: those of its examples, with larger batches
+        "num_envs": 64, "num_steps": 128, "num_minibatches": 8, "update_epochs": 1, "gamma": 0.9,
+        "gae_lambda": 0.95, "clip_eps": 0.2, "ent_coef": 0.0, "learning_rate": 1e-3,
+        "anneal_lr": False, "hidden_sizes": (32, 32), "activation": "tanh",
+        "normalize_obs": True, "normalize_reward": False,
+    },
 }  # fmt: skip
 DDPG = {name: x for name, x in RLTOOLS["td3"].items() if name != "policy_delay"} | {
     "noise": "gaussian", "noise_std": 0.1,
 }  # fmt: skip
 STOCK = {"rejax": REJAX, "rltools": RLTOOLS, "-": {"ddpg": DDPG}}
-TIMESTEPS = {"rejax": 10_000, "rltools": 20_000, "-": 20_000}
+
+
+def timesteps(peer: str, agent: str) -> int:
+    """Returns the environment steps of a seed."""
+    if agent == "ppo":
+        return 300 * RLTOOLS["ppo"]["num_envs"] * RLTOOLS["ppo"]["num_steps"]
+    return 10_000 if peer == "rejax" else 20_000

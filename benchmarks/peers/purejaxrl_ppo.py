@@ -1,6 +1,7 @@
 """PureJaxRL's own `purejaxrl/ppo.py`, unmodified, from a checkout: `--checkout PATH`.
 
-Its wrappers.py imports brax, which CartPole does not need: an empty module replaces a missing brax.
+Its wrappers.py imports brax and navix, which CartPole does not need: empty modules replace them if
+they are missing.
 It treats time limits as terminations, and its metrics hold every step of the run. With several
 seeds its orthogonal initialization is a batched QR under `vmap`, which deadlocks in XLA's CPU
 thread pool if that is small; NPROC enlarges it.
@@ -14,6 +15,19 @@ import types
 
 import common
 
+UNUSED = ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix")
+
+
+class Unused(types.ModuleType):
+    """A module from which any name can be imported; only a use of the name fails."""
+
+    __path__ = ()  # a package
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return object
+
 
 def load(checkout: str):
     """Returns the module `ppo` of a checkout, which imports its wrappers by package or by name."""
@@ -21,10 +35,8 @@ def load(checkout: str):
     file = folder / "purejaxrl" / "ppo.py"
     if not file.is_file():
         sys.exit(f"{file} does not exist: give the path of a checkout of PureJaxRL.")
-    if importlib.util.find_spec("brax") is None:
-        brax, envs = types.ModuleType("brax"), types.ModuleType("brax.envs")
-        brax.envs = envs  # type: ignore[attr-defined]
-        sys.modules["brax"], sys.modules["brax.envs"] = brax, envs
+    missing = [x for x in UNUSED if importlib.util.find_spec(x.partition(".")[0]) is None]
+    sys.modules.update({name: Unused(name) for name in missing})
     sys.path[:0] = [str(folder), str(folder / "purejaxrl")]
     from purejaxrl import ppo
 

@@ -11,8 +11,8 @@ import rejax
 
 
 def main():
-    options = common.options("rejax PPO")
-    stock = common.STOCK
+    options = common.options("rejax PPO", width={"type": int, "default": 0})
+    stock = common.ppo_configuration(options.width)
     steps = options.timesteps // common.ROLLOUT * common.ROLLOUT  # it would round up
     algorithm = rejax.PPO.create(
         env=stock["env_id"], num_envs=stock["num_envs"], num_steps=stock["num_steps"],

@@ -1,4 +1,4 @@
-"""RLtools' SAC or TD3 on its own Pendulum, in C++: `--algorithm sac` or `td3`.
+"""RLtools' SAC, TD3 or PPO on its own Pendulum, in C++: `--algorithm sac`, `td3` or `ppo`.
 
 Seeds are trained one after the other, in `--processes` processes with a share of the seeds each.
 RLtools multiplies matrices with MKL on one thread; RL_TOOLS_DISABLE_MKL=1 selects the BLAS of the
@@ -29,8 +29,8 @@ using ENVIRONMENT_FACTORY = rl_tools::rl::environments::Pendulum<
 
 def main():
     options = common.options(
-        "RLtools' SAC and TD3",
-        algorithm={"choices": ("sac", "td3"), "default": "sac"},
+        "RLtools' SAC, TD3 and PPO",
+        algorithm={"choices": ("sac", "td3", "ppo"), "default": "sac"},
         processes={"type": int, "default": 1, "help": "processes side by side (1)"},
     )
     for library in ("MKL", "OMP", "OPENBLAS"):  # before the BLAS is loaded
@@ -64,19 +64,33 @@ def compiled(algorithm: str, timesteps: int):
     header = folder / "environment.h"
     if not header.exists():
         header.write_text(HEADER, encoding="utf-8")
-    make = {"sac": rltools.SAC, "td3": rltools.TD3}[algorithm]
     units, activation = stock["hidden_sizes"][0], stock["activation"].upper()
+    options = {
+        "interface_name": "benchmark", "enable_evaluation": False, "GAMMA": stock["gamma"],
+        "ACTOR_HIDDEN_DIM": units, "ACTOR_ACTIVATION_FUNCTION": activation,
+        "CRITIC_HIDDEN_DIM": units, "CRITIC_ACTIVATION_FUNCTION": activation,
+    }  # fmt: skip
+    if algorithm == "ppo":
+        rollout = stock["num_envs"] * stock["num_steps"]
+        options |= {
+            "STEP_LIMIT": timesteps // rollout, "N_ENVIRONMENTS": stock["num_envs"],
+            "ON_POLICY_RUNNER_STEPS_PER_ENV": stock["num_steps"],
+            "BATCH_SIZE": rollout // stock["num_minibatches"], "N_EPOCHS": stock["update_epochs"],
+            "LAMBDA": stock["gae_lambda"], "EPSILON_CLIP": stock["clip_eps"],
+            "ACTION_ENTROPY_COEFFICIENT": stock["ent_coef"], "INITIAL_ACTION_STD": 1.0,
+            "NORMALIZE_OBSERVATIONS": stock["normalize_obs"],
+            "OPTIMIZER_ALPHA": stock["learning_rate"],
+        }  # fmt: skip
+    else:
+        options |= {
+            "STEP_LIMIT": timesteps, "REPLAY_BUFFER_CAP": stock["buffer_size"],
+            "N_WARMUP_STEPS": stock["learning_starts"], "CRITIC_POLYAK": 1.0 - stock["tau"],
+            "ACTOR_BATCH_SIZE": stock["batch_size"], "CRITIC_BATCH_SIZE": stock["batch_size"],
+            "OPTIMIZER_ALPHA": stock["actor_learning_rate"],
+        }  # fmt: skip
+    make = {"sac": rltools.SAC, "td3": rltools.TD3, "ppo": rltools.PPO}[algorithm]
     with contextlib.redirect_stdout(sys.stderr):
-        return make(
-            {"path": str(folder), "action_dim": 1, "observation_dim": 3},
-            interface_name="benchmark", enable_evaluation=False, STEP_LIMIT=timesteps,
-            REPLAY_BUFFER_CAP=stock["buffer_size"], N_WARMUP_STEPS=stock["learning_starts"],
-            ACTOR_BATCH_SIZE=stock["batch_size"], CRITIC_BATCH_SIZE=stock["batch_size"],
-            GAMMA=stock["gamma"], CRITIC_POLYAK=1.0 - stock["tau"],
-            OPTIMIZER_ALPHA=stock["actor_learning_rate"],
-            ACTOR_HIDDEN_DIM=units, ACTOR_ACTIVATION_FUNCTION=activation,
-            CRITIC_HIDDEN_DIM=units, CRITIC_ACTIVATION_FUNCTION=activation,
-        )  # fmt: skip
+        return make({"path": str(folder), "action_dim": 1, "observation_dim": 3}, **options)
 
 
 def train(share):

@@ -2,8 +2,11 @@
 
 import dataclasses
 from functools import partial
+from operator import itemgetter
+from types import FunctionType
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -182,14 +185,15 @@ class Plan(NamedTuple):
     def cache_key(self) -> Any:
         """Returns a key that is equal for plans with the same compiled program.
 
-        It is None for pieces and for the user's own environments, which cannot be compared.
+        It is None for environments and pieces of the user's own that cannot be compared.
         """
-        if self.pieces or self.custom_env:
+        if self.custom_env or not all(map(is_comparable, self.pieces.values())):
             return None
         params = tuple(sorted(self.env_params.items()))
         structure = jax.tree.structure(self.program_config)
         runs = self.num_runs, self.workers
-        return self.row.make, self.env_id, params, structure, tuple(self.swept), runs
+        pieces = tuple(sorted(self.pieces.items(), key=itemgetter(0)))
+        return self.row.make, self.env_id, params, structure, tuple(self.swept), runs, pieces
 
     def record(self) -> dict[str, Any]:
         """Returns the plan as plain values: the content of config.toml."""
@@ -214,6 +218,23 @@ class Plan(NamedTuple):
             tail["env_params"] = dict(self.env_params)
         sweep = {"settings" if name == AXIS else name: x for name, x in self.sweep.items()}
         return head | body | sweep | tail
+
+
+def is_comparable(piece: Any) -> bool:
+    """Returns whether pieces that are equal to this one make the same program, as in `jax.jit`.
+
+    A function is equal to itself, and a flax.linen module to one of the same class with equal
+    attributes. Other objects may have been changed since an earlier call.
+    """
+    if isinstance(piece, tuple):  # also an `optax.GradientTransformation` or a `Replay`
+        return all(map(is_comparable, piece))
+    if not isinstance(piece, FunctionType | nn.Module | str | int | float | None):
+        return False
+    try:
+        hash(piece)
+    except TypeError:  # an attribute of a module is an array
+        return False
+    return True
 
 
 def as_observed(row: AgentRow, config: Any, env: Env) -> Env:

@@ -27,11 +27,13 @@ class Curves(NamedTuple):
       steps: environment steps of the reports with a return, `[P]`.
       metrics: values at those reports, `[P]` by name.
       config: hyperparameters of the run.
+      final: mean return of the evaluation of the final policy, NaN without one.
     """
 
     steps: np.ndarray
     metrics: dict[str, np.ndarray]
     config: dict[str, Any]
+    final: float
 
     @property
     def returns(self) -> np.ndarray:
@@ -44,6 +46,9 @@ def health(result: "Result") -> list[dict[str, Any]]:
         return []
     found, diverged = [], {run["run"] for run in result.diverged}
     metrics = {name: result.by_setting(name) for name in result.metrics}
+    final = np.full((len(result.settings), result.num_seeds), np.nan)
+    if result.evaluation is not None:
+        final = result.scores(evaluated=True)
     for setting, swept in enumerate(result.settings):
         for seed in range(result.num_seeds):
             run = setting * result.num_seeds + seed
@@ -52,7 +57,8 @@ def health(result: "Result") -> list[dict[str, Any]]:
             if run in diverged or present.sum() < MIN_REPORTS:
                 continue
             of_run = {name: x[present] for name, x in of_run.items()}
-            curves = Curves(result.steps[present], of_run, result.config | swept)
+            config, steps = result.config | swept, result.steps[present]
+            curves = Curves(steps, of_run, config, final[setting, seed])
             text = next(filter(None, (sign(curves) for sign in SIGNS)), None)
             if text:
                 found.append({"run": run, "setting": swept, "seed": seed, "text": text})
@@ -99,11 +105,14 @@ def constant(curves: Curves) -> str | None:
 
 
 def unstable(curves: Curves) -> str | None:
-    """The run has lost more than half of what it had learned, and more than its usual noise."""
+    """The run has lost more than half of what it had learned, and more than its usual noise.
+
+    A policy that evaluates well has lost nothing: exploratory actions lower the training return.
+    """
     width = max(3, len(curves.returns) // 20)
     smooth = np.convolve(curves.returns, np.ones(width) / width, "valid")
     noise = np.median(np.abs(np.diff(curves.returns)))
-    best, final = smooth.max(), smooth[-1]
+    best, final = smooth.max(), np.fmax(smooth[-1], curves.final)
     gain, loss = best - smooth[0], best - final
     if loss <= 0.5 * gain or loss <= 6 * noise or gain <= 6 * noise:
         return None

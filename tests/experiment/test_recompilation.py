@@ -1,12 +1,16 @@
 """Which changes of a call compile anew: those of shapes and of the structure of the program."""
 
+import flax.linen as nn
 import jax.monitoring
 import numpy as np
+import optax
 import pytest
 
 import rljax
 from rljax.config import run
 from rljax.experiment.make_plan import make_plan
+from rljax.experiment.plan import is_comparable
+from rljax.replay import uniform
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 SMALL = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "progress": False}
@@ -47,6 +51,47 @@ def test_other_numbers_compile_nothing(name, compiled):
         again = rljax.train(name, env_id, **{"total_timesteps": 640} | options | change)
         assert not compiled, change
         assert again.steps[-1] == change.get("total_timesteps", 640)
+
+
+class Network(nn.Module):
+    units: int = 8
+
+    @nn.compact
+    def __call__(self, obs):
+        return nn.Dense(2)(nn.relu(nn.Dense(self.units)(obs)))
+
+
+def test_equal_pieces_compile_nothing(compiled):
+    """Modules with equal attributes are equal; a function is equal to itself alone."""
+    optimizer = optax.sgd(0.01)
+
+    def train(units, optimizer, **options):
+        rljax.train(
+            "dqn", "CartPole-v1", network=Network(units), optimizer=optimizer, num_seeds=2,
+            eval_episodes=2, **REPLAY | {"total_timesteps": 640} | options,
+        )  # fmt: skip
+        was_compiled = bool(compiled)
+        compiled.clear()
+        return was_compiled
+
+    assert train(8, optimizer)
+    assert not train(8, optimizer, seed=3, gamma=0.9)
+    assert train(9, optimizer)
+    assert train(8, optax.sgd(0.02))
+    assert train(8, optimizer, total_timesteps=1280)  # a schedule may be made for the length
+    assert not train(8, optimizer)
+
+
+def test_objects_that_may_have_changed_are_not_compared():
+    class Changing:
+        def __call__(self, obs):
+            return obs
+
+    assert is_comparable(optax.adam(1e-3))
+    assert is_comparable(uniform(100, batch_size=8))
+    assert not is_comparable(Changing())
+    assert not is_comparable((Changing(), 1))
+    assert not is_comparable(nn.Dense(2, kernel_init=np.zeros((4, 2))))
 
 
 @pytest.mark.parametrize("name", ["ppo", "dqn"])

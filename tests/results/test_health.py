@@ -1,5 +1,7 @@
 """Signs of failed learning in the curves of a run."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,15 @@ def test_a_run_that_lost_what_it_had_learned():
     assert text.endswith(
         "by the end: set anneal_lr=True or keep the best policy with `eval_interval`."
     )
+
+
+def test_a_final_policy_that_evaluates_well_has_lost_nothing():
+    """The returns of training fall with exploratory actions, those of greedy episodes do not."""
+    returns = np.concatenate([np.linspace(20, 500, 25), np.linspace(500, 100, 15)]) + NOISE
+    result = made(np.stack([returns, returns]), DQN, **{"losses/td_loss": 1.0})
+    evaluation = {"returns": np.array([[490.0, 500.0], [90.0, 120.0]])}
+    (sign,) = dataclasses.replace(result, evaluation=evaluation).health()
+    assert sign["seed"] == 1
 
 
 def test_action_values_outside_the_range_of_returns():
