@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from rljax.agents.normalize import normalized_by_config
@@ -23,6 +24,7 @@ from rljax.agents.policy_gradient import (
 )
 from rljax.config import config, option
 from rljax.networks import recurrent
+from rljax.ops.gradients import mean_grad
 from rljax.ops.optimizers import gradient_norm
 from rljax.types import Agent, EnvSpec, Metrics, PyTree, Transition, identity
 
@@ -53,13 +55,14 @@ def advantage_gradient(
     if config.normalize_advantage:
         advantage = normalized_advantage(advantage, average)
 
-    def loss(params):
-        return actor_critic_loss(
-            network, config, params, sequences.training_inputs(trajectory), raw_action, advantage,
-            target,
-        )  # fmt: skip
+    def loss(params, batch):
+        return actor_critic_loss(network, config, params, *batch)
 
-    grads, metrics = average(jax.grad(loss, has_aux=True)(params))
+    inputs = sequences.training_inputs(trajectory)
+    num_items, take = sequences.split((inputs, raw_action, advantage, target))
+    parts = sequences.num_parts(num_items, params)
+    grads, metrics = mean_grad(loss, params, take(slice(None)), parts)
+    grads, metrics = average((grads, jax.tree.map(jnp.mean, metrics)))
     return grads, {**metrics, **diagnostics}
 
 

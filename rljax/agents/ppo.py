@@ -16,21 +16,16 @@ from rljax.agents.normalize import normalized_by_config
 from rljax.agents.policy_gradient import (
     GAEConfig,
     network_or_default,
+    normalized_advantage,
     optimizer_or_default,
     rollout_metrics,
     stochastic_policy,
 )
-from rljax.agents.ppo_loss import (
-    Minibatch,
-    PPOLoss,
-    checked_loss,
-    mean_kl,
-    ppo_loss,
-    training_batch,
-)
+from rljax.agents.ppo_loss import PPOLoss, checked_loss, mean_kl, ppo_loss, training_batch
 from rljax.agents.surrogates import Surrogate, adaptive_kl, check_surrogate, clip
 from rljax.config import config, option
 from rljax.networks import recurrent
+from rljax.ops.gradients import mean_grad
 from rljax.ops.optimizers import gradient_norm, norm_of_taken_step, packed, skip_where
 from rljax.types import Agent, Array, EnvSpec, Metrics, PyTree, identity
 
@@ -86,6 +81,7 @@ def ppo(
     network = network_or_default(network, config, spec)
     optimizer, rate_metric = optimizer_or_default(optimizer, config)
     surrogate = check_surrogate(surrogate_of(config) if surrogate is None else surrogate)
+    is_mean = loss is ppo_loss  # over the rows of a minibatch; that of the user may be anything
     loss = checked_loss(loss, surrogate)
     sequences = recurrent.sequences(network, spec)
     acting = stochastic_policy(network, spec, sequences)
@@ -106,9 +102,14 @@ def ppo(
 
         def minibatch_step(learned, indices):
             minibatch = take(indices)
-            return gradient_step(minibatch_loss, optimizer, surrogate, average, learned, minibatch)
+            advantage = normalized_advantage(minibatch.advantage, average)
+            minibatch = minibatch._replace(advantage=advantage)
+            grads, metrics = mean_grad(minibatch_loss, learned.params, minibatch, parts)
+            metrics = jax.tree.map(lambda x: x.mean(0), metrics)
+            return gradient_step(optimizer, surrogate, average, learned, grads, metrics)
 
         indices = minibatch_indices(config, key, num_items)
+        parts = sequences.num_parts(indices.shape[1], state.params) if is_mean else 1
         start = Learned(start, state.opt_state, jnp.bool_(False))
         learned, metrics = jax.lax.scan(minibatch_step, start, indices)
         params, metrics = unpack(learned.params), average(jax.tree.map(jnp.mean, metrics))
@@ -143,13 +144,11 @@ class Learned(NamedTuple):
 
 
 def gradient_step(
-    loss: Callable[[Array, Minibatch], tuple[Array, Metrics]],
     optimizer: optax.GradientTransformation, surrogate: Surrogate,
-    average: Callable[[PyTree], PyTree], learned: Learned, minibatch: Minibatch,
+    average: Callable[[PyTree], PyTree], learned: Learned, grads: PyTree, metrics: Metrics,
 ) -> tuple[Learned, Metrics]:  # fmt: skip
     """One optimizer step on a minibatch, skipped once the surrogate has stopped the update."""
     params, opt_state, stopped = learned
-    grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
     grads = average(grads)
     updates, new_opt_state = optimizer.update(grads, opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from rljax.agents.policy_gradient import estimate_advantages, normalized_advantage
+from rljax.agents.policy_gradient import estimate_advantages
 from rljax.agents.surrogates import Surrogate
 from rljax.networks import policies
 from rljax.networks.recurrent import Sequences
@@ -22,7 +22,7 @@ class Minibatch(NamedTuple):
       old_policy: parameters of the policy that acted (`policies.parameters`).
       old_log_prob: log pi_old(a | s).
       old_value: value estimates before the update.
-      advantage: advantages, not normalized.
+      advantage: advantages; in the minibatch of a loss, normalized.
       target: value targets.
     """
 
@@ -84,14 +84,12 @@ def ppo_loss(
 
         mean(-surrogate + vf_coef (v(s) - target)^2 / 2 - ent_coef H(pi(s)))
 
-    Advantages are normalized within the minibatch. With `config.clip_value` the value loss is that
-    of `ops.policy.clipped_value_loss`.
+    With `config.clip_value` the value loss is that of `ops.policy.clipped_value_loss`.
     """
     policy, value = network.apply(params, batch.obs)
     ratio = jnp.exp(policy.log_prob(batch.raw_action) - batch.old_log_prob)
     kl = policies.like(batch.old_policy).kl_divergence(policy)
-    advantage = normalized_advantage(batch.advantage, average)
-    policy_loss = -surrogate.objective(surrogate_state, ratio, advantage, kl).mean()
+    policy_loss = -surrogate.objective(surrogate_state, ratio, batch.advantage, kl).mean()
     if config.clip_value:
         value_loss = clipped_value_loss(value, batch.old_value, batch.target, config.clip_eps)
         value_loss = value_loss.mean()

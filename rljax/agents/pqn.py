@@ -26,6 +26,7 @@ from rljax.networks.encoder import example_obs
 from rljax.networks.layers import ACTIVATIONS
 from rljax.ops import optimizers, returns, td
 from rljax.ops.diagnostics import q_value_metrics, spread_of_values
+from rljax.ops.gradients import mean_grad, num_parts
 from rljax.ops.observations import legal_values
 from rljax.types import Agent, EnvSpec, PyTree, Shared, identity
 
@@ -116,21 +117,25 @@ def pqn(
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
         params, unpack = optimizers.packed(state.params)
 
-        def loss(params, obs, action, td_target):
+        def loss(params, minibatch):
+            obs, action, td_target = minibatch
             q = td.chosen(network.apply(unpack(params), obs), action)
             loss = td.squared(td_target - q).mean()
-            return loss, {"losses/td_loss": loss, **q_value_metrics(q)}
+            return loss, (loss, q)
 
         def minibatch_step(carry, indices):
             params, opt_state = carry
             minibatch = jax.tree.map(lambda x: x[indices], batch)
-            grads, metrics = jax.grad(loss, has_aux=True)(params, *minibatch)
+            grads, (td_loss, q) = mean_grad(loss, params, minibatch, parts)
             grads = average(grads)
             updates, opt_state = optimizer.update(grads, opt_state, params)
-            metrics |= {"losses/grad_norm": optimizers.gradient_norm(grads)}
+            norm = optimizers.gradient_norm(grads)
+            metrics = {"losses/td_loss": td_loss.mean(), "losses/grad_norm": norm}
+            metrics |= q_value_metrics(q)
             return (optax.apply_updates(params, updates), opt_state), metrics
 
         indices = minibatch_indices(config, key, td_target.size)
+        parts = num_parts(indices.shape[1], state.params)
         start = params, state.opt_state
         (params, opt_state), metrics = jax.lax.scan(minibatch_step, start, indices)
         env_steps = Shared(state.env_steps.value + td_target.size)

@@ -21,8 +21,9 @@ import jax
 
 from rljax.experiment.checkpoint_file import FORMAT
 from rljax.experiment.writers import writer_from_record
+from rljax.ops.platform import num_cores
 from rljax.results import storage
-from rljax.training.parallel import Placement, num_cores
+from rljax.training.parallel import Placement
 
 NAME = "provenance.json"
 ENTRY = {

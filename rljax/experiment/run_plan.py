@@ -25,6 +25,7 @@ from rljax.experiment.saved import Saved
 from rljax.experiment.selection import Selected, Selection
 from rljax.experiment.signals import complete_hint, interruptible, resume_hint
 from rljax.experiment.writers import check_size, check_writers, open_writers, writer_record
+from rljax.ops.platform import SMALL_UPDATE
 from rljax.ops.precision import in_32_bits
 from rljax.results.files import load_result
 from rljax.results.result import Result
@@ -35,8 +36,7 @@ from rljax.training.runs import Runs
 from rljax.types import params_of
 
 MAX_EVAL_EPISODES = 10**6  # of each policy
-SMALL_UPDATE = 2048  # steps of an update up to which matrix products are faster on one core
-WIDE = 256  # units from which on they are faster on all cores
+WIDE = 256  # units from which on matrix products of small updates are faster on all cores
 
 
 @in_32_bits

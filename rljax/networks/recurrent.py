@@ -17,6 +17,7 @@ from rljax.networks.actor_critic import ActorCritic, memory_size_of
 from rljax.networks.cells import MEMORIES, MemoryCell
 from rljax.networks.encoder import Encoder, Inputs, example_obs, inputs_of
 from rljax.networks.layers import MLP
+from rljax.ops.gradients import num_parts
 from rljax.types import Array, EnvSpec, PyTree, RecurrentObs, Transition
 
 
@@ -128,11 +129,12 @@ class TrainingInputs(Protocol):
 
 
 class Split(Protocol):
-    def __call__(self, batch: PyTree, /) -> tuple[int, Callable[[Array], PyTree]]:
+    def __call__(self, batch: PyTree, /) -> tuple[int, Callable[[Array | slice], PyTree]]:
         """Splits a batch `[T, B, *]` into items that can be shuffled.
 
         Returns:
-          The number of items, and a function that returns the items of the given indices `[N]`.
+          The number of items, and a function that returns the items of the given indices `[N]`, or
+          of a slice.
         """
         ...
 
@@ -146,12 +148,15 @@ class Sequences(NamedTuple):
       training_inputs: `(trajectory) -> inputs[T, B, *]`; an `Unrolled` if recurrent.
       split: `(batch[T, B, *]) -> (number of items, take)`. Items are single steps, `take(indices)`
         has shape `[N, *]`; if recurrent they are whole sequences, `[T, N, *]`.
+      num_parts: `(number of items of a minibatch, params) -> parts` for `ops.gradients.mean_grad`;
+        1 if recurrent.
     """
 
     example_obs: PyTree
     with_memory: WithMemory
     training_inputs: TrainingInputs
     split: Split
+    num_parts: Callable[[int, PyTree], int]
 
 
 def sequences(network: Any, spec: EnvSpec) -> Sequences:
@@ -172,6 +177,7 @@ def memoryless(spec: EnvSpec) -> Sequences:
         with_memory=lambda params, obs, action: action,
         training_inputs=lambda trajectory: trajectory.obs,
         split=split,
+        num_parts=num_parts,
     )
 
 
@@ -196,7 +202,7 @@ def recurrent(network: Any, spec: EnvSpec) -> Sequences:
         num_envs = jax.tree.leaves(batch)[0].shape[1]
         return num_envs, lambda indices: jax.tree.map(lambda x: x[:, indices], batch)
 
-    return Sequences(example, with_memory, training_inputs, split)
+    return Sequences(example, with_memory, training_inputs, split, lambda num_items, params: 1)
 
 
 def _check_next_memory(network: Any, example: RecurrentObs) -> None:

@@ -68,10 +68,10 @@ def clipped(
     on_vector = optax.flatten(on_tree)
 
     def init(params):
-        return (on_vector if _is_small(params) else on_tree).init(params)
+        return (on_vector if is_small(params) else on_tree).init(params)
 
     def update(updates, state, params=None, **extra_args):
-        chosen = on_vector if _is_small(updates) else on_tree
+        chosen = on_vector if is_small(updates) else on_tree
         return chosen.update(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -89,10 +89,11 @@ def packed(params: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
       >>> vector.shape, unpack(vector)["w"].shape
       ((6,), (2, 2))
     """
-    return ravel_pytree(params) if _is_small(params) else (params, identity)
+    return ravel_pytree(params) if is_small(params) else (params, identity)
 
 
-def _is_small(params: PyTree) -> bool:
+def is_small(params: PyTree) -> bool:
+    """Returns whether a tree has at most `MAX_PACKED` numbers."""
     return sum(x.size for x in jax.tree.leaves(params)) <= MAX_PACKED
 
 
@@ -134,7 +135,7 @@ def gradient_norm(grads: PyTree) -> Array:
       >>> gradient_norm({"w": jnp.array([3.0, 0.0]), "b": jnp.float32(4.0)})
       Array(5., dtype=float32)
     """
-    if not _is_small(grads):
+    if not is_small(grads):
         return optax.global_norm(grads)
     flat = jnp.concatenate([jnp.reshape(x, [-1]) for x in jax.tree.leaves(grads)])
     return jnp.sqrt(jnp.sum(jnp.square(flat)))

@@ -6,7 +6,6 @@ every device, has a part of its environments there, and averages gradients over 
 devices may belong to several processes.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.ops.platform import num_cores
 from rljax.ops.precision import in_32_bits
 from rljax.training.programs import FAST_PROGRAM, Program, compile_lowered
 from rljax.types import PyTree, is_key
@@ -51,11 +51,6 @@ class Placement(NamedTuple):
     read: Callable[[PyTree], PyTree]
     compile: Callable[..., Program]
     workers: int = 1
-
-
-def num_cores() -> int:
-    """Returns the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def place(num_runs: int, max_shards: int | None = None, workers: int = 1) -> Placement:
