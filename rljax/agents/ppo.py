@@ -100,18 +100,20 @@ def ppo(
             params = unpack(learned_params)
             return loss(network, config, params, minibatch, surrogate, state.surrogate, average)
 
-        def minibatch_step(learned, indices):
-            minibatch = take(indices)
-            advantage = normalized_advantage(minibatch.advantage, average)
-            minibatch = minibatch._replace(advantage=advantage)
+        def minibatch_step(learned, items):
+            indices, advantage = items
+            minibatch = take(indices)._replace(advantage=advantage)
             grads, metrics = mean_grad(minibatch_loss, learned.params, minibatch, parts)
             metrics = jax.tree.map(lambda x: x.mean(0), metrics)
             return gradient_step(optimizer, surrogate, average, learned, grads, metrics)
 
         indices = minibatch_indices(config, key, num_items)
+        _, advantage_of = sequences.split(batch.advantage)
+        normalized = jax.vmap(lambda x: normalized_advantage(advantage_of(x), average))
+        advantages = normalized(indices)  # of all minibatches, so that workers average them once
         parts = sequences.num_parts(indices.shape[1], state.params) if is_mean else 1
         start = Learned(start, state.opt_state, jnp.bool_(False))
-        learned, metrics = jax.lax.scan(minibatch_step, start, indices)
+        learned, metrics = jax.lax.scan(minibatch_step, start, (indices, advantages))
         params, metrics = unpack(learned.params), average(jax.tree.map(jnp.mean, metrics))
         metrics = {
             **metrics, **rate_metric(learned.opt_state),
@@ -149,12 +151,13 @@ def gradient_step(
 ) -> tuple[Learned, Metrics]:  # fmt: skip
     """One optimizer step on a minibatch, skipped once the surrogate has stopped the update."""
     params, opt_state, stopped = learned
-    grads = average(grads)
+    kl = None if surrogate.stop is None else metrics["losses/kl"]
+    grads, kl = average((grads, kl))  # together, which devices do in one step
     updates, new_opt_state = optimizer.update(grads, opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state
     norm = gradient_norm(grads)
     if surrogate.stop is not None:
-        stopped = stopped | surrogate.stop(average(metrics["losses/kl"]))
+        stopped = stopped | surrogate.stop(kl)
         new = skip_where(stopped, new, (params, opt_state))
         norm = norm_of_taken_step(grads, stopped)
     new_params, new_opt_state = new
