@@ -5,7 +5,8 @@
 
 The work per device is constant: `--num-envs` environments each, or one seed each. On a GPU or TPU
 the devices are real and the column `of ideal` is the scaling efficiency. Virtual CPU devices share
-the cores: with more devices than cores the column shows the cost of sharing.
+the cores: with more devices than cores the column shows the cost of sharing. `average` is the time
+of one mean over the workers of as many numbers as the default PPO has parameters.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import time
 from lib import harness
 from lib.harness import Failed, Table, rate
 
+PARAMETERS = 9_155  # of PPO's default networks for CartPole
+
 
 def main() -> int:
     options = parse()
@@ -26,7 +29,7 @@ def main() -> int:
     table = Table(
         "Scaling", f"{options.agent} on {options.env}, {options.num_envs} environments x "
         f"{options.num_steps} steps an update on each device; environment steps per second.",
-        "mode", ">devices", ">steps/s", ">of ideal", ">compile s",
+        "mode", ">devices", ">steps/s", ">of ideal", ">average us", ">compile s",
     )  # fmt: skip
     line, failed = "", False
     for mode in ("workers", "seeds"):
@@ -39,14 +42,15 @@ def main() -> int:
                     num_envs=options.num_envs, num_steps=options.num_steps,
                 )  # fmt: skip
             except Failed as failure:
-                table.add(mode, str(devices), "-", "-", str(failure))
+                table.add(mode, str(devices), "-", "-", "-", str(failure))
                 failed = True
                 continue
             line = line or harness.machine(answer)
             alone = alone or answer["rate"] / devices
             ideal = f"{answer['rate'] / (alone * devices):.2f}"
+            average = f"{answer['average']:.1f}" if mode == "workers" else "-"
             compile_seconds = f"{answer['compile_seconds']:.1f}"
-            table.add(mode, str(devices), rate(answer["rate"]), ideal, compile_seconds)
+            table.add(mode, str(devices), rate(answer["rate"]), ideal, average, compile_seconds)
     print(f"\n{line}\n\n{table.text()}")
     harness.write(options.output, "Scaling", line, [table])
     return int(failed)
@@ -83,7 +87,27 @@ def measured(options: argparse.Namespace) -> dict:
         work.advance(updates)
         elapsed = time.perf_counter() - start
     steps = updates * plan.steps_per_update * plan.num_runs
-    return {"rate": steps / elapsed, "compile_seconds": compile_seconds} | facts()
+    average = microseconds_of_average(devices) if workers == devices else None
+    answer = {"rate": steps / elapsed, "average": average, "compile_seconds": compile_seconds}
+    return answer | facts()
+
+
+def microseconds_of_average(devices: int, calls: int = 2_000) -> float:
+    """Returns the time of one `lax.pmean` of `PARAMETERS` numbers, one after another in a loop."""
+    import jax
+    import jax.numpy as jnp
+
+    def loop(x):
+        return jax.lax.fori_loop(0, calls, lambda _, x: 0.5 * jax.lax.pmean(x, "workers"), x)
+
+    program = jax.pmap(loop, axis_name="workers")
+    numbers = jnp.ones((devices, PARAMETERS))
+    times = []
+    for _ in range(4):  # the first of these compiles
+        start = time.perf_counter()
+        jax.block_until_ready(program(numbers))
+        times.append(time.perf_counter() - start)
+    return 1e6 * min(times[1:]) / calls
 
 
 def parse() -> argparse.Namespace:

@@ -26,7 +26,8 @@ class Failed(Exception):
 def run(command: Sequence[Any], timeout: float, cwd: Path | None = None) -> tuple[str, float]:
     """Runs a command to its end. Returns its standard output and its wall seconds.
 
-    The checkout that contains this file can be imported, installed or not.
+    The checkout that contains this file can be imported, installed or not, and it compiles without
+    a cache.
 
     Raises:
       Failed: the command took more than `timeout` seconds, or ended with an error.
@@ -36,7 +37,7 @@ def run(command: Sequence[Any], timeout: float, cwd: Path | None = None) -> tupl
     try:
         done = subprocess.run(
             [str(part) for part in command], capture_output=True, text=True, timeout=timeout,
-            env=os.environ | {"PYTHONPATH": path}, cwd=cwd,
+            env=os.environ | {"PYTHONPATH": path, "RLJAX_CACHE": "off"}, cwd=cwd,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Failed(f"no answer within {timeout:.0f} s") from None
