@@ -4,7 +4,8 @@
     python benchmarks/costs.py seeds units --seconds 1           two of the studies, short runs
 
 Each number is that of a whole call of `rljax.train` on CartPole-v1 (SAC: Pendulum-v1) with compiled
-programs, in a process of its own. With --output, costs.md and costs.png are written there.
+programs, in a process of its own. With --output, costs.md and costs.png are written there, with the
+studies that were measured before.
 """
 
 import argparse
@@ -101,15 +102,26 @@ def main() -> int:
         ">compile s",
     )  # fmt: skip
     answers: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-    for name in options.studies or STUDIES:
-        for line, value in STUDIES[name].sizes():
+    cache = options.output and options.output / "costs.json"
+    saved = json.loads(cache.read_text(encoding="utf-8")) if cache and cache.is_file() else []
+    known = {(name, label, value): answer for name, label, value, answer in saved}
+    for name, study in STUDIES.items():
+        for line, value in study.sizes():
+            key = name, line.name, value
             try:
-                answer = ask(line, value, options)
+                if name in (options.studies or STUDIES):
+                    known[key] = ask(line, value, options)
             except Failed as failure:
                 table.add(name, f"{value:,}", line.name, "failed")
                 table.remarks.append(f"{line.name}, {name} {value:,} failed: {failure}")
                 continue
-            answers.setdefault((name, line.name), {})[value] = answer
+            if key not in known:
+                continue
+            if cache:
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                rows = [[*key, answer] for key, answer in known.items()]
+                cache.write_text(json.dumps(rows), encoding="utf-8")
+            answer = answers.setdefault((name, line.name), {})[value] = known[key]
             table.add(
                 name, f"{value:,}", line.name, *span(answer["steps_per_second"]),
                 span(answer["steps_per_cpu_second"])[0], f"{answer['memory'] / 2**30:.2f} GiB",
@@ -150,7 +162,7 @@ def measure(
             **options,
         )  # fmt: skip
 
-    timesteps = 3_000
+    timesteps = least = max(3_000, options.get("num_envs", 1) * options.get("num_steps", 1))
     with common.Clock() as compiling:
         result = train(timesteps)
     compiling.wall = result.compile_seconds
@@ -160,7 +172,7 @@ def measure(
         if clock.wall > seconds / 3:
             break
         timesteps *= 3
-    timesteps = max(3_000, round(timesteps * seconds / clock.wall))
+    timesteps = max(least, round(timesteps * seconds / clock.wall))
     clocks = []
     for _ in range(repeats):
         with common.Clock() as clock:

@@ -9,6 +9,7 @@ is below `EXPECTED`.
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,21 @@ from lib import harness
 from lib.harness import Failed, Table, rate, seconds, span
 from peers import common, value_common
 
-EXPECTED = {"dqn": 8.0, "pqn": 1.2}  # times rejax's steps per second
+# times rejax's steps per second, by agent and number of seeds
+EXPECTED = {("dqn", 1): 6.0, ("dqn", 8): 8.0, ("pqn", 1): 1.2, ("pqn", 8): 1.2}
+AGENTS = ("dqn", "pqn")
 PYTHON = (sys.executable, "-W", "ignore")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--agents", default=tuple(EXPECTED), type=harness.names, help="agents: dqn,pqn (both)"
+        "--agents", default=AGENTS, type=harness.names, help="agents: dqn,pqn (both)"
     )
     parser.add_argument("--repeats", type=int, default=5, help="pairs of each agent (5)")
-    parser.add_argument("--num-seeds", type=int, default=1, help="seeds side by side (1)")
+    parser.add_argument(
+        "--num-seeds", type=harness.names, default=("1",), help="seeds side by side (1)"
+    )
     parser.add_argument("--no-peer", action="store_true", help="rljax alone, without rejax")
     parser.add_argument("--timeout", type=float, default=900, help="seconds per process (900)")
     parser.add_argument(
@@ -36,17 +41,19 @@ def main() -> int:
         help="directory of the peers' virtual environments",
     )  # fmt: skip
     parser.add_argument("--output", metavar="FILE.md", help="markdown file for the table")
-    parser.add_argument("--measure", choices=tuple(EXPECTED), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=AGENTS, help=argparse.SUPPRESS)
     parser.add_argument("--timesteps", type=int, help="environment steps of a run")
     options = parser.parse_args()
     if options.measure:
-        measure(options.measure, options.timesteps, options.num_seeds)
+        measure(options.measure, options.timesteps, int(*options.num_seeds))
         return 0
     return compare(options)
 
 
 def measure(agent: str, timesteps: int, num_seeds: int) -> None:
     """Times whole calls of `rljax.train`; prints one line of JSON."""
+    from lib.measure import processor
+
     import rljax
 
     pieces = {} if agent == "pqn" else {"network": linear_streams()}
@@ -69,7 +76,8 @@ def measure(agent: str, timesteps: int, num_seeds: int) -> None:
     steps, final_return = num_seeds * int(result.steps[-1]), float(returns.mean())
     common.answer(
         steps, clocks[1:], compiling, final_return=final_return,
-        versions=common.versions("jax", "flax", "gymnax"), processor="", **common.jax_device(),
+        versions=common.versions("jax", "flax", "gymnax"), processor=processor(),
+        **common.jax_device(),
     )  # fmt: skip
 
 
@@ -92,18 +100,16 @@ def linear_streams() -> Any:
 def compare(options: argparse.Namespace) -> int:
     table = Table(
         "Value-based agents",
-        f"CartPole-v1, {options.num_seeds} seed(s), pairs of processes ({options.repeats}), one "
-        "after the other. Compile times are wall seconds and are excluded from the rates.",
-        "agent", ">rljax steps/s", ">rejax steps/s", ">ratio", ">min - max", ">expected",
+        f"CartPole-v1, pairs of processes ({options.repeats}), one after the other. Steps of all "
+        "seeds together; compile times are wall seconds and are excluded from the rates.",
+        "agent", ">seeds", ">rljax steps/s", ">rejax steps/s", ">ratio", ">min - max", ">expected",
         ">rljax compile", ">rejax compile", ">rljax return", ">rejax return",
     )  # fmt: skip
-    failed = 0
-    peer = None
-    if not options.no_peer:
-        peer = harness.environment("rejax", options.venvs, "", [])
-    for agent in options.agents:
+    failed, line = 0, ""
+    peer = None if options.no_peer else harness.environment("rejax", options.venvs, "", [])
+    for agent, seeds in itertools.product(options.agents, options.num_seeds):
         timesteps = options.timesteps or value_common.TIMESTEPS[agent]
-        size = {"num_seeds": options.num_seeds, "timesteps": timesteps}
+        size = {"num_seeds": seeds, "timesteps": timesteps}
         pairs: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
         try:
             for _ in range(options.repeats):
@@ -116,27 +122,33 @@ def compare(options: argparse.Namespace) -> int:
                 pairs.append((ours, theirs))
         except Failed as failure:
             failed += 1
-            table.remarks.append(f"{agent} failed: {failure}")
-        if not pairs:
-            continue
-        rates = np.array(
-            [[x["steps_per_second"][0] if x else np.nan for x in pair] for pair in pairs]
-        )
-        ratios = rates[:, 0] / rates[:, 1]
-        known = [[x for x in side if x] for side in zip(*pairs, strict=True)]
-        compiling = [seconds(np.median([x["compile_seconds"] for x in s]) if s else None)
-                     for s in known]  # fmt: skip
-        returns = [f"{np.mean([x['final_return'] for x in s]):.0f}" if s else "-" for s in known]
-        shown = span(list(ratios), lambda x: f"{x:.2f}") if peer else ["-", "-"]
-        theirs = rate(float(np.median(rates[:, 1]))) if peer else "-"
-        table.add(
-            agent, rate(float(np.median(rates[:, 0]))), theirs, *shown, f"{EXPECTED[agent]:g}",
-            *compiling, *returns,
-        )  # fmt: skip
-        failed += bool(peer and np.median(ratios) < EXPECTED[agent])
-    print(table.text())
-    harness.write(options.output, "Value-based agents", "", [table])
+            table.remarks.append(f"{agent}, {seeds} seeds failed: {failure}")
+        if pairs:
+            line = line or harness.machine(pairs[0][0])
+            failed += add_row(table, agent, int(seeds), pairs)
+            table.remarks.append(f"{agent}, seeds {seeds}: {timesteps:,} steps of each seed")
+    print(line, table.text(), sep="\n\n")
+    harness.write(options.output, "Value-based agents", line, [table])
     return int(failed > 0)
+
+
+def add_row(
+    table: Table, agent: str, seeds: int,
+    pairs: list[tuple[dict[str, Any], dict[str, Any] | None]],
+) -> bool:  # fmt: skip
+    """Adds a row to the table. Returns whether the ratio is below the expected one."""
+    ours, theirs = ([x for x in side if x] for side in zip(*pairs, strict=True))
+    rates = [[x["steps_per_second"][0] for x in side] for side in (ours, theirs)]
+    expected = EXPECTED.get((agent, seeds), 0.0)
+    ratios = [a / b for a, b in zip(*rates, strict=False)]
+    table.add(
+        agent, str(seeds), *(rate(float(np.median(x))) if x else "-" for x in rates),
+        *(span(ratios, lambda x: f"{x:.2f}") if ratios else ["-", "-"]), f"{expected:g}",
+        *(seconds(np.median([x["compile_seconds"] for x in s]) if s else None)
+          for s in (ours, theirs)),
+        *(f"{np.mean([x['final_return'] for x in s]):.0f}" if s else "-" for s in (ours, theirs)),
+    )  # fmt: skip
+    return bool(ratios and np.median(ratios) < expected)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.config import check_range
-from rljax.ops import random
+from rljax.ops import platform, random
 from rljax.replay import ring, sum_tree
 from rljax.replay.checks import check_sizes
 from rljax.types import Array, Replay, Sample
@@ -164,4 +164,7 @@ def stratified(uniform: Array, total: Array) -> Array:
       [0.0, 7.5]
     """
     segments = jnp.arange(uniform.size, dtype=jnp.float32)
-    return (segments + uniform) * (total / uniform.size)
+    points = (segments + uniform) * (total / uniform.size)
+    # The points increase, so `cummax` changes none. Without it, XLA's programs for a CPU draw the
+    # random numbers again in each level of a sum tree that reads the points.
+    return points if platform.is_gpu() else jax.lax.cummax(points)

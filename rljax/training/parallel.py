@@ -31,7 +31,8 @@ class Placement(NamedTuple):
 
     Attributes:
       num_runs: R.
-      num_shards: number of devices or threads; each worker is one shard.
+      num_shards: number of groups of runs, one for each device or one or more for each core; each
+        worker is one shard.
       width: number of runs in a shard.
       split: `tree[E, ...] -> shards`; the last shard is filled by repeating the first run.
       join: `shards -> tree[E, ...]`; every process has to call it.
@@ -53,13 +54,18 @@ class Placement(NamedTuple):
     workers: int = 1
 
 
-def place(num_runs: int, max_shards: int | None = None, workers: int = 1) -> Placement:
+def place(
+    num_runs: int, max_shards: int | None = None, workers: int = 1, max_width: int | None = None
+) -> Placement:
     """Places runs on the local devices, or on the cores of a single CPU device.
 
     Args:
       num_runs: number of runs, R.
       max_shards: upper limit of the number of shards; None sets no limit.
       workers: number of devices that train each run together.
+      max_width: most runs of a shard on a core, which trains its shards one after the other; None
+        places all runs of a core in one shard. It has no effect on other devices, or with
+        `max_shards`.
 
     Raises:
       ValueError: there are fewer devices than workers, or several processes have more.
@@ -70,8 +76,11 @@ def place(num_runs: int, max_shards: int | None = None, workers: int = 1) -> Pla
     if len(devices) > 1:
         num_shards = min(max_shards or len(devices), num_runs, len(devices))
         return _on_devices(num_runs, devices[:num_shards])
-    cores = num_cores() if devices[0].platform == "cpu" else 1
-    return _on_threads(num_runs, min(max_shards or cores, num_runs))
+    is_cpu = devices[0].platform == "cpu"
+    num_shards = max_shards or (num_cores() if is_cpu else 1)
+    if is_cpu and max_width and not max_shards:
+        num_shards *= -(-num_runs // (num_shards * max_width))  # the same number for each core
+    return _on_threads(num_runs, min(num_shards, num_runs))
 
 
 def _worker_devices(workers: int) -> list[Any]:
@@ -101,10 +110,10 @@ def _rows_of_shards(num_runs: int, num_shards: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)  # a new placement would compile `split`, `join` and `read` again
 def _on_threads(num_runs: int, num_shards: int) -> Placement:
-    """One compiled program, called by one thread for each shard."""
+    """One compiled program, called for each shard by one thread for each core."""
     rows_of_shards = _rows_of_shards(num_runs, num_shards)
     width = rows_of_shards.shape[1]
-    pool = ThreadPoolExecutor(num_shards) if num_shards > 1 else None
+    pool = ThreadPoolExecutor(min(num_shards, num_cores())) if num_shards > 1 else None
 
     def split(tree):
         return [jax.tree.map(lambda x, rows=rows: x[rows], tree) for rows in rows_of_shards]
