@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from lib import harness
-from lib.harness import Failed, Table, rate, span
+from lib.harness import Failed, Table, span
 from peers import common
 
 sys.path.insert(0, str(harness.REPOSITORY))  # this checkout
@@ -86,6 +86,7 @@ def main() -> int:
     add("--repeats", type=int, default=3, help="timed calls of each size, of which the median (3)")
     add("--timeout", type=float, default=600, help="seconds per process (600)")
     add("--output", type=Path, metavar="DIR", help="directory for costs.md and costs.png")
+    add("--saved", action="store_true", help="only draws what is in DIR")
     add("--measure", metavar="JSON", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -109,7 +110,7 @@ def main() -> int:
         for line, value in study.sizes():
             key = name, line.name, value
             try:
-                if name in (options.studies or STUDIES):
+                if name in (options.studies or STUDIES) and not options.saved:
                     known[key] = ask(line, value, options)
             except Failed as failure:
                 table.add(name, f"{value:,}", line.name, "failed")
@@ -127,7 +128,7 @@ def main() -> int:
                 span(answer["steps_per_cpu_second"])[0], f"{answer['memory'] / 2**30:.2f} GiB",
                 f"{answer['compile_seconds']:.1f}",
             )  # fmt: skip
-    machine = harness.machine(answer) if answers else ""
+    machine = harness.machine(next(iter(known.values()))) if known else ""
     print(f"\n{machine}\n\n{table.text()}")
     if options.output:
         harness.write(options.output / "costs.md", "Speed and size", machine, [table])
@@ -186,7 +187,7 @@ def measure(
 def draw(answers: Mapping[tuple[str, str], Mapping[int, dict[str, Any]]], path: Path) -> None:
     """Draws steps per second over the size, one panel for each study."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     from rljax.results.figures import PALETTE
 
@@ -194,7 +195,8 @@ def draw(answers: Mapping[tuple[str, str], Mapping[int, dict[str, Any]]], path: 
     figure = Figure(figsize=(2.9 * len(names) + 0.3, 2.8))
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     colors = dict(zip(("PPO", "DQN", "SAC"), PALETTE, strict=False))
-    size = FuncFormatter(lambda x, _: rate(x) if x >= 10_000 else f"{x:g}")
+    plain = FuncFormatter(lambda x, _: f"{x:g}")
+    number = FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 2000 else f"{x:g}")
     for axis, name in zip(axes, names, strict=True):
         for (study, label), points in answers.items():
             if study == name:
@@ -203,8 +205,10 @@ def draw(answers: Mapping[tuple[str, str], Mapping[int, dict[str, Any]]], path: 
                 axis.plot(list(points), speeds, "o", ls=style, color=color, label=label, ms=3)
         axis.set_xscale("log", base=10 if name == "capacity" else 2)
         axis.set_yscale("log")
-        axis.xaxis.set_major_formatter(size)
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: rate(y)))
+        axis.xaxis.set_major_formatter(number if name == "capacity" else plain)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(number)
+        axis.minorticks_off()
         axis.set_xlabel(STUDIES[name].caption, fontsize=8)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3, linewidth=0.5)
