@@ -216,18 +216,7 @@ def peers_table(options: argparse.Namespace) -> Attempts:
             ours = {"num_seeds": seeds, "timesteps": max(1, updates) * ROLLOUT}
             theirs = ours | {"timesteps": max(1, updates // peer.fewer) * ROLLOUT}
             theirs |= peer_options
-            pairs = []
-            while len(pairs) < options.repeats:
-                a = attempt([name, seeds], measure, "stock", options, **ours)
-                b = a and attempt([name, seeds], harness.ask, command, options.timeout, **theirs)
-                if not b:
-                    break  # a second try would fail in the same way, and a timeout is long
-                pairs.append((a, b))
-                rates = [rate(x["steps_per_second"][0]) for x in (a, b)]
-                print(f"{name}, {seeds} seeds: {' against '.join(rates)}", file=sys.stderr)
-            if pairs:
-                table.add(name, seeds, *pair_cells(pairs))
-                table.remarks += [f"{name}, seeds {seeds}: {conditions(*pairs[0])}"]
+            add_pairs(attempt, [name, seeds], command, options, ours, theirs)
     return attempt
 
 
@@ -249,17 +238,27 @@ def widths_table(options: argparse.Namespace) -> Attempts:
     command = [python, "-W", "ignore", harness.PEERS / PEERS["rejax"].program]
     for width, fewer in WIDTHS.items() if python else ():
         size = {"width": width, "timesteps": max(1, options.updates // fewer) * ROLLOUT}
-        cells, pairs = [f"{width}-{width}"], []
-        for _ in range(options.repeats):
-            a = attempt(cells, measure, "stock", options, **size)
-            b = a and attempt(cells, harness.ask, command, options.timeout, **size)
-            if not b:
-                break
-            pairs.append((a, b))
-        if pairs:
-            table.add(*cells, *pair_cells(pairs))
-            table.remarks += [f"{cells[0]}: {conditions(*pairs[0])}"]
+        add_pairs(attempt, [f"{width}-{width}"], command, options, size, size)
     return attempt
+
+
+def add_pairs(
+    attempt: Attempts, cells: list[str], command: list[Any], options: argparse.Namespace,
+    ours: dict[str, Any], theirs: dict[str, Any],
+) -> None:  # fmt: skip
+    """Measures rljax and the peer by turns; adds a row and a remark to the table."""
+    pairs = []
+    while len(pairs) < options.repeats:
+        a = attempt(cells, measure, "stock", options, **ours)
+        b = a and attempt(cells, harness.ask, command, options.timeout, **theirs)
+        if not b:
+            break  # a second try would fail in the same way, and a timeout is long
+        pairs.append((a, b))
+        rates = [rate(x["steps_per_second"][0]) for x in (a, b)]
+        print(f"{', '.join(cells)}: {' against '.join(rates)}", file=sys.stderr)
+    if pairs:
+        attempt.table.add(*cells, *pair_cells(pairs))
+        attempt.table.remarks.append(f"{', '.join(cells)}: {conditions(*pairs[0])}")
 
 
 def pair_cells(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:

@@ -36,7 +36,7 @@ from rljax.training.runs import Runs
 from rljax.types import params_of
 
 MAX_EVAL_EPISODES = 10**6  # of each policy
-MAX_WIDTH = 5  # runs with networks that one core trains side by side: more do not fit its cache
+MAX_WIDTH = 5  # runs with networks that a core trains side by side; more do not fit its cache
 WIDE = 256  # units from which on matrix products of small updates are faster on all cores
 
 
@@ -73,7 +73,8 @@ def run_plan(
         together = jax.process_count() > 1  # the processes agree on signals between chunks
         interrupt = on_exit.enter_context(interruptible(resume_hint(run_dir), waits=together))
         before = directory.num_shards if directory else None  # the shards affect the last bits
-        max_width = MAX_WIDTH if hasattr(plan.config, "hidden_sizes") else None
+        has_network = hasattr(plan.config, "hidden_sizes")
+        max_width = MAX_WIDTH if has_network and plan.env.batch is None else None
         placement = parallel.place(plan.num_runs, before, plan.workers, max_width)
         runs = _compile(plan, placement)
         best, saved = restore(directory, plan, runs)
