@@ -286,3 +286,16 @@ def test_threads_do_not_deadlock():
     thread.start()
     thread.join(timeout=300)
     assert done == [1, 2, 3, 5, 8]
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "max_shards", "shards", "width"),
+    [(1, None, 1, 1), (10, None, 2, 5), (11, None, 4, 3), (64, None, 14, 5), (64, 2, 2, 32)],
+)
+def test_a_core_trains_few_runs_side_by_side(num_runs, max_shards, shards, width, monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    monkeypatch.setattr(parallel, "num_cores", lambda: 2)
+    placement = parallel.place(num_runs, max_shards, max_width=5)
+    assert (placement.num_shards, placement.width) == (shards, width)
+    values = np.arange(num_runs)
+    np.testing.assert_array_equal(placement.join(placement.split(values)), values)
